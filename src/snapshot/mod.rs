@@ -1,0 +1,1 @@
+//! Save, restore, delete, gc.
