@@ -1,1 +1,50 @@
 //! The ZODB FileStorage format.
+//!
+//! Reads, checks and, for tests and demonstrations, writes the files of a FileStorage: the log
+//! (`Data.fs`), its index and its lock. All numbers in them are big-endian. The rules are those of
+//! `FileStorage.read_index` of ZODB 6, which decides what a storage holds when it is opened:
+//!
+//! - [`source`] opens files and reads bytes at offsets, [`transaction`] reads single transactions;
+//! - [`cut`] finds the end of the last complete transaction by hopping from header to header;
+//! - [`scan`] parses and checks every record of a range of bytes, [`changes`] collects what it finds;
+//! - [`index`] reads and writes `Data.fs.index`;
+//! - [`lock`], [`holders`] and [`ownership`] keep out of the way of a running server.
+//!
+//! Everything that a file claims about itself is checked before it is believed.
+
+pub mod changes;
+pub mod cut;
+pub mod scan;
+pub mod source;
+pub mod tid;
+pub mod transaction;
+pub mod warning;
+
+mod bytes;
+mod window;
+
+pub use changes::Changes;
+pub use cut::{Cut, LeftOut, LeftOutKind, Position, find_cut};
+pub use scan::{Record, ScanSummary, Scanner, Sink, scan};
+pub use source::{DataFile, FileIdentity, Magic, Source};
+pub use tid::{Oid, Tid};
+pub use transaction::{
+    Backwards, Forwards, Header, Transaction, header_at, read_transaction, transaction_ending_at,
+};
+pub use warning::{Warning, WarningKind, Warnings};
+
+use std::path::Path;
+
+use crate::error::Error;
+
+/// The offset at which the first transaction of every FileStorage begins: right after the magic.
+pub const FIRST_TRANSACTION: u64 = 4;
+
+/// The error for a file that ZODB would refuse to open: what is wrong, and at which offset.
+fn unopenable(path: &Path, offset: u64, what: &str) -> Error {
+    Error::failed(format!(
+        "{} is damaged at offset {offset}: {what}; ZODB itself would not open this file",
+        path.display()
+    ))
+    .hint("look at it with ZODB's fstest, then repair a copy with fsrecover, or put a backup in its place")
+}

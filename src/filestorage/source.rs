@@ -1,0 +1,306 @@
+//! Opening the files of a storage, and reading from them at given offsets.
+//!
+//! Nothing is ever mapped into memory: ZODB may cut the file shorter at any moment, and touching a
+//! mapped page that is gone kills the process.
+
+use std::fmt;
+use std::fs::{File, Metadata};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::{Mode, OFlags};
+
+use super::FIRST_TRANSACTION;
+use crate::error::{Error, IoContext, Result};
+
+/// Something that holds the bytes of a FileStorage, from its magic on.
+pub trait Source {
+    /// The path to name in messages.
+    fn path(&self) -> &Path;
+
+    /// How many bytes there are at this moment. A live file may grow, and may shrink to the end of
+    /// its last committed transaction.
+    fn size(&self) -> Result<u64>;
+
+    /// Fills the buffer with the bytes from this offset on. If there are not enough of them it fails
+    /// with an error whose [`Error::io_error`] is of the kind [`io::ErrorKind::UnexpectedEof`].
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> Result<()>;
+}
+
+/// The first four bytes of a FileStorage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Magic {
+    /// `FS21`, written by ZODB under Python 2. The format is otherwise the same.
+    Fs21,
+    /// `FS30`, written by ZODB under Python 3.
+    Fs30,
+}
+
+impl Magic {
+    /// The four bytes.
+    pub fn bytes(self) -> [u8; 4] {
+        match self {
+            Magic::Fs21 => *b"FS21",
+            Magic::Fs30 => *b"FS30",
+        }
+    }
+
+    /// The magic that these four bytes are, if they are one.
+    pub fn from_bytes(bytes: [u8; 4]) -> Option<Magic> {
+        [Magic::Fs21, Magic::Fs30]
+            .into_iter()
+            .find(|magic| magic.bytes() == bytes)
+    }
+}
+
+impl fmt::Display for Magic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Magic::Fs21 => "FS21",
+            Magic::Fs30 => "FS30",
+        })
+    }
+}
+
+/// What makes a file this file, whatever its names: a pack gives the path another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct FileIdentity {
+    /// The number of the file system's device.
+    pub device: u64,
+    /// The number of the file in that file system.
+    pub inode: u64,
+}
+
+impl FileIdentity {
+    /// The identity of the file that this metadata is of.
+    pub fn of(metadata: &Metadata) -> FileIdentity {
+        FileIdentity {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+        }
+    }
+}
+
+/// Opens an ordinary file, following symbolic links. Whatever else has that name (a directory, a
+/// pipe, a device) is refused without waiting for it. A missing file is `Kind::NotFound`.
+pub fn open_plain(path: &Path, writable: bool) -> Result<File> {
+    let access = if writable {
+        OFlags::RDWR
+    } else {
+        OFlags::RDONLY
+    };
+    // NONBLOCK: opening a pipe would wait for its other end. It means nothing for ordinary files.
+    let flags = access | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let action = if writable { "open for writing" } else { "open" };
+    let file = match rustix::fs::open(path, flags, Mode::empty()) {
+        Ok(descriptor) => File::from(descriptor),
+        Err(rustix::io::Errno::NOENT) => {
+            return Err(
+                Error::not_found(format!("there is no file {}", path.display()))
+                    .hint("check the path; symbolic links must lead to a file"),
+            );
+        }
+        Err(rustix::io::Errno::ISDIR) => return Err(not_ordinary(path, "a directory")),
+        Err(error) => return Err(Error::io(action, path, error.into())),
+    };
+    let kind = file.metadata().at("look at", path)?.file_type();
+    if kind.is_file() {
+        Ok(file)
+    } else if kind.is_dir() {
+        Err(not_ordinary(path, "a directory"))
+    } else {
+        Err(not_ordinary(path, "a pipe, a socket or a device"))
+    }
+}
+
+fn not_ordinary(path: &Path, what: &str) -> Error {
+    Error::failed(format!("{} is {what}, not a file", path.display()))
+        .hint("give the path of the Data.fs itself")
+}
+
+/// An open FileStorage file whose magic was right when it was opened.
+///
+/// It stays the same file when a pack puts another one at its path.
+#[derive(Debug)]
+pub struct DataFile {
+    file: File,
+    path: PathBuf,
+    magic: Magic,
+    identity: FileIdentity,
+    bytes_read: AtomicU64,
+}
+
+impl DataFile {
+    /// Opens the file for reading, as [`open_plain`] does, and checks its magic. An empty file and one
+    /// with another magic are `Kind::Failed`.
+    pub fn open(path: impl AsRef<Path>) -> Result<DataFile> {
+        Self::checked(open_plain(path.as_ref(), false)?, path.as_ref())
+    }
+
+    /// Like [`DataFile::open`], for reading and writing.
+    pub fn open_for_writing(path: impl AsRef<Path>) -> Result<DataFile> {
+        Self::checked(open_plain(path.as_ref(), true)?, path.as_ref())
+    }
+
+    /// Takes a file that the caller opened and knows to be a FileStorage, whatever its first bytes are now.
+    pub fn with_magic(file: File, path: impl AsRef<Path>, magic: Magic) -> Result<DataFile> {
+        let path = path.as_ref().to_path_buf();
+        let identity = FileIdentity::of(&file.metadata().at("look at", &path)?);
+        Ok(DataFile {
+            file,
+            path,
+            magic,
+            identity,
+            bytes_read: AtomicU64::new(0),
+        })
+    }
+
+    fn checked(file: File, path: &Path) -> Result<DataFile> {
+        // Any magic will do until the real one has been read.
+        let mut data = Self::with_magic(file, path, Magic::Fs30)?;
+        let size = data.size()?;
+        if size < FIRST_TRANSACTION {
+            let what = if size == 0 {
+                "empty"
+            } else {
+                "shorter than the four bytes that begin a FileStorage"
+            };
+            return Err(Error::failed(format!("{} is {what}", path.display()))
+                .hint("open it once with ZODB, which makes an empty file a FileStorage, or name another file"));
+        }
+        let mut bytes = [0; 4];
+        data.read_exact_at(&mut bytes, 0)?;
+        data.magic = Magic::from_bytes(bytes).ok_or_else(|| {
+            Error::failed(format!(
+                "{} is not a FileStorage: it begins with \"{}\" instead of \"FS30\" or \"FS21\"",
+                path.display(),
+                bytes.escape_ascii()
+            ))
+            .hint("give the path of a Data.fs; if it should be one, something has overwritten its beginning")
+        })?;
+        Ok(data)
+    }
+
+    /// The magic that the file had when it was opened.
+    pub fn magic(&self) -> Magic {
+        self.magic
+    }
+
+    /// Which file this is.
+    pub fn identity(&self) -> FileIdentity {
+        self.identity
+    }
+
+    /// Size, owner, times as they are now.
+    pub fn metadata(&self) -> Result<Metadata> {
+        self.file.metadata().at("look at", &self.path)
+    }
+
+    /// The open file itself. Bytes read through it are not counted.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Whether the path still leads to this file. It doesn't after a pack, nor during one, when there
+    /// is no file at the path for a moment.
+    pub fn is_still_at_path(&self) -> Result<bool> {
+        match std::fs::metadata(&self.path) {
+            Ok(metadata) => Ok(FileIdentity::of(&metadata) == self.identity),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(Error::io("look at", &self.path, error)),
+        }
+    }
+
+    /// How many bytes were read through this handle so far.
+    pub fn bytes_read(&self) -> u64 {
+        self.bytes_read.load(Ordering::Relaxed)
+    }
+}
+
+impl Source for DataFile {
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn size(&self) -> Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
+        self.file.read_exact_at(buffer, offset).map_err(|error| {
+            let action = format!("read {} bytes at offset {offset} of", buffer.len());
+            Error::io(&action, &self.path, error)
+        })?;
+        self.bytes_read
+            .fetch_add(buffer.len() as u64, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+impl<S: Source + ?Sized> Source for &S {
+    fn path(&self) -> &Path {
+        (**self).path()
+    }
+
+    fn size(&self) -> Result<u64> {
+        (**self).size()
+    }
+
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
+        (**self).read_exact_at(buffer, offset)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Kind;
+
+    #[test]
+    fn only_a_file_storage_opens() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("Data.fs");
+        assert_eq!(DataFile::open(&path).unwrap_err().kind(), Kind::NotFound);
+        assert_eq!(DataFile::open(dir.path()).unwrap_err().kind(), Kind::Failed);
+        let pipe = dir.path().join("pipe");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, Mode::RWXU).unwrap();
+        assert!(
+            DataFile::open(&pipe)
+                .unwrap_err()
+                .to_string()
+                .contains("pipe")
+        );
+        for bytes in [&b""[..], b"FS3", b"FS31", b"znap", b"FS22 and more"] {
+            std::fs::write(&path, bytes).unwrap();
+            assert_eq!(DataFile::open(&path).unwrap_err().kind(), Kind::Failed);
+        }
+        for magic in [Magic::Fs21, Magic::Fs30] {
+            std::fs::write(&path, magic.bytes()).unwrap();
+            assert_eq!(DataFile::open(&path).unwrap().magic(), magic);
+            assert_eq!(DataFile::open_for_writing(&path).unwrap().magic(), magic);
+            assert_eq!(magic.to_string().as_bytes(), magic.bytes());
+        }
+    }
+
+    #[test]
+    fn a_replaced_file_is_noticed_and_bytes_are_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("Data.fs");
+        std::fs::write(&path, b"FS30 more").unwrap();
+        let data = DataFile::open(&path).unwrap();
+        assert!(data.is_still_at_path().unwrap());
+        data.read_exact_at(&mut [0; 5], 4).unwrap();
+        assert_eq!(data.bytes_read(), 9);
+        let error = data.read_exact_at(&mut [0; 6], 4).unwrap_err();
+        assert_eq!(
+            error.io_error().unwrap().kind(),
+            io::ErrorKind::UnexpectedEof
+        );
+        std::fs::rename(&path, dir.path().join("Data.fs.old")).unwrap();
+        assert!(!data.is_still_at_path().unwrap());
+        std::fs::write(&path, b"FS30 more").unwrap();
+        assert!(!data.is_still_at_path().unwrap());
+    }
+}
