@@ -7,13 +7,19 @@
 //! - [`source`] opens files and reads bytes at offsets, [`transaction`] reads single transactions;
 //! - [`cut`] finds the end of the last complete transaction by hopping from header to header;
 //! - [`scan`] parses and checks every record of a range of bytes, [`changes`] collects what it finds;
-//! - [`index`] reads and writes `Data.fs.index`;
+//! - [`index`], [`index_check`] and [`index_writer`] read, judge and write `Data.fs.index`;
 //! - [`lock`], [`holders`] and [`ownership`] keep out of the way of a running server.
 //!
 //! Everything that a file claims about itself is checked before it is believed.
 
 pub mod changes;
 pub mod cut;
+pub mod holders;
+pub mod index;
+pub mod index_check;
+pub mod index_writer;
+pub mod lock;
+pub mod ownership;
 pub mod scan;
 pub mod source;
 pub mod tid;
@@ -21,10 +27,16 @@ pub mod transaction;
 pub mod warning;
 
 mod bytes;
+mod index_pickle;
 mod window;
 
 pub use changes::Changes;
 pub use cut::{Cut, LeftOut, LeftOutKind, Position, find_cut};
+pub use holders::{Opener, openers};
+pub use index::{IndexFile, index_path};
+pub use index_check::{Unusable, usable_index};
+pub use index_writer::{IndexWriter, merge};
+pub use lock::StorageLock;
 pub use scan::{Record, ScanSummary, Scanner, Sink, scan};
 pub use source::{DataFile, FileIdentity, Magic, Source};
 pub use tid::{Oid, Tid};

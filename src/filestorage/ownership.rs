@@ -1,0 +1,82 @@
+//! Giving new files the owner, group and mode that ZODB would have given them.
+
+use std::fs::{File, Metadata, OpenOptions, Permissions};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+use rustix::fs::{Gid, Uid, fchown};
+use rustix::io::Errno;
+
+use crate::error::{Error, IoContext, Result};
+
+/// Creates a file for reading and writing that must not exist yet, with owner, group and permissions of
+/// the model, but never executable. Removes it again if that fails.
+pub fn create_like(path: &Path, model: &Metadata) -> Result<File> {
+    // Nobody else gets at it before it has its owner.
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .at("create", path)?;
+    if let Err(error) = apply_ownership(&file, path, model) {
+        // It was created here a moment ago and holds nothing.
+        let _ = std::fs::remove_file(path);
+        return Err(error);
+    }
+    Ok(file)
+}
+
+/// Gives an open file owner, group and permissions of the model, but never makes it executable. A group
+/// that this user may not give away stays as it is; an owner that can't be given is an error. The path
+/// is for messages.
+pub fn apply_ownership(file: &File, path: &Path, model: &Metadata) -> Result<()> {
+    let now = file.metadata().at("look at", path)?;
+    if now.gid() != model.gid() {
+        match fchown(file, None, Some(Gid::from_raw(model.gid()))) {
+            Ok(()) | Err(Errno::PERM) => {}
+            Err(error) => return Err(Error::io("change the group of", path, error.into())),
+        }
+    }
+    if now.uid() != model.uid() {
+        fchown(file, Some(Uid::from_raw(model.uid())), None).map_err(|error| {
+            let error = Error::io("change the owner of", path, error.into());
+            match super::holders::user_name(model.uid()) {
+                Some(user) => error.hint(format!(
+                    "run this as {user}, who owns the database, or as root"
+                )),
+                None => error.hint("run this as the owner of the database, or as root"),
+            }
+        })?;
+    }
+    file.set_permissions(Permissions::from_mode(model.mode() & 0o666))
+        .at("change the mode of", path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn new_files_are_like_their_model() {
+        let dir = tempfile::tempdir().unwrap();
+        let (model, path) = (dir.path().join("model"), dir.path().join("new"));
+        let file = File::create(&model).unwrap();
+        file.set_permissions(Permissions::from_mode(0o765)).unwrap();
+        // Only root can give files away.
+        let given = fchown(
+            &file,
+            Some(Uid::from_raw(12345)),
+            Some(Gid::from_raw(23456)),
+        )
+        .is_ok();
+        let metadata = file.metadata().unwrap();
+        let new = create_like(&path, &metadata).unwrap().metadata().unwrap();
+        assert_eq!(new.mode() & 0o7777, 0o664);
+        assert_eq!((new.uid(), new.gid()), (metadata.uid(), metadata.gid()));
+        assert_eq!(new.uid() == 12345, given);
+        assert!(create_like(&path, &metadata).is_err(), "it exists");
+        assert!(path.exists());
+    }
+}
