@@ -8,7 +8,8 @@
 //! - [`cut`] finds the end of the last complete transaction by hopping from header to header;
 //! - [`scan`] parses and checks every record of a range of bytes, [`changes`] collects what it finds;
 //! - [`index`], [`index_check`] and [`index_writer`] read, judge and write `Data.fs.index`;
-//! - [`lock`], [`holders`] and [`ownership`] keep out of the way of a running server.
+//! - [`lock`], [`holders`] and [`ownership`] keep out of the way of a running server;
+//! - [`mod@write`] and [`pickles`] make small storages for tests and demonstrations.
 //!
 //! Everything that a file claims about itself is checked before it is believed.
 
@@ -20,11 +21,13 @@ pub mod index_check;
 pub mod index_writer;
 pub mod lock;
 pub mod ownership;
+pub mod pickles;
 pub mod scan;
 pub mod source;
 pub mod tid;
 pub mod transaction;
 pub mod warning;
+pub mod write;
 
 mod bytes;
 mod index_pickle;
@@ -44,6 +47,7 @@ pub use transaction::{
     Backwards, Forwards, Header, Transaction, header_at, read_transaction, transaction_ending_at,
 };
 pub use warning::{Warning, WarningKind, Warnings};
+pub use write::{Payload, TransactionBuilder, Writer};
 
 use std::path::Path;
 
