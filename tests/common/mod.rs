@@ -1,0 +1,13 @@
+//! What the tests share: real ZODB in a virtual environment of their own, a directory to work in, and znap.
+
+// Each test binary compiles this module and uses a part of it.
+#![allow(dead_code, unused_imports, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod python;
+mod sandbox;
+mod zodb;
+
+pub use python::python;
+pub use sandbox::{Output, Sandbox, assert_same_bytes, assert_same_file};
+pub use zodb::{Zodb, ZodbProcess, boundaries, try_zodb, zodb};

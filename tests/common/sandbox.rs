@@ -1,0 +1,162 @@
+//! A directory of its own for each test, and znap run in it.
+
+use super::zodb::zodb;
+use serde_json::Value;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use tempfile::TempDir;
+
+/// A directory that is removed at the end of the test.
+pub struct Sandbox {
+    directory: TempDir,
+}
+
+/// What a run of znap gave.
+#[derive(Debug)]
+pub struct Output {
+    /// The exit code; 128 + its number when a signal ended it.
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Sandbox {
+    pub fn new() -> Self {
+        let directory = tempfile::Builder::new()
+            .prefix("znap-test-")
+            .tempdir()
+            .expect("a temporary directory");
+        Sandbox { directory }
+    }
+
+    /// A sandbox whose `Data.fs` real ZODB has made, the same for the same arguments.
+    pub fn with_database(seed: u64, transactions: u32, profile: &str) -> Self {
+        let sandbox = Self::new();
+        sandbox.make(seed, transactions, profile);
+        sandbox
+    }
+
+    pub fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// A path in the sandbox.
+    pub fn file(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.path().join(name)
+    }
+
+    pub fn data_fs(&self) -> PathBuf {
+        self.file("Data.fs")
+    }
+
+    pub fn index(&self) -> PathBuf {
+        self.file("Data.fs.index")
+    }
+
+    /// Makes `Data.fs` with real ZODB.
+    pub fn make(&self, seed: u64, transactions: u32, profile: &str) -> Value {
+        self.change("make", seed, transactions, profile)
+    }
+
+    /// Appends so many transactions to `Data.fs` with real ZODB.
+    pub fn grow(&self, seed: u64, transactions: u32, profile: &str) -> Value {
+        self.change("grow", seed, transactions, profile)
+    }
+
+    fn change(&self, command: &str, seed: u64, transactions: u32, profile: &str) -> Value {
+        let (seed, transactions) = (seed.to_string(), transactions.to_string());
+        self.zodb(
+            command,
+            &[
+                "--seed",
+                &seed,
+                "--transactions",
+                &transactions,
+                "--profile",
+                profile,
+            ],
+        )
+    }
+
+    /// Runs a subcommand of the ZODB tool on `Data.fs`.
+    pub fn zodb(&self, command: &str, args: &[&str]) -> Value {
+        let path = self.data_fs();
+        let path = path.to_str().expect("a UTF-8 path");
+        zodb(&[&[command, path], args].concat())
+    }
+
+    /// Real ZODB opens `Data.fs` with its index, without a warning, loads everything, and changes nothing.
+    pub fn check(&self) -> Value {
+        self.zodb("check", &["--expect-index"])
+    }
+
+    /// znap, in the sandbox and with an environment that is the same everywhere.
+    pub fn znap_command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_znap"));
+        command
+            .current_dir(self.path())
+            .env_clear()
+            .env("TZ", "UTC")
+            .env("NO_COLOR", "1")
+            .env("HOME", self.path());
+        for name in ["PATH", "TMPDIR", "LLVM_PROFILE_FILE"] {
+            if let Some(value) = std::env::var_os(name) {
+                command.env(name, value);
+            }
+        }
+        command
+    }
+
+    /// Runs znap.
+    pub fn znap(&self, args: &[&str]) -> Output {
+        let output = self.znap_command().args(args).output().expect("znap runs");
+        Output {
+            code: code_of(output.status),
+            stdout: String::from_utf8(output.stdout).expect("UTF-8 on stdout"),
+            stderr: String::from_utf8(output.stderr).expect("UTF-8 on stderr"),
+        }
+    }
+
+    /// Runs znap, which must succeed; returns its stdout.
+    pub fn znap_ok(&self, args: &[&str]) -> String {
+        let output = self.znap(args);
+        assert_eq!(output.code, 0, "znap {args:?}: {output:#?}");
+        output.stdout
+    }
+}
+
+fn code_of(status: std::process::ExitStatus) -> i32 {
+    use std::os::unix::process::ExitStatusExt;
+    status
+        .code()
+        .unwrap_or_else(|| 128 + status.signal().expect("a code or a signal"))
+}
+
+/// The two files have the same bytes.
+pub fn assert_same_file(left: impl AsRef<Path>, right: impl AsRef<Path>) {
+    let (left, right) = (left.as_ref(), right.as_ref());
+    let read =
+        |path: &Path| fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    assert_same_bytes(
+        &read(left),
+        &read(right),
+        &format!("{} and {}", left.display(), right.display()),
+    );
+}
+
+/// As `assert_eq!`, but says where they part instead of printing megabytes.
+pub fn assert_same_bytes(left: &[u8], right: &[u8], what: &str) {
+    if left != right {
+        let at = left
+            .iter()
+            .zip(right)
+            .take_while(|(left, right)| left == right)
+            .count();
+        panic!(
+            "{what} differ from byte {at} on ({} and {} bytes long)",
+            left.len(),
+            right.len()
+        );
+    }
+}

@@ -1,0 +1,111 @@
+"""Real ZODB as the oracle of znap's tests: each subcommand prints one JSON document.
+
+`serve` reads lists of arguments, one JSON list a line, and answers each with one line: it spares the tests
+the time it takes to start Python and import ZODB.
+"""
+
+import argparse
+import datetime
+import gc
+import json
+import sys
+import traceback
+
+import content
+import inspection
+import live
+import tails
+
+
+def time_of(text):
+    """2026-05-01T12:00:00 (UTC) as a Unix time."""
+    return datetime.datetime.fromisoformat(text).replace(tzinfo=datetime.timezone.utc).timestamp()
+
+
+def parser():
+    root = argparse.ArgumentParser(prog="zodb_tool.py", description=__doc__)
+    commands = root.add_subparsers(dest="command", required=True)
+
+    def command(name, function, summary):
+        sub = commands.add_parser(name, help=summary, description=summary)
+        sub.set_defaults(function=function)
+        sub.add_argument("path", metavar="PATH", help="the Data.fs")
+        return sub
+
+    for name, function, summary in (
+        ("make", content.make, "Make a FileStorage with real ZODB, repeatable by its seed."),
+        ("grow", content.grow, "Append more of the same to a FileStorage."),
+    ):
+        sub = command(name, function, summary)
+        sub.add_argument("--seed", type=int, required=True)
+        sub.add_argument("--transactions", type=int, default=0, help="exactly so many are appended")
+        sub.add_argument("--profile", choices=sorted(content.PROFILES), default="mixed")
+        sub.add_argument("--mb", type=float, help="and then on, until the file has so many megabytes")
+        sub.add_argument("--start", type=time_of, help="the time of the first transaction, UTC")
+
+    sub = command("pack", content.pack, "Pack up to its last transaction, less so many days.")
+    sub.add_argument("--days", type=float, default=0)
+
+    sub = command("undo-last", content.undo_last, "Undo the last transactions in one.")
+    sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--number", type=int, default=1)
+
+    sub = command("check", inspection.check, "Open it, load everything, find nothing wrong, change nothing.")
+    sub.add_argument("--expect-index", action="store_true", help="its index must be the one that ZODB uses")
+
+    sub = command("index", inspection.index, "Write the index that real ZODB has for the first bytes of a file.")
+    sub.add_argument("--length", type=int, help="so many bytes; all of them unless told")
+    sub.add_argument("out", metavar="OUT")
+
+    command("boundaries", inspection.boundaries, "Where the transactions end, and their ids.")
+    command("features", inspection.features, "How often what is tested is in the file.")
+
+    sub = command("open", inspection.open_it, "How ZODB opens it, and what it then has done to it.")
+    sub.add_argument("--read-only", action="store_true")
+
+    sub = commands.add_parser("torn", help="Damage a file the way crashes do.")
+    sub.set_defaults(function=tails.torn)
+    sub.add_argument("kind", choices=sorted(tails.KINDS))
+    sub.add_argument("path", metavar="PATH")
+
+    command("fs21", tails.fs21, "A copy of the frozen FileStorage of ZODB 5 under Python 2, with its index.")
+
+    sub = command("writer", live.writer, "Commit, or vote and abort, without pause until told to stop.")
+    sub.add_argument("--mode", choices=("commit", "abort", "mixed"), default="commit")
+    sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--profile", choices=sorted(content.PROFILES), default="small")
+    sub.add_argument("--seconds", type=float)
+    sub.add_argument("--transactions", type=int)
+    sub.add_argument("--pause-ms", type=float, default=0)
+
+    sub = command("hold", live.hold, "Have it open until standard input ends.")
+    sub.add_argument("--read-only", action="store_true")
+
+    sub = commands.add_parser("serve", help="Answer commands from standard input.")
+    sub.set_defaults(function=None)
+    return root
+
+
+def serve(commands):
+    for line in sys.stdin:
+        try:
+            args = commands.parse_args(json.loads(line))
+            answer = {"ok": args.function(args)}
+        except (Exception, SystemExit):
+            answer = {"error": traceback.format_exc()}
+        # A storage that failed to open still has its lock until it is collected.
+        gc.collect()
+        print(json.dumps(answer), flush=True)
+
+
+def main():
+    commands = parser()
+    args = commands.parse_args()
+    if args.command == "serve":
+        serve(commands)
+    else:
+        print(json.dumps(args.function(args)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
