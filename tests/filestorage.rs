@@ -398,12 +398,8 @@ fn an_index_is_used_if_it_fits() {
     fs::write(&index, "nonsense").unwrap();
     assert_eq!(judge().unwrap_err(), Unusable::Unreadable);
     writer.save_index().unwrap();
-    let found = judge().unwrap_err();
-    // Like ZODB: an object that is twice in the last transaction makes the index look wrong.
-    assert!(
-        matches!(found, Unusable::WrongRecord { oid: Oid(1), .. }),
-        "{found}"
-    );
+    // Its last transaction has an object twice, of which ZODB's own check makes too much.
+    assert!(judge().is_ok());
     for oid in 0..2000 {
         writer
             .transaction()

@@ -12,8 +12,8 @@ use super::tid::Oid;
 use super::transaction::{Backwards, HEADER_LENGTH, Header, RECORD_HEADER_LENGTH, header_at};
 use crate::error::{Error, Result};
 
-/// How many records ZODB compares with the index when it opens a storage.
-const LAST_RECORDS: usize = 5;
+/// How many of the last records are looked up in the index. ZODB looks up five.
+const LAST_RECORDS: usize = 20;
 /// How many entries are compared with the records that they point at.
 const SAMPLE: u64 = 200;
 
@@ -74,10 +74,11 @@ impl fmt::Display for Unusable {
 
 /// Reads an index if it fits the data file, or says why it doesn't.
 ///
-/// Does what ZODB does when it opens a storage: the index may be behind the file, and the last records
-/// before its position must be known to it. ZODB accepts an index that is wrong about older records; here,
-/// about 200 entries all over it are compared with the records, and every offset must lie before the
-/// position. ZODB also ignores every index of less than 100 bytes of data; that is not repeated here.
+/// Does what ZODB does when it opens a storage: the index may be behind the file, and it must know the
+/// last records before its position. ZODB accepts an index that is wrong about older records; here, about
+/// 200 entries all over it are compared with the records, and every offset must lie before the position.
+/// ZODB also ignores every index of less than 100 bytes of data, and an index by which the last
+/// transaction has an object twice; that is not repeated here.
 ///
 /// Fails only if one of the files can't be read.
 pub fn usable_index(file: &DataFile, index_path: &Path) -> Result<Result<IndexFile, Unusable>> {
@@ -119,7 +120,8 @@ fn check(file: &DataFile, index: &IndexFile) -> Result<Result<(), Unusable>> {
     Ok(Ok(()))
 }
 
-/// What `FileStorage._check_sanity` does: the records of the last transactions must be in the index.
+/// What `FileStorage._check_sanity` does, with a few more records: the objects of the last ones must be in
+/// the index, with these records or later ones.
 fn check_last(file: &DataFile, index: &IndexFile) -> Result<Result<(), Unusable>> {
     let no_transaction = Ok(Err(Unusable::NoTransaction {
         position: index.position(),
@@ -141,12 +143,16 @@ fn check_last(file: &DataFile, index: &IndexFile) -> Result<Result<(), Unusable>
             b' ' | b'p' => {}
             _ => return no_transaction,
         }
-        let (mut at, end) = (header.records_start(), header.records_end());
-        while at < end && checked < LAST_RECORDS {
+        let mut at = header.records_start();
+        while at < header.records_end() && checked < LAST_RECORDS {
             let Some((oid, length)) = record_in(file, &header, at)? else {
                 return no_transaction;
             };
-            if index.get(oid) != Some(at) {
+            let known = index.get(oid).unwrap_or(0);
+            // A later record may have superseded this one, even within its transaction (by an undo of
+            // several transactions; ZODB ignores the index then, for no good reason).
+            let superseded = at < known && points_right(file, oid, known, index.position())?;
+            if known != at && !superseded {
                 return Ok(Err(Unusable::WrongRecord {
                     oid: Oid(oid),
                     offset: at,
