@@ -1,5 +1,8 @@
 //! The FileStorage format, against files that the crate's own writer made and damaged copies of them.
 
+// Helpers outside test functions fail by panicking, too.
+#![allow(clippy::unwrap_used)]
+
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -224,6 +227,45 @@ fn p3_an_unfinished_end_is_left_out() {
     }
     writer.set_tail(&[]).unwrap();
     check(None, 0);
+}
+
+/// P3: a server may abort what it voted while we read, and vote something else.
+#[test]
+fn p3_the_file_may_shrink_meanwhile() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("Data.fs");
+    let mut writer = sample(&path);
+    let end = writer.end();
+    let data = DataFile::open(&path).unwrap();
+    writer
+        .transaction()
+        .data(Oid(1), vec![1; 50_000])
+        .vote()
+        .unwrap();
+    let voted = data.size().unwrap();
+    writer.set_tail(&[]).unwrap();
+    for from in [Position::START, end] {
+        let cut = find_cut(&data, from, voted).unwrap();
+        assert_eq!((cut.position(), cut.left_out), (end, None));
+    }
+    writer
+        .transaction()
+        .data(Oid(1), vec![1; 500])
+        .vote()
+        .unwrap();
+    let cut = find_cut(&data, Position::START, voted).unwrap();
+    assert_eq!(cut.position(), end);
+    assert_eq!(cut.left_out.unwrap().kind, LeftOutKind::Voted);
+    // Never below the start, though.
+    writer.set_tail(&[]).unwrap();
+    patch(&path, 0, b"FS30");
+    fs::OpenOptions::new()
+        .write(true)
+        .open(&path)
+        .unwrap()
+        .set_len(end.offset - 1)
+        .unwrap();
+    assert!(find_cut(&data, end, voted).is_err());
 }
 
 #[test]

@@ -1,5 +1,8 @@
 //! The FileStorage format, with real ZODB as the judge.
 
+// Helpers outside test functions fail by panicking, too.
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::fs;
@@ -16,6 +19,7 @@ use znap::filestorage::{
 use znap::monitor::Silent;
 
 type Pairs = Vec<(u64, u64)>;
+type Layer = Box<dyn Iterator<Item = Result<(u64, u64)>>>;
 
 /// What is in a file from a boundary on, and where its complete transactions end.
 fn read(path: &Path, from: Position) -> Result<(ScanSummary, Pairs, bool)> {
@@ -88,7 +92,7 @@ fn p4_indexes_are_those_of_zodb() {
         let behind = fs::read(sandbox.index()).unwrap();
         sandbox.grow(seed + 100, 40, "mixed");
         let (since, new, _) = read(&path, before.end).unwrap();
-        let layers: [Box<dyn Iterator<Item = Result<(u64, u64)>>>; 2] = [
+        let layers: [Layer; 2] = [
             Box::new(old.into_iter().map(Ok)),
             Box::new(new.into_iter().map(Ok)),
         ];

@@ -155,3 +155,71 @@ impl Sink for Changes {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tid::{Oid, Tid};
+    use super::*;
+    use std::collections::BTreeMap;
+
+    fn record(oid: u64, position: u64, previous: u64, transaction: u64) -> Record {
+        Record {
+            position,
+            oid: Oid(oid),
+            tid: Tid(1),
+            previous,
+            data_length: 1,
+            back: 0,
+            transaction,
+        }
+    }
+
+    #[test]
+    fn the_last_record_of_an_object_counts() {
+        // Transactions of some length, objects in no order and some of them twice, as ZODB sees them.
+        let mut changes = Changes::new(4);
+        let mut index: BTreeMap<u64, u64> = BTreeMap::new();
+        let mut position = 10;
+        let mut state = 1_u64;
+        while index.len() < 300_000 {
+            let transaction = position;
+            let mut own = BTreeMap::new();
+            for _ in 0..70 {
+                position += 50;
+                state = state
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1);
+                let oid = (state >> 33) % 400_000;
+                let previous = index.get(&oid).copied().unwrap_or(0);
+                changes.record(&record(oid, position, previous, transaction));
+                own.insert(oid, position);
+            }
+            index.extend(own);
+            position += 31;
+        }
+        assert!(
+            changes.warnings().is_empty(),
+            "{:?}",
+            changes.warnings().iter().next()
+        );
+        assert_eq!(changes.into_pairs(), index.into_iter().collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_wrong_previous_record_is_noticed() {
+        let mut changes = Changes::new(4);
+        changes.record(&record(1, 50, 0, 4));
+        changes.record(&record(2, 60, 7, 4));
+        changes.record(&record(1, 150, 0, 104));
+        assert_eq!(changes.warnings().total(), 2);
+        changes.record(&record(1, 250, 50, 204));
+        changes.record(&record(2, 260, 60, 204));
+        assert_eq!(changes.warnings().total(), 3);
+        assert_eq!(changes.into_pairs(), [(1, 250), (2, 260)]);
+        // Of what was before the walk nothing is known.
+        let mut changes = Changes::new(100);
+        changes.record(&record(1, 150, 50, 104));
+        changes.record(&record(1, 250, 50, 204));
+        assert_eq!(changes.warnings().total(), 1);
+    }
+}

@@ -151,6 +151,8 @@ pub fn find_cut<S: Source + ?Sized>(source: &S, from: Position, size: u64) -> Re
                 cut.last_length = header.length + 8;
                 cut.transactions += 1;
             }
+            // Shrunk to less than what was complete: the next round says so.
+            Verdict::LeftOut(_) if walk.size < cut.offset => {}
             Verdict::LeftOut(kind) => {
                 // The file may have shrunk while it was being judged.
                 let bytes = walk.size.saturating_sub(cut.offset);
