@@ -6,7 +6,7 @@
 //!
 //! - [`source`] opens files and reads bytes at offsets, [`transaction`] reads single transactions;
 //! - [`cut`] finds the end of the last complete transaction by hopping from header to header;
-//! - [`scan`] parses and checks every record of a range of bytes, [`changes`] collects what it finds;
+//! - [`mod@scan`] parses and checks every record of a range of bytes, [`changes`] collects what it finds;
 //! - [`index`], [`index_check`] and [`index_writer`] read, judge and write `Data.fs.index`;
 //! - [`lock`], [`holders`] and [`ownership`] keep out of the way of a running server;
 //! - [`mod@write`] and [`pickles`] make small storages for tests and demonstrations.
