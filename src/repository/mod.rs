@@ -1,1 +1,13 @@
-//! What lives in `.znap`.
+//! What lives in `.znap`: object files, the catalog, locks. Knows nothing of ZODB.
+
+pub mod catalog;
+pub mod chunk_reader;
+pub mod chunk_writer;
+pub mod chunker;
+pub mod counters;
+pub mod data;
+pub mod hash;
+pub mod layout;
+pub mod lock;
+pub mod manifest;
+pub mod object;

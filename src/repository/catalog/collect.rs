@@ -1,0 +1,376 @@
+//! What gc asks and changes. Each change is one short transaction.
+
+use std::collections::HashMap;
+
+use rusqlite::{Transaction, params};
+
+use crate::error::Result;
+use crate::repository::catalog::Catalog;
+use crate::repository::catalog::rows::ObjectFile;
+use crate::repository::catalog::write::{insert_data_file, insert_frames, insert_index_part, insert_object};
+use crate::repository::chunk_reader::Location;
+use crate::repository::data::{Codec, Content, Frame};
+use crate::repository::hash::{Hash, Uid};
+use crate::repository::manifest::IndexPart;
+use crate::repository::object::ObjectKind;
+
+/// A stream of a deleted snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadStream {
+    /// Its row.
+    pub row: i64,
+    /// The deleted snapshot's manifest.
+    pub manifest: Hash,
+    /// The identity of its database.
+    pub database: Uid,
+    /// The streams that keep a part of its list.
+    pub children: Vec<i64>,
+    /// Its own parent.
+    pub parent: Option<i64>,
+}
+
+/// How much of a data file is still needed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectUse {
+    /// The file.
+    pub file: ObjectFile,
+    /// Decompressed bytes of all its frames.
+    pub raw: u64,
+    /// Decompressed bytes of the chunks that some snapshot needs.
+    pub live_raw: u64,
+}
+
+/// A chunk that gc will move.
+#[derive(Debug, Clone)]
+pub struct MovingChunk {
+    /// Its row.
+    pub row: i64,
+    /// What it is a piece of.
+    pub content: Content,
+    /// Where it is.
+    pub location: Location,
+}
+
+/// Deleted streams joined into the one that builds on them, with everything published that it needs.
+#[derive(Debug)]
+pub struct Folded {
+    /// The stream that stays.
+    pub child: i64,
+    /// The deleted ones, nearest ancestor first.
+    pub dead: Vec<i64>,
+    /// The new manifest of the child's snapshot: name, length, revision.
+    pub manifest: (Hash, u64, u32),
+    /// The one delta that the child's index has now behind its keyframe or its parent's index.
+    pub delta: Option<IndexPart>,
+    /// Data files written for the delta.
+    pub data_files: Vec<(Hash, u64, Vec<Frame>)>,
+}
+
+/// Drops a stream's deltas.
+fn drop_deltas(tx: &Transaction<'_>, stream: i64) -> rusqlite::Result<()> {
+    drop_parts(tx, stream, "NOT keyframe")
+}
+
+/// Drops a stream's index parts for which this holds.
+fn drop_parts(tx: &Transaction<'_>, stream: i64, condition: &str) -> rusqlite::Result<()> {
+    tx.execute(
+        &format!("DELETE FROM index_chunk WHERE part IN (SELECT id FROM index_part WHERE stream = ?1 AND {condition})"),
+        [stream],
+    )?;
+    tx.execute(&format!("DELETE FROM index_part WHERE stream = ?1 AND {condition}"), [stream])?;
+    Ok(())
+}
+
+/// How many rows are deleted in one transaction, so that it takes milliseconds.
+const BATCH: usize = 10_000;
+
+impl Catalog {
+    /// All object files that the catalog refers to.
+    pub fn object_files(&self) -> Result<Vec<ObjectFile>> {
+        self.many("read the object files", "SELECT id, name, kind, bytes FROM object_file", [], ObjectFile::from_row)
+    }
+
+    /// The identities of all snapshots, deleted ones too as long as something of them is left.
+    pub fn known_snapshots(&self) -> Result<Vec<Uid>> {
+        self.many("read the snapshots", "SELECT uid FROM snapshot", [], |row| row.get(0))
+    }
+
+    /// The streams of deleted snapshots, oldest first.
+    pub fn dead_streams(&self) -> Result<Vec<DeadStream>> {
+        let mut dead = self.many(
+            "read what was deleted",
+            "SELECT t.id, o.name, d.uid, t.parent FROM stream t JOIN snapshot s ON s.id = t.snapshot
+             JOIN object_file o ON o.id = s.manifest JOIN database d ON d.id = t.database
+             WHERE s.tombstone IS NOT NULL ORDER BY s.sequence",
+            [],
+            |row| {
+                Ok(DeadStream {
+                    row: row.get(0)?,
+                    manifest: row.get(1)?,
+                    database: row.get(2)?,
+                    parent: row.get(3)?,
+                    children: Vec::new(),
+                })
+            },
+        )?;
+        for stream in &mut dead {
+            stream.children = self.many(
+                "read what was deleted",
+                "SELECT id FROM stream WHERE parent = ?1",
+                [stream.row],
+                |row| row.get(0),
+            )?;
+        }
+        Ok(dead)
+    }
+
+    /// Drops a stream that nothing builds on.
+    pub fn drop_stream(&mut self, stream: i64) -> Result<()> {
+        self.transaction("drop a deleted chunk list", |tx| {
+            tx.execute("DELETE FROM stream_chunk WHERE stream = ?1", [stream])?;
+            drop_parts(tx, stream, "1")?;
+            tx.execute("DELETE FROM stream WHERE id = ?1", [stream])?;
+            Ok(())
+        })
+    }
+
+    /// Joins deleted streams into the one stream that builds on them.
+    pub fn fold_streams(&mut self, folded: &Folded) -> Result<()> {
+        let child = folded.child;
+        self.transaction("join chunk lists", |tx| {
+            for (name, bytes, frames) in &folded.data_files {
+                insert_data_file(tx, name, *bytes, frames)?;
+            }
+            drop_deltas(tx, child)?;
+            for &dead in &folded.dead {
+                tx.execute(
+                    "UPDATE stream_chunk SET stream = ?1 WHERE stream = ?2
+                     AND offset < (SELECT kept_length FROM stream WHERE id = ?1)",
+                    [child, dead],
+                )?;
+                tx.execute("DELETE FROM stream_chunk WHERE stream = ?1", [dead])?;
+                drop_deltas(tx, dead)?;
+                let has_keyframe: bool = tx.query_row(
+                    "SELECT EXISTS (SELECT 1 FROM index_part WHERE stream = ?1)",
+                    [child],
+                    |row| row.get(0),
+                )?;
+                if has_keyframe {
+                    drop_parts(tx, dead, "1")?;
+                } else {
+                    tx.execute("UPDATE index_part SET stream = ?1, position = 0 WHERE stream = ?2", [child, dead])?;
+                }
+                tx.execute(
+                    "UPDATE stream SET parent = d.parent, kept_count = min(stream.kept_count, d.kept_count),
+                         kept_length = min(stream.kept_length, d.kept_length)
+                     FROM stream d WHERE d.id = ?2 AND stream.id = ?1",
+                    [child, dead],
+                )?;
+                tx.execute("DELETE FROM stream WHERE id = ?1", [dead])?;
+            }
+            if let Some(delta) = &folded.delta {
+                insert_index_part(tx, child, 1, false, delta)?;
+            }
+            let (name, bytes, revision) = folded.manifest;
+            let file = insert_object(tx, &name, ObjectKind::Manifest, bytes)?;
+            tx.execute(
+                "UPDATE snapshot SET manifest = ?2, revision = ?3 WHERE id = (SELECT snapshot FROM stream WHERE id = ?1)",
+                params![child, file, revision],
+            )?;
+            tx.execute("DELETE FROM object_file WHERE kind = 2 AND id NOT IN (SELECT manifest FROM snapshot)", [])?;
+            Ok(())
+        })
+    }
+
+    /// The object file of a snapshot's manifest.
+    pub fn manifest_of(&self, snapshot: i64) -> Result<Hash> {
+        self.one(
+            "read a snapshot's manifest",
+            "SELECT o.name FROM snapshot s JOIN object_file o ON o.id = s.manifest WHERE s.id = ?1",
+            [snapshot],
+            |row| row.get(0),
+        )?
+        .ok_or_else(|| self.missing("a manifest"))
+    }
+
+    /// How many deleted snapshots are still there in part because several others build on them.
+    pub fn deleted_still_needed(&self) -> Result<u64> {
+        let count = self.one(
+            "count what was deleted",
+            "SELECT count(*) FROM snapshot WHERE tombstone IS NOT NULL",
+            [],
+            |row| row.get(0),
+        )?;
+        Ok(count.unwrap_or(0))
+    }
+
+    /// Drops from deleted streams the chunks that no child keeps.
+    pub fn trim_dead_streams(&mut self) -> Result<()> {
+        self.transaction("trim deleted chunk lists", |tx| {
+            tx.execute(
+                "DELETE FROM stream_chunk WHERE (stream, offset) IN (
+                     SELECT c.stream, c.offset FROM stream t JOIN snapshot s ON s.id = t.snapshot
+                     JOIN stream_chunk c ON c.stream = t.id
+                     WHERE s.tombstone IS NOT NULL
+                     AND c.offset >= (SELECT coalesce(max(n.kept_length), 0) FROM stream n WHERE n.parent = t.id))",
+                [],
+            )?;
+            Ok(())
+        })
+    }
+
+    /// Drops deleted snapshots of which nothing is needed any more, and with them their manifests.
+    /// Their tombstones stay until [`Self::drop_tombstones`].
+    pub fn drop_snapshots(&mut self) -> Result<u64> {
+        self.transaction("drop deleted snapshots", |tx| {
+            let dropped = tx.execute(
+                "DELETE FROM snapshot WHERE tombstone IS NOT NULL AND id NOT IN (SELECT snapshot FROM stream)",
+                [],
+            )?;
+            tx.execute("DELETE FROM object_file WHERE kind = 2 AND id NOT IN (SELECT manifest FROM snapshot)", [])?;
+            Ok(dropped as u64)
+        })
+    }
+
+    /// Drops the tombstones of snapshots whose manifests are gone.
+    pub fn drop_tombstones(&mut self) -> Result<()> {
+        self.transaction("drop tombstones", |tx| {
+            tx.execute(
+                "DELETE FROM object_file WHERE kind = 3
+                 AND id NOT IN (SELECT tombstone FROM snapshot WHERE tombstone IS NOT NULL)",
+                [],
+            )?;
+            Ok(())
+        })
+    }
+
+    /// Drops chunks that no list names, then frames without chunks and data files without frames.
+    pub fn drop_chunks(&mut self) -> Result<u64> {
+        let dead: Vec<i64> = self.many(
+            "look for unused chunks",
+            "SELECT id FROM chunk EXCEPT SELECT chunk FROM stream_chunk EXCEPT SELECT chunk FROM index_chunk",
+            [],
+            |row| row.get(0),
+        )?;
+        for batch in dead.chunks(BATCH) {
+            self.transaction("drop unused chunks", |tx| {
+                let mut delete = tx.prepare_cached("DELETE FROM chunk WHERE id = ?1")?;
+                for row in batch {
+                    delete.execute([row])?;
+                }
+                Ok(())
+            })?;
+        }
+        self.transaction("drop unused data files", |tx| {
+            tx.execute("DELETE FROM frame WHERE id NOT IN (SELECT frame FROM chunk)", [])?;
+            tx.execute("DELETE FROM object_file WHERE kind = 1 AND id NOT IN (SELECT object_file FROM frame)", [])?;
+            Ok(())
+        })?;
+        Ok(dead.len() as u64)
+    }
+
+    /// How much of each data file is needed by snapshots that aren't deleted.
+    pub fn object_use(&self) -> Result<Vec<ObjectUse>> {
+        self.many(
+            "measure the data files",
+            "SELECT o.id, o.name, o.kind, o.bytes,
+                    (SELECT coalesce(sum(f.raw), 0) FROM frame f WHERE f.object_file = o.id), coalesce(l.raw, 0)
+             FROM object_file o LEFT JOIN (
+                 SELECT f.object_file, sum(k.length) AS raw FROM live_chunk n JOIN chunk k ON k.id = n.chunk
+                 JOIN frame f ON f.id = k.frame GROUP BY f.object_file
+             ) l ON l.object_file = o.id
+             WHERE o.kind = 1 ORDER BY o.id",
+            [],
+            |row| Ok(ObjectUse { file: ObjectFile::from_row(row)?, raw: row.get(4)?, live_raw: row.get(5)? }),
+        )
+    }
+
+    /// The chunks of a data file, in an order in which similar ones are near each other: by content, then
+    /// by where the first list that has one puts it.
+    pub fn chunks_to_move(&self, files: &[i64]) -> Result<Vec<MovingChunk>> {
+        let mut chunks: Vec<((Content, i64, u64), MovingChunk)> = Vec::new();
+        for file in files {
+            let rows = self.many(
+                "read a data file's chunks",
+                "SELECT k.id, f.content, k.hash, k.length, o.name, f.offset, f.stored, f.raw, f.codec, k.start
+                 FROM frame f JOIN chunk k ON k.frame = f.id JOIN object_file o ON o.id = f.object_file
+                 WHERE f.object_file = ?1",
+                [file],
+                |row| {
+                    let (content, codec): (u8, u8) = (row.get(1)?, row.get(8)?);
+                    let unknown = |column, number: u8| {
+                        rusqlite::Error::IntegralValueOutOfRange(column, i64::from(number))
+                    };
+                    Ok(MovingChunk {
+                        row: row.get(0)?,
+                        content: Content::from_number(content).ok_or_else(|| unknown(1, content))?,
+                        location: Location {
+                            hash: row.get(2)?,
+                            length: row.get(3)?,
+                            object: row.get(4)?,
+                            frame_offset: row.get(5)?,
+                            frame_stored: row.get(6)?,
+                            frame_raw: row.get(7)?,
+                            codec: Codec::from_number(codec).ok_or_else(|| unknown(8, codec))?,
+                            start: row.get(9)?,
+                        },
+                    })
+                },
+            )?;
+            chunks.extend(rows.into_iter().map(|chunk| ((chunk.content, 0, 0), chunk)));
+        }
+        let places = self.first_places()?;
+        for (key, chunk) in &mut chunks {
+            if let Some(&(database, offset)) = places.get(&chunk.row) {
+                (key.1, key.2) = (database, offset);
+            }
+        }
+        chunks.sort_by_key(|(key, chunk)| (*key, chunk.row));
+        Ok(chunks.into_iter().map(|(_, chunk)| chunk).collect())
+    }
+
+    /// For each chunk of a tail, the generation and the smallest offset at which it is used.
+    fn first_places(&self) -> Result<HashMap<i64, (i64, u64)>> {
+        let places = self.many(
+            "read where chunks are used",
+            "SELECT c.chunk, t.generation, min(c.offset) FROM stream_chunk c JOIN stream t ON t.id = c.stream GROUP BY c.chunk",
+            [],
+            |row| Ok((row.get(0)?, (row.get(1)?, row.get(2)?))),
+        )?;
+        Ok(places.into_iter().collect())
+    }
+
+    /// Commits that chunks are now in these published data files, and that the old files aren't needed.
+    pub fn record_rewrite(
+        &mut self,
+        new_files: &[(Hash, u64, Vec<Frame>)],
+        moved: &HashMap<Hash, i64>,
+        old_files: &[i64],
+    ) -> Result<()> {
+        self.transaction("record where chunks were moved", |tx| {
+            let mut update = tx.prepare_cached("UPDATE chunk SET frame = ?2, start = ?3 WHERE id = ?1")?;
+            let mut new_rows = Vec::new();
+            for (name, bytes, frames) in new_files {
+                new_rows.push(insert_object(tx, name, ObjectKind::Data, *bytes)?);
+                let rows = insert_frames(tx, name, *bytes, frames)?;
+                for (frame, row) in frames.iter().zip(rows) {
+                    let mut start: u32 = 0;
+                    for (hash, length) in &frame.chunks {
+                        if let Some(chunk) = moved.get(hash) {
+                            update.execute(params![chunk, row, start])?;
+                        }
+                        start += length;
+                    }
+                }
+            }
+            for old in old_files {
+                // A rewrite that gives the very same file leaves it where it is.
+                if !new_rows.contains(old) {
+                    tx.execute("DELETE FROM frame WHERE object_file = ?1", [old])?;
+                    tx.execute("DELETE FROM object_file WHERE id = ?1", [old])?;
+                }
+            }
+            Ok(())
+        })
+    }
+}

@@ -1,0 +1,270 @@
+//! Questions to the catalog.
+
+use rusqlite::{OptionalExtension, Params, Row, params};
+
+use crate::error::{Error, Result};
+use crate::repository::catalog::rows::{Database, GenerationRow, IndexPartRow, Snapshot, Stream};
+use crate::repository::catalog::Catalog;
+use crate::repository::chunk_reader::Location;
+use crate::repository::data::Codec;
+use crate::repository::hash::{Hash, Uid};
+
+/// A chunk of a stream: where it is in the file, and where its bytes are stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StreamChunk {
+    /// Where it begins in the database's file.
+    pub offset: u64,
+    /// Where its bytes are.
+    pub location: Location,
+}
+
+impl StreamChunk {
+    /// Where it ends in the database's file.
+    pub fn end(&self) -> u64 {
+        self.offset + u64::from(self.location.length)
+    }
+}
+
+/// Columns of a chunk's location, from `chunk k`, `frame f` and `object_file o`.
+const LOCATION: &str = "k.hash, k.length, o.name, f.offset, f.stored, f.raw, f.codec, k.start";
+
+fn location(row: &Row<'_>, first: usize) -> rusqlite::Result<Location> {
+    let codec: u8 = row.get(first + 6)?;
+    Ok(Location {
+        hash: row.get(first)?,
+        length: row.get(first + 1)?,
+        object: row.get(first + 2)?,
+        frame_offset: row.get(first + 3)?,
+        frame_stored: row.get(first + 4)?,
+        frame_raw: row.get(first + 5)?,
+        codec: Codec::from_number(codec)
+            .ok_or(rusqlite::Error::IntegralValueOutOfRange(first + 6, i64::from(codec)))?,
+        start: row.get(first + 7)?,
+    })
+}
+
+impl Catalog {
+    pub(super) fn one<T>(
+        &self,
+        what: &str,
+        sql: &str,
+        parameters: impl Params,
+        read: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> Result<Option<T>> {
+        self.connection
+            .prepare_cached(sql)
+            .and_then(|mut statement| statement.query_row(parameters, read).optional())
+            .map_err(|error| self.error(what, error))
+    }
+
+    pub(super) fn many<T>(
+        &self,
+        what: &str,
+        sql: &str,
+        parameters: impl Params,
+        read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> Result<Vec<T>> {
+        self.connection
+            .prepare_cached(sql)
+            .and_then(|mut statement| statement.query_map(parameters, read)?.collect())
+            .map_err(|error| self.error(what, error))
+    }
+
+    /// The repository's identity and the object file of its config.
+    pub fn repository(&self) -> Result<(Uid, Hash)> {
+        self.one(
+            "read the repository's identity",
+            "SELECT r.uid, o.name FROM repository r JOIN object_file o ON o.id = r.config",
+            [],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )?
+        .ok_or_else(|| Error::damaged(format!("the catalog {} is empty", self.path.display())))
+    }
+
+    /// The highest sequence number ever given.
+    pub fn last_sequence(&self) -> Result<u64> {
+        let sequence = self.one("read the sequence number", "SELECT sequence FROM repository", [], |row| row.get(0))?;
+        Ok(sequence.unwrap_or(0))
+    }
+
+    /// The tracked databases, in the order in which they were added.
+    pub fn databases(&self) -> Result<Vec<Database>> {
+        let sql = format!(
+            "SELECT d.id, d.uid, d.name, d.path, {} FROM database d JOIN generation g ON g.id = d.generation ORDER BY d.id",
+            GenerationRow::COLUMNS
+        );
+        self.many("read the databases", &sql, [], Database::from_row)
+    }
+
+    /// One generation.
+    pub fn generation(&self, row: i64) -> Result<GenerationRow> {
+        let sql = format!("SELECT {} FROM generation g WHERE g.id = ?1", GenerationRow::COLUMNS);
+        self.one("read a generation", &sql, [row], |row| GenerationRow::from_row(row, 0))?
+            .ok_or_else(|| self.missing("a generation"))
+    }
+
+    pub(super) fn missing(&self, what: &str) -> Error {
+        Error::damaged(format!("the catalog {} lacks {what} that it refers to", self.path.display()))
+    }
+
+    /// All snapshots, oldest first.
+    pub fn snapshots(&self) -> Result<Vec<Snapshot>> {
+        let sql = format!(
+            "SELECT {} FROM snapshot s WHERE s.tombstone IS NULL ORDER BY s.sequence",
+            Snapshot::COLUMNS
+        );
+        self.many("read the snapshots", &sql, [], Snapshot::from_row)
+    }
+
+    /// The newest snapshot by sequence.
+    pub fn latest(&self) -> Result<Option<Snapshot>> {
+        let sql = format!(
+            "SELECT {} FROM snapshot s WHERE s.tombstone IS NULL ORDER BY s.sequence DESC LIMIT 1",
+            Snapshot::COLUMNS
+        );
+        self.one("read the newest snapshot", &sql, [], Snapshot::from_row)
+    }
+
+    /// The snapshot with exactly this id.
+    pub fn snapshot(&self, id: &str) -> Result<Option<Snapshot>> {
+        let sql = format!("SELECT {} FROM snapshot s WHERE s.tombstone IS NULL AND s.name = ?1", Snapshot::COLUMNS);
+        self.one("look for a snapshot", &sql, [id], Snapshot::from_row)
+    }
+
+    /// The ids that begin with this, oldest first, `limit` at most.
+    pub fn ids_beginning(&self, prefix: &str, limit: usize) -> Result<Vec<String>> {
+        self.many(
+            "look for snapshots",
+            "SELECT name FROM snapshot WHERE tombstone IS NULL AND substr(name, 1, length(?1)) = ?1 ORDER BY sequence LIMIT ?2",
+            params![prefix, limit],
+            |row| row.get(0),
+        )
+    }
+
+    fn streams_where(&self, condition: &str, parameters: impl Params) -> Result<Vec<Stream>> {
+        let sql = format!(
+            "SELECT {} FROM stream t JOIN snapshot s ON s.id = t.snapshot WHERE {condition}",
+            Stream::COLUMNS
+        );
+        self.many("read the cuts", &sql, parameters, Stream::from_row)
+    }
+
+    /// The cuts of all snapshots, by sequence of the snapshot, then by database.
+    pub fn all_streams(&self) -> Result<Vec<Stream>> {
+        self.streams_where("s.tombstone IS NULL ORDER BY s.sequence, t.database", [])
+    }
+
+    /// A snapshot's cuts, by database.
+    pub fn streams_of(&self, snapshot: i64) -> Result<Vec<Stream>> {
+        self.streams_where("t.snapshot = ?1 ORDER BY t.database", [snapshot])
+    }
+
+    /// One stream, of a deleted snapshot too.
+    pub fn stream(&self, row: i64) -> Result<Stream> {
+        self.streams_where("t.id = ?1", [row])?
+            .pop()
+            .ok_or_else(|| self.missing("a stream"))
+    }
+
+    /// The stream of this snapshot and database, of a deleted snapshot too.
+    pub fn stream_by_uid(&self, snapshot: &Uid, database: i64) -> Result<Option<Stream>> {
+        Ok(self.streams_where("s.uid = ?1 AND t.database = ?2", params![snapshot, database])?.pop())
+    }
+
+    /// The furthest cut of a snapshot in this generation that comes before (`offset`, `sequence`), and its
+    /// snapshot's sequence: for going from the furthest back until one is found that a file begins with.
+    pub fn anchor(&self, generation: i64, offset: u64, sequence: u64) -> Result<Option<(u64, Stream)>> {
+        let sql = format!(
+            "SELECT {}, s.sequence FROM stream t JOIN snapshot s ON s.id = t.snapshot
+             WHERE t.generation = ?1 AND s.tombstone IS NULL AND t.offset <= ?2 AND (t.offset < ?2 OR s.sequence < ?3)
+             ORDER BY t.offset DESC, s.sequence DESC LIMIT 1",
+            Stream::COLUMNS
+        );
+        let signed = |number: u64| number.min(i64::MAX as u64);
+        self.one("look for a cut", &sql, params![generation, signed(offset), signed(sequence)], |row| {
+            Ok((row.get(20)?, Stream::from_row(row)?))
+        })
+    }
+
+    /// A stream and its ancestors, itself first.
+    pub fn ancestry(&self, stream: i64) -> Result<Vec<Stream>> {
+        let sql = format!(
+            "WITH RECURSIVE line (id, parent, depth) AS (
+                 SELECT id, parent, 0 FROM stream WHERE id = ?1
+                 UNION ALL SELECT t.id, t.parent, depth + 1 FROM line JOIN stream t ON t.id = line.parent
+                 LIMIT 10000000)
+             SELECT {} FROM line JOIN stream t ON t.id = line.id JOIN snapshot s ON s.id = t.snapshot ORDER BY line.depth",
+            Stream::COLUMNS
+        );
+        self.many("read a stream's ancestors", &sql, [stream], Stream::from_row)
+    }
+
+    /// The chunks of a stream that end behind `from` and begin before `to` (offsets in the file), in order.
+    pub fn stream_chunks(&self, stream: i64, from: u64, to: u64) -> Result<Vec<StreamChunk>> {
+        let sql = format!(
+            "WITH RECURSIVE piece (stream, parent, upto, kept_length) AS (
+                 SELECT id, parent, min(offset, ?3), kept_length FROM stream WHERE id = ?1
+                 UNION ALL
+                 SELECT t.id, t.parent, min(p.upto, p.kept_length), t.kept_length
+                 FROM piece p JOIN stream t ON t.id = p.parent
+                 WHERE p.kept_length > ?2)
+             SELECT c.offset, {LOCATION}
+             FROM piece p CROSS JOIN stream_chunk c ON c.stream = p.stream AND c.offset < p.upto AND c.offset > ?2 - {MAX}
+             JOIN chunk k ON k.id = c.chunk JOIN frame f ON f.id = k.frame JOIN object_file o ON o.id = f.object_file
+             WHERE c.offset + k.length > ?2
+             ORDER BY c.offset",
+            MAX = crate::repository::chunker::MAX,
+        );
+        // SQLite compares as signed numbers; no file is that long.
+        let (from, to) = (from.min(i64::MAX as u64), to.min(i64::MAX as u64));
+        self.many("read a chunk list", &sql, params![stream, from, to], |row| {
+            Ok(StreamChunk { offset: row.get(0)?, location: location(row, 1)? })
+        })
+    }
+
+    /// Where the chunk of this hash is.
+    pub fn locate(&self, hash: &Hash) -> Result<Option<Location>> {
+        let sql = format!(
+            "SELECT {LOCATION} FROM chunk k JOIN frame f ON f.id = k.frame JOIN object_file o ON o.id = f.object_file
+             WHERE substr(k.hash, 1, 8) = ?1 AND k.hash = ?2"
+        );
+        self.one("look for a chunk", &sql, params![&hash.0[..8], hash], |row| location(row, 0))
+    }
+
+    /// Whether a chunk of this hash is stored.
+    pub fn has_chunk(&self, hash: &Hash) -> Result<bool> {
+        let found = self.one(
+            "look for a chunk",
+            "SELECT 1 FROM chunk WHERE substr(hash, 1, 8) = ?1 AND hash = ?2",
+            params![&hash.0[..8], hash],
+            |_| Ok(()),
+        )?;
+        Ok(found.is_some())
+    }
+
+    /// A stream's own index parts: its keyframe if it has one, then its deltas, oldest first.
+    pub fn index_parts(&self, stream: i64) -> Result<Vec<IndexPartRow>> {
+        self.many(
+            "read an index's parts",
+            "SELECT id, keyframe, entries, bytes FROM index_part WHERE stream = ?1 ORDER BY position",
+            [stream],
+            |row| {
+                Ok(IndexPartRow {
+                    row: row.get(0)?,
+                    keyframe: row.get(1)?,
+                    entries: row.get(2)?,
+                    bytes: row.get(3)?,
+                })
+            },
+        )
+    }
+
+    /// Where the pieces of an index part are, in order.
+    pub fn index_chunks(&self, part: i64) -> Result<Vec<Location>> {
+        let sql = format!(
+            "SELECT {LOCATION} FROM index_chunk c JOIN chunk k ON k.id = c.chunk JOIN frame f ON f.id = k.frame
+             JOIN object_file o ON o.id = f.object_file WHERE c.part = ?1 ORDER BY c.position"
+        );
+        self.many("read an index part", &sql, [part], |row| location(row, 0))
+    }
+}

@@ -1,0 +1,258 @@
+//! Changes to the catalog: each function is one committed transaction.
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+use rusqlite::{OptionalExtension, Transaction, params};
+
+use crate::error::Result;
+use crate::repository::catalog::Catalog;
+use crate::repository::data::Frame;
+use crate::repository::hash::{Hash, Uid};
+use crate::repository::manifest::{ChunkName, DatabaseEntry, Generation, IndexPart, Manifest};
+use crate::repository::object::ObjectKind;
+
+/// A database as init registers it.
+#[derive(Debug, Clone)]
+pub struct Registration {
+    /// Its identity.
+    pub uid: Uid,
+    /// Its name, unique in the repository.
+    pub name: String,
+    /// Its path, relative to the directory that holds `.znap`.
+    pub path: PathBuf,
+    /// Its first generation.
+    pub generation: Generation,
+}
+
+/// A snapshot whose object files are all published.
+#[derive(Debug)]
+pub struct PreparedSnapshot {
+    /// All about it.
+    pub manifest: Manifest,
+    /// The manifest's object file: name and length.
+    pub manifest_file: (Hash, u64),
+    /// The data files that its save wrote: name, length, frames.
+    pub data_files: Vec<(Hash, u64, Vec<Frame>)>,
+}
+
+
+type Tx<'a> = Transaction<'a>;
+
+impl Catalog {
+    /// Fills a new catalog: the repository's identity, its config, its databases.
+    pub fn register(&mut self, uid: &Uid, created: i64, config: (Hash, u64), databases: &[Registration]) -> Result<()> {
+        self.transaction("record the databases", |tx| {
+            let config = insert_object(tx, &config.0, ObjectKind::Config, config.1)?;
+            tx.execute(
+                "INSERT INTO repository (id, uid, config, created, sequence) VALUES (1, ?1, ?2, ?3, 0)",
+                params![uid, config, created],
+            )?;
+            for database in databases {
+                tx.execute(
+                    "INSERT INTO database (uid, name, path) VALUES (?1, ?2, ?3)",
+                    params![database.uid, database.name, database.path.as_os_str().as_bytes()],
+                )?;
+                let row = tx.last_insert_rowid();
+                insert_generation(tx, row, &database.generation)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Commits a snapshot: from here on it exists.
+    pub fn record_snapshot(&mut self, prepared: &PreparedSnapshot) -> Result<()> {
+        let manifest = &prepared.manifest;
+        self.transaction("record the snapshot", |tx| {
+            for (name, bytes, frames) in &prepared.data_files {
+                insert_data_file(tx, name, *bytes, frames)?;
+            }
+            let (name, bytes) = prepared.manifest_file;
+            let file = insert_object(tx, &name, ObjectKind::Manifest, bytes)?;
+            tx.execute("UPDATE repository SET sequence = max(sequence, ?1)", [manifest.sequence])?;
+            tx.execute(
+                "INSERT INTO snapshot (uid, sequence, revision, name, kind, created, message, one_moment, stored_bytes, manifest)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+                params![
+                    manifest.uid, manifest.sequence, manifest.revision, manifest.id, manifest.kind, manifest.created,
+                    manifest.message, manifest.one_moment, manifest.stored_bytes, file
+                ],
+            )?;
+            let snapshot = tx.last_insert_rowid();
+            for entry in &manifest.databases {
+                insert_stream(tx, snapshot, entry)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Commits that a snapshot is deleted, by this tombstone (name and length).
+    pub fn record_tombstone(&mut self, snapshot: i64, tombstone: (Hash, u64)) -> Result<()> {
+        self.transaction("record the deletion", |tx| {
+            let file = insert_object(tx, &tombstone.0, ObjectKind::Tombstone, tombstone.1)?;
+            tx.execute("UPDATE snapshot SET tombstone = ?2 WHERE id = ?1", params![snapshot, file])?;
+            Ok(())
+        })
+    }
+}
+
+/// The row of an object file, inserted if it isn't there: equal content has an equal name.
+pub(super) fn insert_object(tx: &Tx<'_>, name: &Hash, kind: ObjectKind, bytes: u64) -> rusqlite::Result<i64> {
+    let found = tx
+        .prepare_cached("SELECT id FROM object_file WHERE name = ?1")?
+        .query_row([name], |row| row.get(0))
+        .optional()?;
+    if let Some(row) = found {
+        return Ok(row);
+    }
+    tx.prepare_cached("INSERT INTO object_file (name, kind, bytes) VALUES (?1, ?2, ?3)")?
+        .execute(params![name, kind as u8, bytes])?;
+    Ok(tx.last_insert_rowid())
+}
+
+/// Inserts a data file with its frames and those of its chunks that are stored nowhere else.
+pub(super) fn insert_data_file(tx: &Tx<'_>, name: &Hash, bytes: u64, frames: &[Frame]) -> rusqlite::Result<()> {
+    let rows = insert_frames(tx, name, bytes, frames)?;
+    let mut insert = tx.prepare_cached("INSERT INTO chunk (hash, length, frame, start) VALUES (?1, ?2, ?3, ?4)")?;
+    for (frame, row) in frames.iter().zip(rows) {
+        let mut start = 0;
+        for (hash, length) in &frame.chunks {
+            if chunk_row(tx, hash)?.is_none() {
+                insert.execute(params![hash, length, row, start])?;
+            }
+            start += length;
+        }
+    }
+    Ok(())
+}
+
+/// Inserts a data file and its frames; returns the frames' rows.
+pub(super) fn insert_frames(tx: &Tx<'_>, name: &Hash, bytes: u64, frames: &[Frame]) -> rusqlite::Result<Vec<i64>> {
+    let file = insert_object(tx, name, ObjectKind::Data, bytes)?;
+    let known: Vec<i64> = tx
+        .prepare_cached("SELECT id FROM frame WHERE object_file = ?1 ORDER BY offset")?
+        .query_map([file], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    if known.len() == frames.len() {
+        return Ok(known);
+    }
+    let mut insert = tx.prepare_cached(
+        "INSERT INTO frame (object_file, content, codec, offset, stored, raw) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+    )?;
+    frames
+        .iter()
+        .map(|frame| {
+            insert.insert(params![
+                file,
+                frame.content as u8,
+                frame.codec as u8,
+                frame.offset,
+                frame.stored,
+                frame.raw
+            ])
+        })
+        .collect()
+}
+
+fn chunk_row(tx: &Tx<'_>, hash: &Hash) -> rusqlite::Result<Option<i64>> {
+    tx.prepare_cached("SELECT id FROM chunk WHERE substr(hash, 1, 8) = ?1 AND hash = ?2")?
+        .query_row(params![&hash.0[..8], hash], |row| row.get(0))
+        .optional()
+}
+
+/// The row of a chunk that has to be there; otherwise the whole transaction fails.
+fn stored_chunk(tx: &Tx<'_>, chunk: &ChunkName) -> rusqlite::Result<i64> {
+    chunk_row(tx, &chunk.hash)?.ok_or(rusqlite::Error::QueryReturnedNoRows)
+}
+
+fn insert_generation(tx: &Tx<'_>, database: i64, generation: &Generation) -> rusqlite::Result<i64> {
+    tx.execute(
+        "INSERT INTO generation (uid, database, number, began, magic, base_length, base_tid, base_last_length,
+                                 base_check_length, base_check)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+        params![
+            generation.uid, database, generation.number, generation.began, generation.magic, generation.base_length,
+            generation.base_tid, generation.base_last_length, generation.base_check_length, generation.base_check
+        ],
+    )?;
+    let row = tx.last_insert_rowid();
+    tx.execute("UPDATE database SET generation = ?2 WHERE id = ?1", [database, row])?;
+    Ok(row)
+}
+
+fn insert_stream(tx: &Tx<'_>, snapshot: i64, entry: &DatabaseEntry) -> rusqlite::Result<()> {
+    let database: i64 = tx.query_row("SELECT id FROM database WHERE uid = ?1", [entry.uid], |row| row.get(0))?;
+    let generation = tx
+        .query_row("SELECT id FROM generation WHERE uid = ?1", [entry.generation.uid], |row| row.get(0))
+        .optional()?;
+    let generation = match generation {
+        Some(row) => row,
+        None => insert_generation(tx, database, &entry.generation)?,
+    };
+    let stream = &entry.stream;
+    let parent: Option<(i64, u64)> = match stream.parent {
+        None => None,
+        Some(uid) => Some(tx.query_row(
+            "SELECT t.id, t.offset FROM stream t JOIN snapshot s ON s.id = t.snapshot WHERE s.uid = ?1 AND t.database = ?2",
+            params![uid, database],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )?),
+    };
+    let beginning = parent.map_or(entry.generation.base_length, |(_, offset)| offset);
+    let cut = &entry.cut;
+    tx.execute(
+        "INSERT INTO stream (snapshot, database, generation, parent, kept_count, kept_length, offset, tid, last_length,
+                             time, transactions, count, list_hash, final_count, final_length, final_hash, new_bytes)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)",
+        params![
+            snapshot,
+            database,
+            generation,
+            parent.map(|(row, _)| row),
+            stream.kept,
+            stream.kept_length,
+            cut.offset,
+            cut.tid,
+            cut.last_length,
+            cut.time,
+            cut.transactions,
+            stream.kept + stream.chunks.len() as u64,
+            stream.list_hash,
+            stream.last_final.count,
+            stream.last_final.length,
+            stream.last_final.hash,
+            cut.offset.saturating_sub(beginning),
+        ],
+    )?;
+    let row = tx.last_insert_rowid();
+    let mut insert = tx.prepare_cached("INSERT INTO stream_chunk (stream, offset, chunk) VALUES (?1, ?2, ?3)")?;
+    let mut offset = stream.kept_length;
+    for chunk in &stream.chunks {
+        insert.execute(params![row, offset, stored_chunk(tx, chunk)?])?;
+        offset += u64::from(chunk.length);
+    }
+    let parts = entry.index.keyframe.iter().map(|part| (true, part));
+    let parts = parts.chain(entry.index.deltas.iter().map(|part| (false, part)));
+    for (position, (keyframe, part)) in parts.enumerate() {
+        insert_index_part(tx, row, position as i64, keyframe, part)?;
+    }
+    Ok(())
+}
+
+pub(super) fn insert_index_part(
+    tx: &Tx<'_>,
+    stream: i64,
+    position: i64,
+    keyframe: bool,
+    part: &IndexPart,
+) -> rusqlite::Result<()> {
+    tx.prepare_cached("INSERT INTO index_part (stream, position, keyframe, entries, bytes) VALUES (?1, ?2, ?3, ?4, ?5)")?
+        .execute(params![stream, position, keyframe, part.entries, part.bytes])?;
+    let row = tx.last_insert_rowid();
+    for (position, chunk) in part.chunks.iter().enumerate() {
+        let position = position as i64;
+        tx.prepare_cached("INSERT INTO index_chunk (part, position, chunk) VALUES (?1, ?2, ?3)")?
+            .execute(params![row, position, stored_chunk(tx, chunk)?])?;
+    }
+    Ok(())
+}

@@ -1,0 +1,239 @@
+//! The directory `.znap`: where things are in it, whose it is, and how its files are made.
+//!
+//! ```text
+//! .znap/
+//!   .gitignore        "*"
+//!   catalog.db        the SQLite catalog (docs/catalog.md)
+//!   lock              held by the one writing znap; says who and what it is about to commit
+//!   gate              held shared while a reader opens object files, exclusively while gc removes some
+//!   reserve           space that delete and gc may use on a full disk
+//!   objects/          immutable object files, named by their hash (docs/format.md)
+//! ```
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, IoContext, Result};
+use crate::repository::hash::Hash;
+
+/// The name of a repository's directory.
+pub const DIRECTORY: &str = ".znap";
+
+/// The paths in one repository, and the mode and owner that its new files get.
+#[derive(Debug, Clone)]
+pub struct Layout {
+    root: PathBuf,
+    file_mode: u32,
+    /// Owner and group for new files; set when root works in somebody's repository.
+    owner: Option<(u32, u32)>,
+}
+
+/// Who may use a new repository.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Only its owner: directories 0700, files 0600. A Data.fs holds password hashes.
+    Private,
+    /// The members of this group too: directories 2770, files 0660.
+    Group(u32),
+}
+
+impl Layout {
+    /// Makes the directory `root` with all that a repository needs except its catalog and objects.
+    /// Fails if anything is there already.
+    pub fn create(root: &Path, access: Access) -> Result<Self> {
+        let mode = match access {
+            Access::Private => 0o700,
+            Access::Group(_) => 0o2770,
+        };
+        match DirBuilder::new().mode(0o700).create(root) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                return Err(already_there(root));
+            }
+            result => result.at("create the repository", root)?,
+        }
+        if let Access::Group(group) = access {
+            std::os::unix::fs::chown(root, None, Some(group))
+                .at("give to the database's group", root)?;
+        }
+        // After the group: chown clears the set-group-id bit.
+        set_mode(root, mode)?;
+        let objects = root.join("objects");
+        DirBuilder::new()
+            .mode(0o700)
+            .create(&objects)
+            .at("create", &objects)?;
+        if let Access::Group(group) = access {
+            std::os::unix::fs::chown(&objects, None, Some(group))
+                .at("give to the database's group", &objects)?;
+        }
+        set_mode(&objects, mode)?;
+        let layout = Self::open(root)?;
+        layout
+            .create_file(&root.join(".gitignore"))?
+            .write_all(b"*\n")
+            .at("write", root.join(".gitignore"))?;
+        layout.create_file(&layout.lock())?;
+        layout.create_file(&layout.gate())?;
+        Ok(layout)
+    }
+
+    /// The repository whose directory is `root`. Looks at nothing inside it but its modes.
+    pub fn open(root: &Path) -> Result<Self> {
+        let metadata = match fs::metadata(root) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(Error::not_found(format!(
+                    "there is no repository at {}",
+                    root.display()
+                ))
+                .hint("znap init DATA.FS starts one; -R names another"));
+            }
+            result => result.at("look at", root)?,
+        };
+        if !metadata.is_dir() {
+            return Err(Error::not_found(format!(
+                "{} is not a repository: it is no directory",
+                root.display()
+            )));
+        }
+        let root_user = rustix::process::geteuid().is_root();
+        Ok(Layout {
+            root: root.to_path_buf(),
+            file_mode: if metadata.mode() & 0o070 == 0 { 0o600 } else { 0o660 },
+            owner: root_user.then(|| (metadata.uid(), metadata.gid())),
+        })
+    }
+
+    /// The nearest `.znap` in `start` or a directory above it.
+    pub fn find(start: &Path) -> Option<PathBuf> {
+        start
+            .ancestors()
+            .map(|directory| directory.join(DIRECTORY))
+            .find(|candidate| candidate.is_dir())
+    }
+
+    /// Refuses a repository of another user: what it says could have been made up.
+    /// `trusted` are the directories that the user trusts all the same.
+    pub fn check_owner(&self, trusted: &[PathBuf]) -> Result<()> {
+        let metadata = fs::metadata(&self.root).at("look at", &self.root)?;
+        let me = rustix::process::geteuid().as_raw();
+        if metadata.uid() == me {
+            return Ok(());
+        }
+        let real = fs::canonicalize(&self.root).at("resolve", &self.root)?;
+        let is_trusted = trusted
+            .iter()
+            .any(|path| fs::canonicalize(path).is_ok_and(|path| path == real));
+        // Where the directory is open to a group that one belongs to, its members share it on purpose.
+        if is_trusted {
+            return Ok(());
+        }
+        Err(Error::failed(format!(
+            "the repository {} belongs to another user ({})",
+            self.root.display(),
+            user_name(metadata.uid())
+        ))
+        .hint(format!(
+            "if you trust it, set ZNAP_TRUST={} and try again",
+            real.display()
+        )))
+    }
+
+    /// The directory itself.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The directory that holds `.znap`: database paths are relative to it.
+    pub fn home(&self) -> &Path {
+        match self.root.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        }
+    }
+
+    /// The catalog.
+    pub fn catalog(&self) -> PathBuf {
+        self.root.join("catalog.db")
+    }
+
+    /// The writer's lock file.
+    pub fn lock(&self) -> PathBuf {
+        self.root.join("lock")
+    }
+
+    /// The lock file between readers and gc.
+    pub fn gate(&self) -> PathBuf {
+        self.root.join("gate")
+    }
+
+    /// The space kept for delete and gc on a full disk.
+    pub fn reserve(&self) -> PathBuf {
+        self.root.join("reserve")
+    }
+
+    /// The directory of the object files.
+    pub fn objects(&self) -> PathBuf {
+        self.root.join("objects")
+    }
+
+    /// The object file of this name.
+    pub fn object(&self, name: &Hash) -> PathBuf {
+        self.objects().join(name.to_string())
+    }
+
+    /// Creates a file that isn't there yet, with the repository's mode and owner, whatever the umask.
+    pub fn create_file(&self, path: &Path) -> Result<File> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(path)
+            .at("create", path)?;
+        self.adopt(&file, path)?;
+        Ok(file)
+    }
+
+    /// Gives a file that was just made the repository's mode and owner.
+    pub fn adopt(&self, file: &File, path: &Path) -> Result<()> {
+        if self.file_mode != 0o600 {
+            file.set_permissions(fs::Permissions::from_mode(self.file_mode))
+                .at("set the mode of", path)?;
+        }
+        if let Some((user, group)) = self.owner {
+            std::os::unix::fs::fchown(file, Some(user), Some(group)).at("set the owner of", path)?;
+        }
+        Ok(())
+    }
+}
+
+/// Makes the entries of a directory durable.
+pub fn sync_directory(path: &Path) -> Result<()> {
+    File::open(path)
+        .and_then(|directory| directory.sync_all())
+        .at("sync", path)
+}
+
+/// The name of a user, or its number.
+pub fn user_name(uid: u32) -> String {
+    uzers::get_user_by_uid(uid).map_or_else(
+        || format!("uid {uid}"),
+        |user| user.name().to_string_lossy().into_owned(),
+    )
+}
+
+fn set_mode(path: &Path, mode: u32) -> Result<()> {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).at("set the mode of", path)
+}
+
+fn already_there(root: &Path) -> Error {
+    if root.join("catalog.db").exists() {
+        Error::failed(format!("there is a repository already: {}", root.display()))
+            .hint("znap save uses it; -R DIR starts another one somewhere else")
+    } else {
+        Error::failed(format!("{} exists already, and is not a whole repository", root.display()))
+            .hint("if nothing in it matters (an init was interrupted), remove it and try again")
+    }
+}

@@ -1,0 +1,343 @@
+//! Manifests, tombstones and the config: the small object files (docs/format.md).
+//!
+//! All three are a header, a `u32` length, that many bytes of JSON, and, in manifests only, the names of
+//! the chunks that the JSON counts: 32 bytes of hash and a `u32` length each.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::Result;
+use crate::repository::chunker;
+use crate::repository::hash::{Hash, ListHash, Uid};
+use crate::repository::layout::Layout;
+use crate::repository::object::{ObjectKind, ObjectWriter, damaged, read_record};
+
+/// A chunk as lists name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ChunkName {
+    /// The hash of its bytes.
+    pub hash: Hash,
+    /// How many bytes.
+    pub length: u32,
+}
+
+/// All about one snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// The repository it belongs to.
+    pub repository: Uid,
+    /// The snapshot's identity for ever; other manifests refer to it by this.
+    pub uid: Uid,
+    /// Its place in the order of all snapshots; only grows.
+    pub sequence: u64,
+    /// How often gc wrote this manifest anew; the highest counts.
+    pub revision: u32,
+    /// The name that the user gave it.
+    pub id: String,
+    /// Why it exists: `save`.
+    pub kind: String,
+    /// When it was made: microseconds since 1970, UTC.
+    pub created: i64,
+    /// The user's words about it.
+    pub message: String,
+    /// Whether all its databases are of one moment.
+    pub one_moment: bool,
+    /// How many bytes of data files its save wrote.
+    pub stored_bytes: u64,
+    /// One entry per database.
+    pub databases: Vec<DatabaseEntry>,
+}
+
+/// A snapshot's part of one database.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatabaseEntry {
+    /// The database's identity for ever.
+    pub uid: Uid,
+    /// Its name in the repository.
+    pub name: String,
+    /// Its path, relative to the directory that holds `.znap`; lossy if it isn't UTF-8.
+    pub path: String,
+    /// The bytes of the path in hexadecimal, if they aren't UTF-8.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path_hex: Option<String>,
+    /// The life of the file that the cut is in.
+    pub generation: Generation,
+    /// Where the snapshot ends.
+    pub cut: CutEntry,
+    /// The tail up to there.
+    pub stream: StreamEntry,
+    /// What its index is made from.
+    pub index: IndexEntry,
+}
+
+/// The life of a database file between two packs, and how to recognise it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Generation {
+    /// Its identity.
+    pub uid: Uid,
+    /// 1 for the one that init found, and so on.
+    pub number: u32,
+    /// When znap first saw it: microseconds since 1970, UTC.
+    pub began: i64,
+    /// The file's first four bytes, as text.
+    pub magic: String,
+    /// The length of the base; the tail begins there.
+    pub base_length: u64,
+    /// The tid of the base's last transaction, 0 if it has none.
+    pub base_tid: u64,
+    /// The length of that transaction, 0 if there is none.
+    pub base_last_length: u64,
+    /// How many bytes before the base's end `base_check` covers.
+    pub base_check_length: u32,
+    /// Their hash.
+    pub base_check: Hash,
+}
+
+/// Where a snapshot ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CutEntry {
+    /// The length of the file up to the cut.
+    pub offset: u64,
+    /// The last transaction's tid, 0 if there is none.
+    pub tid: u64,
+    /// The last transaction's length in the file, 0 if there is none.
+    pub last_length: u64,
+    /// When that transaction was: microseconds since 1970, UTC; 0 if there is none.
+    pub time: i64,
+    /// How many transactions the tail has.
+    pub transactions: u64,
+}
+
+/// A tail as a list of chunks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamEntry {
+    /// The snapshot whose list is kept in part, if any.
+    pub parent: Option<Uid>,
+    /// How many of its chunks are kept.
+    pub kept: u64,
+    /// Up to which offset in the file they reach; the base's length if there is no parent.
+    pub kept_length: u64,
+    /// The hash of the whole list.
+    pub list_hash: ListHash,
+    /// Where the list stops being final.
+    pub last_final: FinalPoint,
+    /// The chunks that follow the kept ones. In the file: a count here, the names behind the JSON.
+    #[serde(with = "counted")]
+    pub chunks: Vec<ChunkName>,
+}
+
+/// Up to where chunks are final: no longer file could have had them cut otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FinalPoint {
+    /// How many chunks of the list.
+    pub count: u64,
+    /// The offset in the file where they end.
+    pub length: u64,
+    /// The hash of the list of them.
+    pub hash: ListHash,
+}
+
+/// What an index is made from.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IndexEntry {
+    /// The whole index at some point; without one, the parent's index is the start.
+    pub keyframe: Option<IndexPart>,
+    /// The changes since, oldest first.
+    pub deltas: Vec<IndexPart>,
+}
+
+/// A keyframe or a delta.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IndexPart {
+    /// How many objects it has.
+    pub entries: u64,
+    /// Its length in bytes.
+    pub bytes: u64,
+    /// Its pieces. In the file: a count here, the names behind the JSON.
+    #[serde(with = "counted")]
+    pub chunks: Vec<ChunkName>,
+}
+
+/// A snapshot was deleted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tombstone {
+    /// The repository it belongs to.
+    pub repository: Uid,
+    /// The identity of the deleted snapshot.
+    pub snapshot: Uid,
+    /// Its sequence number.
+    pub sequence: u64,
+    /// The name it had.
+    pub id: String,
+    /// When it was deleted: microseconds since 1970, UTC.
+    pub deleted: i64,
+}
+
+/// What never changes in a repository.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Config {
+    /// Its identity.
+    pub repository: Uid,
+    /// When it was made: microseconds since 1970, UTC.
+    pub created: i64,
+    /// The version of the format.
+    pub format: u8,
+    /// How chunks are cut.
+    pub chunker: ChunkerConfig,
+}
+
+/// The chunking rule and its parameters.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChunkerConfig {
+    /// The rule's name.
+    pub name: String,
+    /// The smallest chunk.
+    pub min: u32,
+    /// The largest chunk.
+    pub max: u32,
+    /// The odd number that each window is multiplied by.
+    pub multiplier: u32,
+    /// The number added then.
+    pub addend: u32,
+}
+
+impl ChunkerConfig {
+    /// The rule of [`chunker`].
+    pub fn current() -> Self {
+        ChunkerConfig {
+            name: "mincdc-hash4".into(),
+            min: chunker::MIN as u32,
+            max: chunker::MAX as u32,
+            multiplier: 0x915f_77f5,
+            addend: 0x3463_6463,
+        }
+    }
+}
+
+/// In JSON a list of chunks is its length; the names follow behind.
+mod counted {
+    use super::ChunkName;
+    use crate::repository::hash::Hash;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(chunks: &[ChunkName], to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_u64(chunks.len() as u64)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<ChunkName>, D::Error> {
+        let count = u64::deserialize(from)?;
+        // A placeholder for each, filled by Manifest::decode. A manifest is read whole before, and
+        // has 36 bytes per chunk: a count beyond that is refused there, so keep none here.
+        let count = usize::try_from(count).unwrap_or(usize::MAX).min(1 << 26);
+        Ok(vec![ChunkName { hash: Hash::default(), length: 0 }; count])
+    }
+}
+
+/// The length of a chunk's name in a manifest.
+const NAME: usize = 36;
+
+impl Manifest {
+    /// All chunk lists, in the order in which their names follow the JSON: per database
+    /// the stream's chunks, the keyframe's, each delta's.
+    fn lists_mut(&mut self) -> impl Iterator<Item = &mut Vec<ChunkName>> {
+        self.databases.iter_mut().flat_map(|database| {
+            std::iter::once(&mut database.stream.chunks)
+                .chain(database.index.keyframe.iter_mut().map(|part| &mut part.chunks))
+                .chain(database.index.deltas.iter_mut().map(|part| &mut part.chunks))
+        })
+    }
+
+    fn encode(&self) -> Result<Vec<u8>, serde_json::Error> {
+        let mut bytes = json_with_length(self)?;
+        for chunk in self.clone().lists_mut().flat_map(|list| list.iter()) {
+            bytes.extend(chunk.hash.0);
+            bytes.extend(chunk.length.to_le_bytes());
+        }
+        Ok(bytes)
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, String> {
+        let (mut manifest, names): (Manifest, &[u8]) = split_json(bytes)?;
+        let mut names = names.chunks_exact(NAME);
+        for list in manifest.lists_mut() {
+            for chunk in list {
+                let name = names.next().ok_or("it lists fewer chunks than it counts")?;
+                chunk.hash = Hash::from_slice(&name[..32]).unwrap_or_default();
+                chunk.length = u32::from_le_bytes([name[32], name[33], name[34], name[35]]);
+            }
+        }
+        if names.next().is_some() || !names.remainder().is_empty() {
+            return Err("it lists more chunks than it counts".into());
+        }
+        Ok(manifest)
+    }
+
+    /// Writes it as an object file.
+    pub fn write(&self, layout: &Layout) -> Result<ObjectWriter> {
+        write_record(layout, ObjectKind::Manifest, self.encode())
+    }
+
+    /// Reads the object file of this name.
+    pub fn read(layout: &Layout, name: &Hash) -> Result<Self> {
+        let bytes = read_record(layout, name, ObjectKind::Manifest)?;
+        Self::decode(&bytes).map_err(|reason| damaged(&layout.object(name), &reason))
+    }
+}
+
+impl Tombstone {
+    /// Writes it as an object file.
+    pub fn write(&self, layout: &Layout) -> Result<ObjectWriter> {
+        write_record(layout, ObjectKind::Tombstone, json_with_length(self))
+    }
+
+    /// Reads the object file of this name.
+    pub fn read(layout: &Layout, name: &Hash) -> Result<Self> {
+        read_json(layout, name, ObjectKind::Tombstone)
+    }
+}
+
+impl Config {
+    /// Writes it as an object file.
+    pub fn write(&self, layout: &Layout) -> Result<ObjectWriter> {
+        write_record(layout, ObjectKind::Config, json_with_length(self))
+    }
+
+    /// Reads the object file of this name.
+    pub fn read(layout: &Layout, name: &Hash) -> Result<Self> {
+        read_json(layout, name, ObjectKind::Config)
+    }
+}
+
+fn read_json<T: for<'de> Deserialize<'de>>(layout: &Layout, name: &Hash, kind: ObjectKind) -> Result<T> {
+    let bytes = read_record(layout, name, kind)?;
+    split_json(&bytes)
+        .map(|(value, _)| value)
+        .map_err(|reason| damaged(&layout.object(name), &reason))
+}
+
+fn write_record(
+    layout: &Layout,
+    kind: ObjectKind,
+    body: Result<Vec<u8>, serde_json::Error>,
+) -> Result<ObjectWriter> {
+    let body = body.map_err(|error| {
+        crate::error::Error::failed(format!("cannot write a {kind:?} as JSON: {error}"))
+    })?;
+    let mut writer = ObjectWriter::create(layout, kind)?;
+    writer.write(&body)?;
+    Ok(writer)
+}
+
+fn json_with_length(value: &impl Serialize) -> Result<Vec<u8>, serde_json::Error> {
+    let json = serde_json::to_vec(value)?;
+    let mut bytes = (json.len() as u32).to_le_bytes().to_vec();
+    bytes.extend(json);
+    Ok(bytes)
+}
+
+fn split_json<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<(T, &'a [u8]), String> {
+    let (length, rest) = bytes.split_at_checked(4).ok_or("it is too short")?;
+    let length = u32::from_le_bytes([length[0], length[1], length[2], length[3]]) as usize;
+    let (json, rest) = rest.split_at_checked(length).ok_or("it is too short")?;
+    let value = serde_json::from_slice(json).map_err(|error| format!("its JSON is not as it should be: {error}"))?;
+    Ok((value, rest))
+}

@@ -1,0 +1,236 @@
+//! Object files: immutable, named by the BLAKE3 hash of their content (docs/format.md).
+//!
+//! An object file is written under a temporary name, synced, renamed to its hash, and its directory
+//! synced, before a committed catalog transaction refers to it.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, IoContext, Result};
+use crate::repository::counters::Counters;
+use crate::repository::hash::{Hash, Uid};
+use crate::repository::layout::{Layout, sync_directory};
+
+/// The first eight bytes of every object file that describes itself.
+pub const MAGIC: [u8; 8] = *b"\x89ZNAP\r\n\x1a";
+/// The version of the format that this program writes and reads.
+pub const VERSION: u8 = 1;
+/// The length of the header, in bytes.
+pub const HEADER: usize = 16;
+/// The beginning of the names of files that are being written.
+pub const TEMPORARY: &str = ".tmp-";
+
+/// What an object file holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum ObjectKind {
+    /// Frames of chunks.
+    Data = 1,
+    /// All about one snapshot.
+    Manifest = 2,
+    /// A snapshot was deleted.
+    Tombstone = 3,
+    /// What never changes in a repository.
+    Config = 4,
+}
+
+impl ObjectKind {
+    /// From its number in headers and in the catalog.
+    pub fn from_number(number: u8) -> Option<Self> {
+        match number {
+            1 => Some(ObjectKind::Data),
+            2 => Some(ObjectKind::Manifest),
+            3 => Some(ObjectKind::Tombstone),
+            4 => Some(ObjectKind::Config),
+            _ => None,
+        }
+    }
+
+    /// The header that a file of this kind begins with: magic, version, kind, codec, cipher, four zeros.
+    pub fn header(self) -> [u8; HEADER] {
+        let mut header = [0; HEADER];
+        header[..8].copy_from_slice(&MAGIC);
+        header[8] = VERSION;
+        header[9] = self as u8;
+        header
+    }
+
+    /// Reads a header. An error is the reason why it is none, as the end of a sentence.
+    pub fn from_header(header: &[u8]) -> Result<Self, String> {
+        let Some(header) = header.get(..HEADER) else {
+            return Err("it is too short".into());
+        };
+        if header[..8] != MAGIC {
+            return Err("it does not begin as one".into());
+        }
+        if header[8] != VERSION {
+            return Err(format!(
+                "it has format version {}, and this znap knows version {VERSION}",
+                header[8]
+            ));
+        }
+        if header[10..].iter().any(|&byte| byte != 0) {
+            return Err("it uses a codec or cipher that this znap does not know".into());
+        }
+        Self::from_number(header[9]).ok_or_else(|| format!("its kind is {}", header[9]))
+    }
+}
+
+/// An object file being written. Dropped before [`ObjectWriter::finish`], it leaves nothing behind.
+#[derive(Debug)]
+pub struct ObjectWriter {
+    file: File,
+    path: PathBuf,
+    hasher: blake3::Hasher,
+    length: u64,
+    kind: ObjectKind,
+    renamed: bool,
+}
+
+impl ObjectWriter {
+    /// Starts one of this kind, header included.
+    pub fn create(layout: &Layout, kind: ObjectKind) -> Result<Self> {
+        let path = layout.objects().join(format!("{TEMPORARY}{}", Uid::random()?));
+        let file = layout.create_file(&path)?;
+        let mut writer = ObjectWriter {
+            file,
+            path,
+            hasher: blake3::Hasher::new(),
+            length: 0,
+            kind,
+            renamed: false,
+        };
+        writer.write(&kind.header())?;
+        Ok(writer)
+    }
+
+    /// How many bytes were written so far: where the next ones will be.
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// Appends bytes.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.file.write_all(bytes).at("write", &self.path)?;
+        self.hasher.update(bytes);
+        self.length += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Syncs the file; it is durable under its temporary name, and its final name is known.
+    pub fn finish(self, counters: &Counters) -> Result<Finished> {
+        self.file.sync_all().at("sync", &self.path)?;
+        counters.fsync();
+        counters.wrote(self.length);
+        Ok(Finished {
+            name: Hash(*self.hasher.finalize().as_bytes()),
+            kind: self.kind,
+            bytes: self.length,
+            writer: self,
+        })
+    }
+}
+
+impl Drop for ObjectWriter {
+    fn drop(&mut self) {
+        if !self.renamed {
+            // Only a leftover under a temporary name, which gc removes as well.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// An object file that is complete and durable, but still under its temporary name.
+#[derive(Debug)]
+pub struct Finished {
+    /// Its name-to-be.
+    pub name: Hash,
+    /// What it holds.
+    pub kind: ObjectKind,
+    /// Its length in bytes.
+    pub bytes: u64,
+    writer: ObjectWriter,
+}
+
+impl Finished {
+    /// Gives the file its name. The caller syncs the directory: see [`publish`].
+    /// An existing file of that name has the same content, and is replaced.
+    fn rename(mut self, layout: &Layout) -> Result<()> {
+        fs::rename(&self.writer.path, layout.object(&self.name))
+            .at("rename to its hash", &self.writer.path)?;
+        self.writer.renamed = true;
+        Ok(())
+    }
+}
+
+/// Gives finished object files their names and makes the names durable, with one sync.
+pub fn publish(layout: &Layout, files: Vec<Finished>, counters: &Counters) -> Result<()> {
+    if files.is_empty() {
+        return Ok(());
+    }
+    for file in files {
+        file.rename(layout)?;
+    }
+    sync_directory(&layout.objects())?;
+    counters.fsync();
+    Ok(())
+}
+
+/// The longest manifest, tombstone or config that is read into memory: a manifest of
+/// a 2 TB first save has 1.2 GB of chunk names, everything usual is under 10 MB.
+const LARGEST_RECORD: u64 = 2 << 30;
+
+/// Reads a whole object file that isn't a data file, and checks its hash and kind.
+pub fn read_record(layout: &Layout, name: &Hash, kind: ObjectKind) -> Result<Vec<u8>> {
+    let path = layout.object(name);
+    let file = open_object(layout, name)?;
+    let length = file.metadata().at("look at", &path)?.len();
+    if length > LARGEST_RECORD {
+        return Err(damaged(&path, "it is too large to be one"));
+    }
+    let mut bytes = Vec::new();
+    file.take(LARGEST_RECORD).read_to_end(&mut bytes).at("read", &path)?;
+    if Hash::of(&bytes) != *name {
+        return Err(damaged(&path, "its content does not match its name"));
+    }
+    match ObjectKind::from_header(&bytes) {
+        Ok(found) if found == kind => {}
+        Ok(_) => return Err(damaged(&path, "it holds something else")),
+        Err(reason) => return Err(damaged(&path, &reason)),
+    }
+    bytes.drain(..HEADER);
+    Ok(bytes)
+}
+
+/// Opens an object file; one that is missing is damage.
+pub fn open_object(layout: &Layout, name: &Hash) -> Result<File> {
+    let path = layout.object(name);
+    match File::open(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Err(damaged(&path, "it is missing"))
+        }
+        result => result.at("open", &path),
+    }
+}
+
+/// What an object file is, by its header alone.
+pub fn kind_of(path: &Path) -> Result<ObjectKind> {
+    let file = File::open(path).at("open", path)?;
+    let mut header = [0; HEADER];
+    file.read_exact_at(&mut header, 0)
+        .map_err(|_| damaged(path, "it is too short"))?;
+    ObjectKind::from_header(&header).map_err(|reason| damaged(path, &reason))
+}
+
+/// An error about a damaged object file.
+pub fn damaged(path: &Path, reason: &str) -> Error {
+    let name = path.file_name().unwrap_or(path.as_os_str());
+    let short: String = name.to_string_lossy().chars().take(12).collect();
+    Error::damaged(format!(
+        "object file {short}… in {} is damaged: {reason}",
+        path.parent().unwrap_or(path).display()
+    ))
+    .hint("snapshots that do not need it still restore; put the file back from a copy of .znap if there is one")
+}

@@ -1,0 +1,185 @@
+//! Recognising a file: is it the one that init saw, and which snapshot does it begin with?
+//!
+//! By content only, never by time stamp or inode, and by a few hundred kilobytes at most: a snapshot's
+//! last transaction, its last chunk and an earlier one have to be where they were, and at the base's end the
+//! last transaction and the hash of the bytes before it.
+
+use std::path::PathBuf;
+
+use crate::error::{Error, Result};
+use crate::filestorage::{DataFile, FIRST_TRANSACTION, Source, Tid, header_at, transaction_ending_at};
+use crate::repository::catalog::{Catalog, Stream};
+use crate::repository::hash::Hash;
+use crate::repository::manifest::{CutEntry, Generation};
+
+/// How many bytes before the base's end are hashed to recognise it.
+pub const BASE_CHECK: u64 = 64 * 1024;
+
+/// Whether a file is still the one that a generation is about, and if not, what seems to have happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Recognition {
+    /// It begins with the base.
+    Same,
+    /// Its magic is another one.
+    Converted {
+        /// The magic now.
+        now: String,
+    },
+    /// It was packed; and whether `Data.fs.old` is the file before.
+    Packed {
+        /// The file before the pack, if it is still there.
+        old: Option<PathBuf>,
+    },
+    /// It ends before the base does, and shows no sign of a pack.
+    Shorter,
+    /// It is another file.
+    Replaced,
+}
+
+/// Compares a file with what is known of its base.
+pub fn recognise(file: &DataFile, generation: &Generation) -> Result<Recognition> {
+    if file.magic().to_string() != generation.magic {
+        return Ok(Recognition::Converted { now: file.magic().to_string() });
+    }
+    if begins_with_base(file, generation)? {
+        return Ok(Recognition::Same);
+    }
+    let old = old_path(file.path());
+    let old_is_base = match DataFile::open(&old) {
+        Ok(old) => old.magic() == file.magic() && begins_with_base(&old, generation)?,
+        Err(_) => false,
+    };
+    let size = file.size()?;
+    let first_is_packed =
+        size >= FIRST_TRANSACTION + 31 && header_at(file, FIRST_TRANSACTION)?.status == b'p';
+    Ok(if old_is_base {
+        Recognition::Packed { old: Some(old) }
+    } else if first_is_packed {
+        Recognition::Packed { old: None }
+    } else if size < generation.base_length {
+        Recognition::Shorter
+    } else {
+        Recognition::Replaced
+    })
+}
+
+fn old_path(path: &std::path::Path) -> PathBuf {
+    let mut old = path.as_os_str().to_owned();
+    old.push(".old");
+    PathBuf::from(old)
+}
+
+fn begins_with_base(file: &DataFile, generation: &Generation) -> Result<bool> {
+    if file.size()? < generation.base_length {
+        return Ok(false);
+    }
+    let known = CutEntry {
+        offset: generation.base_length,
+        tid: generation.base_tid,
+        last_length: generation.base_last_length,
+        time: 0,
+        transactions: 0,
+    };
+    if !ends_a_transaction(file, &known)? {
+        return Ok(false);
+    }
+    let (length, hash) = base_check(file, generation.base_length)?;
+    Ok(length == generation.base_check_length && hash == generation.base_check)
+}
+
+/// The bytes before `base_length` that are remembered of a base: how many, and their hash.
+pub fn base_check(file: &DataFile, base_length: u64) -> Result<(u32, Hash)> {
+    let length = base_length.min(BASE_CHECK);
+    let mut bytes = vec![0; length as usize];
+    file.read_exact_at(&mut bytes, base_length - length)?;
+    Ok((length as u32, Hash::of(&bytes)))
+}
+
+/// Whether the transaction that a cut names ends there.
+fn ends_a_transaction(file: &DataFile, cut: &CutEntry) -> Result<bool> {
+    if cut.last_length == 0 {
+        return Ok(cut.offset == FIRST_TRANSACTION);
+    }
+    let found = transaction_ending_at(file, cut.offset)?;
+    Ok(found.is_some_and(|header| {
+        header.tid == Tid(cut.tid) && header.end() - header.position == cut.last_length
+    }))
+}
+
+/// Whether the file begins with this snapshot's tail. The base has been recognised before.
+pub fn begins_with(file: &DataFile, size: u64, catalog: &Catalog, stream: &Stream) -> Result<bool> {
+    if stream.cut.offset > size || !ends_a_transaction(file, &stream.cut)? {
+        return Ok(false);
+    }
+    let base_length = catalog.generation(stream.generation)?.known.base_length;
+    if stream.cut.offset == base_length {
+        return Ok(true);
+    }
+    let middle = base_length + (stream.cut.offset - base_length) / 2;
+    let mut checked = None;
+    for place in [stream.cut.offset - 1, middle] {
+        let chunk = catalog.stream_chunks(stream.row, place, place + 1)?.pop();
+        let Some(chunk) = chunk.filter(|chunk| chunk.end() <= stream.cut.offset) else {
+            return Err(damaged_list(stream));
+        };
+        if checked == Some(chunk.offset) {
+            continue;
+        }
+        checked = Some(chunk.offset);
+        // At most a chunk's largest size, whatever a damaged row says.
+        if chunk.location.length as usize > crate::repository::chunker::MAX {
+            return Err(damaged_list(stream));
+        }
+        let mut bytes = vec![0; chunk.location.length as usize];
+        file.read_exact_at(&mut bytes, chunk.offset)?;
+        if Hash::of(&bytes) != chunk.location.hash {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// The error for a chunk list that can't be right.
+pub fn damaged_list(stream: &Stream) -> Error {
+    Error::damaged(format!("the chunk list of snapshot {} in the catalog is damaged", stream.snapshot_name))
+        .hint("put catalog.db back from a copy; or rebuild it with znap repair, in a version that has it")
+}
+
+/// The furthest-reaching snapshot that the file begins with.
+pub fn nearest(file: &DataFile, size: u64, catalog: &Catalog, generation: i64) -> Result<Option<Stream>> {
+    let mut before = (size, u64::MAX);
+    while let Some((sequence, stream)) = catalog.anchor(generation, before.0, before.1)? {
+        if begins_with(file, size, catalog, &stream)? {
+            return Ok(Some(stream));
+        }
+        before = (stream.cut.offset, sequence);
+    }
+    Ok(None)
+}
+
+/// The refusal for a file that isn't the one that was tracked.
+pub fn refusal(path: &std::path::Path, recognition: &Recognition, generation: &Generation) -> Option<Error> {
+    let path = path.display();
+    let again = "the snapshots stay in the repository, but znap can't work on this file with them yet; \
+                 put the file before it back, or start a repository for this one with znap -R DIR init";
+    Some(match recognition {
+        Recognition::Same => return None,
+        Recognition::Converted { now } => Error::failed(format!(
+            "{path} was converted from {} to {now} since znap first saw it", generation.magic
+        ))
+        .hint(again),
+        Recognition::Packed { old: Some(old) } => Error::failed(format!("{path} was packed since znap first saw it"))
+            .hint(format!("the file before the pack is {}; {again}", old.display())),
+        Recognition::Packed { old: None } => {
+            Error::failed(format!("{path} was packed since znap first saw it")).hint(again)
+        }
+        Recognition::Shorter => Error::failed(format!(
+            "{path} is shorter than when znap first saw it ({} bytes): it was truncated or replaced",
+            generation.base_length
+        ))
+        .hint(again),
+        Recognition::Replaced => {
+            Error::failed(format!("{path} is not the file that znap first saw there: it was replaced")).hint(again)
+        }
+    })
+}

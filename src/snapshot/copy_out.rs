@@ -1,0 +1,190 @@
+//! Restore to another place: whole databases with their indexes, in a folder that has none.
+
+use std::fs::{self, DirBuilder};
+use std::io::Write;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::error::{Error, IoContext, Result};
+use crate::filestorage::{DataFile, FIRST_TRANSACTION, index_path};
+use crate::monitor::Monitor;
+use crate::repository::catalog::{Database, Stream};
+use crate::repository::chunk_reader::ChunkReader;
+use crate::repository::counters::Counts;
+use crate::repository::layout::sync_directory;
+use crate::repository::lock::Gate;
+use crate::snapshot::anchor::{damaged_list, recognise, refusal};
+use crate::snapshot::database;
+use crate::snapshot::handle::Repository;
+use crate::snapshot::plan::checked_chunks;
+use crate::snapshot::writing::{copy_range, require_room, write_chunks, write_index};
+
+/// What was written, and where.
+#[derive(Debug, Clone, Serialize)]
+pub struct CopyReport {
+    /// The snapshot.
+    pub id: String,
+    /// Per database: its name, the file written, its length.
+    pub databases: Vec<CopiedDatabase>,
+    /// What it cost.
+    pub counts: Counts,
+}
+
+/// A database that was written whole.
+#[derive(Debug, Clone, Serialize)]
+pub struct CopiedDatabase {
+    /// Its name.
+    pub name: String,
+    /// The new file.
+    #[serde(serialize_with = "crate::snapshot::database::as_text")]
+    pub path: PathBuf,
+    /// Its length.
+    pub bytes: u64,
+}
+
+/// Writes the databases of a snapshot to `to`/<name>/, whole, with their indexes. The folders must not
+/// exist, or be empty. Needs no lock on the databases: what is read of them never changes.
+pub fn copy_out(repository: &Repository, word: &str, to: &Path, monitor: &dyn Monitor) -> Result<CopyReport> {
+    let snapshot = repository.resolve(word)?;
+    let databases = repository.catalog.databases()?;
+    let mut jobs = Vec::new();
+    {
+        let gate = Gate::shared(&repository.layout)?;
+        for stream in repository.catalog.streams_of(snapshot.row)? {
+            let database = databases
+                .iter()
+                .find(|database| database.row == stream.database)
+                .ok_or_else(|| damaged_list(&stream))?;
+            jobs.push(Job::prepare(repository, database, stream, to, monitor)?);
+        }
+        drop(gate);
+    }
+    require_room(existing(to), jobs.iter().map(|job| job.stream.cut.offset).sum())?;
+    for job in &jobs {
+        refuse_occupied(&job.folder)?;
+    }
+    let mut copied = Vec::new();
+    let mut read = 0;
+    let mut written = 0;
+    for job in jobs {
+        read += job.base.as_ref().map_or(0, |_| job.base_length);
+        written += job.stream.cut.offset;
+        copied.push(job.run(repository, monitor)?);
+    }
+    let counts = Counts {
+        database_bytes_read: read,
+        database_bytes_written: written,
+        ..repository.counts()
+    };
+    Ok(CopyReport { id: snapshot.name, databases: copied, counts })
+}
+
+/// One database to write, with everything opened that it will be made from.
+struct Job {
+    name: String,
+    stream: Stream,
+    base: Option<DataFile>,
+    base_length: u64,
+    magic: String,
+    reader: ChunkReader,
+    chunks: Vec<crate::repository::catalog::StreamChunk>,
+    folder: PathBuf,
+    file_name: std::ffi::OsString,
+    index: crate::snapshot::writing::IndexSource,
+}
+
+impl Job {
+    fn prepare(
+        repository: &Repository,
+        database: &Database,
+        stream: Stream,
+        to: &Path,
+        monitor: &dyn Monitor,
+    ) -> Result<Self> {
+        let generation = repository.catalog.generation(stream.generation)?.known;
+        let path = repository.path_of(database);
+        let base = if generation.base_length > FIRST_TRANSACTION {
+            let file = database::open_patiently(&path, monitor).map_err(|error| {
+                error.context(format!("snapshot {} needs the database's file", stream.snapshot_name))
+            })?;
+            let recognition = recognise(&file, &generation)?;
+            if let Some(error) = refusal(&path, &recognition, &generation) {
+                return Err(error.context(format!("snapshot {} needs the database's file", stream.snapshot_name)));
+            }
+            Some(file)
+        } else {
+            DataFile::open(&path).ok()
+        };
+        let chunks = checked_chunks(&repository.catalog, &stream, None, generation.base_length)?;
+        let mut reader = ChunkReader::new(&repository.layout, &repository.counters);
+        reader.open(chunks.iter().map(|chunk| &chunk.location))?;
+        let index = crate::snapshot::writing::IndexSource::open(repository, &stream)?;
+        Ok(Job {
+            name: database.name.clone(),
+            stream,
+            base,
+            base_length: generation.base_length,
+            magic: generation.magic,
+            reader,
+            chunks,
+            folder: to.join(&database.name),
+            file_name: path.file_name().unwrap_or("Data.fs".as_ref()).to_owned(),
+            index,
+        })
+    }
+
+    fn run(mut self, repository: &Repository, monitor: &dyn Monitor) -> Result<CopiedDatabase> {
+        DirBuilder::new().recursive(true).create(&self.folder).at("create", &self.folder)?;
+        let model = match &self.base {
+            Some(file) => file.metadata()?,
+            // No file to take after: as the repository's own.
+            None => fs::metadata(repository.layout.catalog()).at("look at", repository.layout.catalog())?,
+        };
+        let path = self.folder.join(&self.file_name);
+        let file = crate::filestorage::ownership::create_like(&path, &model)?;
+        monitor.begin("writing", self.stream.cut.offset);
+        let write = |file: &fs::File| -> Result<()> {
+            match &self.base {
+                Some(base) if self.base_length > FIRST_TRANSACTION => {
+                    copy_range(base.file(), 0, self.base_length, file, &path)?;
+                }
+                _ => file.write_all_at(self.magic.as_bytes(), 0).at("write", &path)?,
+            }
+            monitor.advance(self.base_length);
+            Ok(())
+        };
+        write(&file)?;
+        write_chunks(&mut self.reader, &self.chunks, self.base_length, &file, &path, monitor)?;
+        (&file).flush().and_then(|()| file.sync_all()).at("sync", &path)?;
+        monitor.end();
+        let index = index_path(&path);
+        let index_file = crate::filestorage::ownership::create_like(&index, &model)?;
+        write_index(&self.index, &self.stream, &index_file, &index)?;
+        sync_directory(&self.folder)?;
+        Ok(CopiedDatabase { name: self.name, path, bytes: self.stream.cut.offset })
+    }
+}
+
+/// The nearest folder above that exists.
+fn existing(path: &Path) -> &Path {
+    path.ancestors()
+        .find(|folder| folder.is_dir())
+        .unwrap_or(Path::new("."))
+}
+
+fn refuse_occupied(folder: &Path) -> Result<()> {
+    let refuse = |what: &str| {
+        Err(Error::failed(format!("{} {what}", folder.display())).hint("name a folder that is new or empty"))
+    };
+    match fs::symlink_metadata(folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(Error::io("look at", folder, error)),
+        Ok(metadata) if !metadata.is_dir() => refuse("is no folder"),
+        Ok(_) => {
+            let mut entries = fs::read_dir(folder).at("read", folder)?;
+            if entries.next().is_some() { refuse("isn't empty") } else { Ok(()) }
+        }
+    }
+}

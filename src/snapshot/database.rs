@@ -1,0 +1,218 @@
+//! Tracked databases as files: opening them, their paths, their index.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, Kind, Result};
+use crate::filestorage::{
+    Changes, Cut, DataFile, FIRST_TRANSACTION, Position, Source, Tid, Warnings, index_path, merge, scan,
+    transaction_ending_at, usable_index,
+};
+use crate::monitor::Monitor;
+
+/// How long a file may be missing: between its two renames, a pack leaves none for a moment.
+const MISSING: Duration = Duration::from_millis(500);
+
+/// Opens a database's file; waits a moment if it isn't there.
+pub fn open_patiently(path: &Path, monitor: &dyn Monitor) -> Result<DataFile> {
+    let deadline = Instant::now() + MISSING;
+    loop {
+        match DataFile::open(path) {
+            Err(error) if error.kind() == Kind::NotFound && Instant::now() < deadline => {
+                monitor.check()?;
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            result => return result,
+        }
+    }
+}
+
+/// The whole index of a file up to a cut, as pairs in ascending order of oid, from the changes behind
+/// `from` and the index on disk, which is brought up to date; without a usable one the file is scanned.
+///
+/// Memory: 8 bytes an object in the index on disk, 16 a changed one, or 16 an object when it scans.
+pub fn whole_index(
+    file: &DataFile,
+    from: u64,
+    cut: &Cut,
+    changes: Vec<(u64, u64)>,
+    monitor: &dyn Monitor,
+) -> Result<Box<dyn Iterator<Item = Result<(u64, u64)>>>> {
+    if from <= FIRST_TRANSACTION {
+        return Ok(Box::new(changes.into_iter().map(Ok)));
+    }
+    drop(changes);
+    let usable = usable_index(file, &index_path(file.path()))?.ok();
+    let Some(index) = usable.filter(|index| index.position() <= cut.offset) else {
+        let pairs = scan_pairs(file, Position::START, cut.offset, monitor)?;
+        return Ok(Box::new(pairs.into_iter().map(Ok)));
+    };
+    let tid = transaction_ending_at(file, index.position())?.map_or(Tid(0), |header| header.tid);
+    let position = Position { offset: index.position(), tid };
+    let newer = scan_pairs(file, position, cut.offset, monitor)?;
+    let older: Vec<(u64, u64)> = index.iter().collect();
+    drop(index);
+    let layers = vec![older.into_iter().map(Ok), newer.into_iter().map(Ok)];
+    Ok(Box::new(merge(layers)))
+}
+
+/// The (oid, offset) pairs of everything between two boundaries.
+pub fn scan_pairs(file: &DataFile, from: Position, to: u64, monitor: &dyn Monitor) -> Result<Vec<(u64, u64)>> {
+    let mut changes = Changes::new(from.offset);
+    monitor.begin("reading the database for its index", to.saturating_sub(from.offset));
+    scan(file, from, to, &mut changes, monitor)?;
+    monitor.end();
+    Ok(changes.into_pairs())
+}
+
+/// Serialises a path as text, with what isn't UTF-8 in it replaced.
+pub fn as_text<S: serde::Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&path.display())
+}
+
+/// The same for a path that may not be there.
+pub fn maybe_as_text<S: serde::Serializer>(path: &Option<PathBuf>, serializer: S) -> Result<S::Ok, S::Error> {
+    match path {
+        Some(path) => serializer.collect_str(&path.display()),
+        None => serializer.serialize_none(),
+    }
+}
+
+/// A path in hexadecimal, if it isn't UTF-8.
+pub fn hex_unless_utf8(path: &Path) -> Option<String> {
+    let bytes = path.as_os_str().as_bytes();
+    std::str::from_utf8(bytes)
+        .is_err()
+        .then(|| bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// Warnings as lines; the last says how many more there were.
+pub fn warning_lines(warnings: &Warnings) -> Vec<String> {
+    let mut lines: Vec<String> = warnings.iter().take(10).map(ToString::to_string).collect();
+    let more = warnings.total().saturating_sub(lines.len() as u64);
+    if more > 0 {
+        lines.push(format!("and {more} more such oddities"));
+    }
+    lines
+}
+
+/// How a path that was typed in `current` is stored for a repository in `home`: relative to it,
+/// as typed; absolute only if it was typed so, or if no relative path leads to the same file.
+pub fn stored_path(typed: &Path, current: &Path, home: &Path) -> PathBuf {
+    if typed.is_absolute() {
+        return typed.to_path_buf();
+    }
+    if home == current {
+        return typed.to_path_buf();
+    }
+    let absolute = current.join(typed);
+    match relative(&absolute, home) {
+        Some(path) if same_file(&home.join(&path), &absolute) => path,
+        _ => absolute,
+    }
+}
+
+/// `path` seen from `from`, by names alone; both absolute.
+fn relative(path: &Path, from: &Path) -> Option<PathBuf> {
+    let (path, from) = (plain(path)?, plain(from)?);
+    let shared = path.iter().zip(&from).take_while(|(a, b)| a == b).count();
+    let up = from.iter().skip(shared).map(|_| OsStr::new(".."));
+    Some(up.chain(path.iter().skip(shared).map(|name| name.as_os_str())).collect())
+}
+
+/// The names of an absolute path, with `.` and `..` worked in.
+fn plain(path: &Path) -> Option<Vec<std::ffi::OsString>> {
+    let mut names = Vec::new();
+    for component in path.components() {
+        match component {
+            Component::RootDir | Component::CurDir => {}
+            Component::ParentDir => {
+                names.pop()?;
+            }
+            Component::Normal(name) => names.push(name.to_owned()),
+            Component::Prefix(_) => return None,
+        }
+    }
+    Some(names)
+}
+
+fn same_file(a: &Path, b: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    match (std::fs::metadata(a), std::fs::metadata(b)) {
+        (Ok(a), Ok(b)) => a.dev() == b.dev() && a.ino() == b.ino(),
+        _ => false,
+    }
+}
+
+/// Unique names for databases, made from their paths: the file's name without `.fs`, lower-cased ASCII letters, digits,
+/// `.`, `_` and `-`; with its folders in front, or a number behind, where several are alike.
+pub fn names(paths: &[PathBuf]) -> Result<Vec<String>> {
+    let mut names: Vec<String> = Vec::new();
+    for path in paths {
+        let mut parts: Vec<String> = path
+            .components()
+            .filter_map(|component| match component {
+                Component::Normal(name) => Some(clean(&name.to_string_lossy())),
+                _ => None,
+            })
+            .collect();
+        let Some(last) = parts.pop() else {
+            return Err(Error::usage(format!("{} is no path of a database", path.display()))
+                .hint("give the path of a Data.fs"));
+        };
+        let stem = last.strip_suffix(".fs").filter(|stem| !stem.is_empty()).unwrap_or(&last).to_string();
+        let mut candidates = vec![stem.clone()];
+        let mut longer = stem.clone();
+        while let Some(folder) = parts.pop() {
+            longer = format!("{folder}-{longer}");
+            candidates.push(longer.clone());
+        }
+        candidates.extend((2..=names.len() + 2).map(|number| format!("{stem}-{number}")));
+        let free = candidates.into_iter().find(|name| !names.contains(name));
+        names.extend(free);
+    }
+    Ok(names)
+}
+
+fn clean(name: &str) -> String {
+    let cleaned: String = name
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c.to_ascii_lowercase() } else { '_' })
+        .take(60)
+        .collect();
+    // Never `.` or `..`, nor hidden: the name becomes a directory of restore --to.
+    match cleaned.trim_start_matches(['.', '-']) {
+        "" => "database".into(),
+        rest => rest.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_plain() {
+        let paths = ["var/filestorage/Data.fs", "b/Data.fs", "/abs/ünï code.fs", "../..fs", "x/Data.fs", "x/../x/Data.fs"];
+        let paths: Vec<PathBuf> = paths.iter().map(PathBuf::from).collect();
+        let names = names(&paths).expect("names");
+        assert_eq!(names[0], "data");
+        assert_eq!(names[1], "b-data");
+        assert_eq!(names[2], "_n___code");
+        let mut unique = names.clone();
+        unique.sort();
+        unique.dedup();
+        assert_eq!(unique.len(), paths.len());
+        assert!(names.iter().all(|name| !name.starts_with('.') && !name.contains('/') && !name.is_empty()), "{names:?}");
+    }
+
+    #[test]
+    fn relative_paths_are_by_name() {
+        let seen = |path: &str, from: &str| relative(Path::new(path), Path::new(from));
+        assert_eq!(seen("/a/b/c", "/a/x"), Some(PathBuf::from("../b/c")));
+        assert_eq!(seen("/a/x/c", "/a/x"), Some(PathBuf::from("c")));
+        assert_eq!(seen("/a/x/../c", "/a"), Some(PathBuf::from("c")));
+    }
+}

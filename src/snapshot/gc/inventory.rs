@@ -1,0 +1,108 @@
+//! What is among the object files, compared with what the catalog names.
+
+use std::collections::HashSet;
+use std::fs;
+use std::path::PathBuf;
+
+use crate::error::{Error, IoContext, Result};
+use crate::repository::hash::{Hash, Uid};
+use crate::repository::manifest::{Manifest, Tombstone};
+use crate::repository::object::{ObjectKind, TEMPORARY, damaged, kind_of};
+use crate::snapshot::handle::Repository;
+
+/// The object files that the catalog does not name.
+pub(super) struct Inventory {
+    /// What killed commands left, and what was just dropped: path and length.
+    pub(super) left_over: Vec<(PathBuf, u64)>,
+    /// Deletions that were written down but not committed.
+    deletions: Vec<Tombstone>,
+    /// Names of files that aren't znap's.
+    pub(super) unknown: Vec<String>,
+}
+
+impl Inventory {
+    /// Lists the object files. Fails if the catalog names one that isn't there, or if there is a snapshot that
+    /// the catalog doesn't know: then the catalog is older than the objects, and nothing may be removed.
+    pub(super) fn take(repository: &Repository) -> Result<Self> {
+        let layout = &repository.layout;
+        let named: HashSet<Hash> = repository.catalog.object_files()?.iter().map(|file| file.name).collect();
+        let known: HashSet<Uid> = repository.catalog.known_snapshots()?.into_iter().collect();
+        let mut inventory = Inventory { left_over: Vec::new(), deletions: Vec::new(), unknown: Vec::new() };
+        let mut there = HashSet::new();
+        let folder = layout.objects();
+        for entry in fs::read_dir(&folder).at("read", &folder)? {
+            let entry = entry.at("read", &folder)?;
+            let (path, file_name) = (entry.path(), entry.file_name());
+            let name = file_name.to_string_lossy();
+            let bytes = entry.metadata().map_or(0, |metadata| metadata.len());
+            match Hash::from_hex(&name) {
+                Some(hash) if named.contains(&hash) => {
+                    there.insert(hash);
+                }
+                Some(hash) => inventory.unnamed(repository, hash, path, bytes, &known)?,
+                // No other command writes while this one holds the lock.
+                None if name.starts_with(TEMPORARY) => inventory.left_over.push((path, bytes)),
+                None => inventory.unknown.push(name.into_owned()),
+            }
+        }
+        if let Some(missing) = named.difference(&there).next() {
+            return Err(damaged(&layout.object(missing), "the catalog names it, and it is missing"));
+        }
+        Ok(inventory)
+    }
+
+    fn unnamed(
+        &mut self,
+        repository: &Repository,
+        name: Hash,
+        path: PathBuf,
+        bytes: u64,
+        known: &HashSet<Uid>,
+    ) -> Result<()> {
+        let layout = &repository.layout;
+        match kind_of(&path) {
+            Ok(ObjectKind::Data) => self.left_over.push((path, bytes)),
+            Ok(ObjectKind::Manifest) => {
+                let manifest = Manifest::read(layout, &name)?;
+                if !known.contains(&manifest.uid) {
+                    return Err(Error::damaged(format!(
+                        "the catalog {} is older than the object files: it does not know snapshot {} ({})",
+                        layout.catalog().display(),
+                        manifest.id,
+                        jiff::Timestamp::from_microsecond(manifest.created).unwrap_or_default()
+                    ))
+                    .hint("put the newest catalog.db back; or rebuild it with znap repair, in a version that has it; nothing was removed"));
+                }
+                // Another revision of one that the catalog has: a gc was killed.
+                self.left_over.push((path, bytes));
+            }
+            Ok(ObjectKind::Tombstone) => {
+                let tombstone = Tombstone::read(layout, &name)?;
+                if known.contains(&tombstone.snapshot) {
+                    self.deletions.push(tombstone);
+                }
+                self.left_over.push((path, bytes));
+            }
+            Ok(ObjectKind::Config) | Err(_) => {
+                self.unknown.push(path.file_name().unwrap_or_default().to_string_lossy().into_owned());
+            }
+        }
+        Ok(())
+    }
+
+    /// Commits deletions whose tombstones are there but which the catalog doesn't know: a delete was killed
+    /// just before its end, or the catalog is from before it. Either way the user wanted it.
+    pub(super) fn finish_deletions(&self, repository: &mut Repository) -> Result<()> {
+        for tombstone in &self.deletions {
+            if let Some(snapshot) = repository.catalog.snapshot(&tombstone.id)? {
+                if snapshot.uid == tombstone.snapshot {
+                    let file = tombstone.write(&repository.layout)?.finish(&repository.counters)?;
+                    let name = (file.name, file.bytes);
+                    crate::repository::object::publish(&repository.layout, vec![file], &repository.counters)?;
+                    repository.catalog.record_tombstone(snapshot.row, name)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,186 @@
+//! gc: give back what nothing in the repository uses. Exact and immediate: no clocks, no list of files to
+//! unlink; what goes is what the committed catalog does not name at that moment.
+//!
+//! Under the writer's lock, in bounded steps with short transactions:
+//! 1. the catalog and the object files must agree, or nothing is done ([`inventory`]);
+//! 2. chunk lists of deleted snapshots are joined into those that build on them, or dropped ([`fold`]);
+//! 3. chunks that no list names are dropped, and object files that nothing refers to are unlinked;
+//! 4. data files that are small, or more than a fifth unused, are written anew in large frames ([`rewrite`]).
+
+mod fold;
+mod inventory;
+mod rewrite;
+
+use std::fs;
+
+use serde::Serialize;
+
+use crate::error::{Error, IoContext, Result};
+use crate::monitor::Monitor;
+use crate::repository::catalog::ObjectUse;
+use crate::repository::counters::Counts;
+use crate::repository::layout::{Layout, sync_directory};
+use crate::repository::lock::Gate;
+use crate::snapshot::handle::Repository;
+use crate::snapshot::reserve;
+
+use inventory::Inventory;
+
+/// How thoroughly to collect.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct GcOptions {
+    /// Write every data file anew that has any unused byte.
+    pub all: bool,
+}
+
+/// What gc did, or would do.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct GcReport {
+    /// Bytes of the repository before.
+    pub bytes_before: u64,
+    /// Bytes of the repository after; an estimate in a dry run.
+    pub bytes_after: u64,
+    /// Object files removed.
+    pub files_removed: u64,
+    /// Data files written anew, by their number before.
+    pub files_rewritten: u64,
+    /// Chunks that nothing used.
+    pub chunks_dropped: u64,
+    /// Snapshots that there are, and that keep the rest.
+    pub snapshots: u64,
+    /// Deleted snapshots whose beginnings several later ones share, and so are still there in part.
+    pub deleted_still_needed: u64,
+    /// Unused bytes left in data files that are mostly used, about.
+    pub unused_bytes_left: u64,
+    /// Files among the object files that znap knows nothing of, and left alone.
+    pub unknown_files: Vec<String>,
+    /// What it cost.
+    pub counts: Counts,
+}
+
+/// A data file with fewer raw bytes than this is small: gc joins such files.
+const SMALL: u64 = 32 << 20;
+
+/// Whether a data file is worth writing anew by itself: more than a fifth of it is unused.
+fn is_wasteful(file: &ObjectUse, options: GcOptions) -> bool {
+    let unused = file.raw.saturating_sub(file.live_raw);
+    unused * 5 > file.raw || (options.all && unused > 0)
+}
+
+/// The data files to write anew: the wasteful ones, and the small ones if there are several.
+fn to_rewrite(files: &[ObjectUse], options: GcOptions) -> Vec<&ObjectUse> {
+    let live = files.iter().filter(|file| file.live_raw > 0);
+    let chosen: Vec<&ObjectUse> = live
+        .filter(|file| is_wasteful(file, options) || file.live_raw < SMALL)
+        .collect();
+    let small = chosen.iter().filter(|file| !is_wasteful(file, options)).count();
+    if small == chosen.len() && small < 2 { Vec::new() } else { chosen }
+}
+
+/// Says what gc would do.
+pub fn gc_dry_run(repository: &Repository, options: GcOptions) -> Result<GcReport> {
+    repository.catalog.snapshot_of(|catalog| {
+        let inventory = Inventory::take(repository)?;
+        let files = catalog.object_use()?;
+        let mut freed: u64 = inventory.left_over.iter().map(|(_, bytes)| bytes).sum();
+        let mut report = GcReport {
+            files_removed: inventory.left_over.len() as u64,
+            unknown_files: inventory.unknown,
+            snapshots: catalog.snapshots()?.len() as u64,
+            ..GcReport::default()
+        };
+        let rewritten = to_rewrite(&files, options);
+        for file in &files {
+            let unused = file.file.bytes * file.raw.saturating_sub(file.live_raw) / file.raw.max(1);
+            if file.live_raw == 0 {
+                report.files_removed += 1;
+                freed += file.file.bytes;
+            } else if rewritten.contains(&file) {
+                report.files_rewritten += 1;
+                freed += unused;
+            } else {
+                report.unused_bytes_left += unused;
+            }
+        }
+        report.bytes_before = repository_bytes(&repository.layout)?;
+        report.bytes_after = report.bytes_before.saturating_sub(freed);
+        report.counts = repository.counts();
+        Ok(report)
+    })
+}
+
+/// Collects. Interrupted anywhere, it leaves a valid repository, and the next gc goes on.
+pub fn gc(repository: &mut Repository, options: GcOptions, monitor: &dyn Monitor) -> Result<GcReport> {
+    repository.writer_lock()?;
+    let bytes_before = repository_bytes(&repository.layout)?;
+    let inventory = Inventory::take(repository)?;
+    reserve::release_if_needed(&repository.layout)?;
+    inventory.finish_deletions(repository)?;
+
+    fold::fold_deleted(repository, monitor)?;
+    repository.catalog.trim_dead_streams()?;
+    repository.catalog.drop_snapshots()?;
+    let chunks_dropped = repository.catalog.drop_chunks()?;
+    let mut files_removed = unlink_unnamed(repository)?;
+    // Only now: as long as a deleted snapshot's manifest is there, so must be its tombstone.
+    repository.catalog.drop_tombstones()?;
+    files_removed += unlink_unnamed(repository)?;
+    monitor.check()?;
+
+    let files = repository.catalog.object_use()?;
+    let chosen = to_rewrite(&files, options);
+    let files_rewritten = chosen.len() as u64;
+    rewrite::rewrite(repository, &chosen, monitor)?;
+
+    // Space for the next time is welcome, but no reason to fail now.
+    let _ = reserve::replenish(&repository.layout);
+    let files = repository.catalog.object_use()?;
+    Ok(GcReport {
+        bytes_before,
+        bytes_after: repository_bytes(&repository.layout)?,
+        files_removed,
+        files_rewritten,
+        chunks_dropped,
+        snapshots: repository.catalog.snapshots()?.len() as u64,
+        deleted_still_needed: repository.catalog.deleted_still_needed()?,
+        unused_bytes_left: files
+            .iter()
+            .map(|file| file.file.bytes * file.raw.saturating_sub(file.live_raw) / file.raw.max(1))
+            .sum(),
+        unknown_files: inventory.unknown,
+        counts: repository.counts(),
+    })
+}
+
+/// Unlinks the object files that the committed catalog does not name, and unfinished ones. Returns how many.
+fn unlink_unnamed(repository: &Repository) -> Result<u64> {
+    let inventory = Inventory::take(repository)?;
+    if inventory.left_over.is_empty() {
+        return Ok(0);
+    }
+    let _gate = Gate::exclusive(&repository.layout)?;
+    for (path, _) in &inventory.left_over {
+        fs::remove_file(path).at("remove", path)?;
+    }
+    sync_directory(&repository.layout.objects())?;
+    repository.counters.fsync();
+    Ok(inventory.left_over.len() as u64)
+}
+
+/// How many bytes all files of the repository have.
+pub(crate) fn repository_bytes(layout: &Layout) -> Result<u64> {
+    let mut bytes = 0;
+    for folder in [layout.root().to_path_buf(), layout.objects()] {
+        for entry in fs::read_dir(&folder).at("read", &folder)? {
+            let entry = entry.at("read", &folder)?;
+            match entry.metadata() {
+                Ok(metadata) if metadata.is_file() => bytes += metadata.len(),
+                Ok(_) => {}
+                // Removed since the folder was read.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(Error::io("look at", entry.path(), error)),
+            }
+        }
+    }
+    Ok(bytes)
+}

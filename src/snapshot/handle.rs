@@ -1,0 +1,145 @@
+//! An open repository: what every operation works on.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+use crate::monitor::Monitor;
+use crate::repository::catalog::{Catalog, Database, Snapshot};
+use crate::repository::counters::{Counters, Counts};
+use crate::repository::hash::Uid;
+use crate::repository::layout::{Layout, sync_directory};
+use crate::repository::lock::WriterLock;
+use crate::snapshot::id;
+
+/// Which repository, and on what terms.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// The repository's directory.
+    pub root: PathBuf,
+    /// Repositories of other users that are trusted all the same.
+    pub trusted: Vec<PathBuf>,
+}
+
+/// How long a command waits for another one that is writing, before it gives up.
+pub const PATIENCE: Duration = Duration::from_secs(5);
+
+/// An open repository.
+pub struct Repository {
+    pub(crate) layout: Layout,
+    pub(crate) catalog: Catalog,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) uid: Uid,
+    lock: Option<WriterLock>,
+}
+
+impl Repository {
+    /// Opens it for reading. Any number of readers may be there while one command writes.
+    pub fn open(place: &Place) -> Result<Self> {
+        let (layout, counters) = Self::look(place)?;
+        let catalog = Catalog::open_read_only(&layout, &counters)?;
+        Self::with(layout, catalog, counters, None)
+    }
+
+    /// Opens it for writing: takes the writer's lock, waiting for it up to [`PATIENCE`], and clears away
+    /// what a killed save announced but didn't commit.
+    pub fn open_to_write(place: &Place, monitor: &dyn Monitor) -> Result<Self> {
+        let (layout, counters) = Self::look(place)?;
+        // Before the lock file is touched: a repository without a catalog is to be left as it is.
+        drop(Catalog::open_read_only(&layout, &counters)?);
+        let lock = WriterLock::acquire(&layout, PATIENCE, monitor)?;
+        let catalog = Catalog::open(&layout, &counters)?;
+        let mut repository = Self::with(layout, catalog, counters, Some(lock))?;
+        repository.clear_left_over()?;
+        Ok(repository)
+    }
+
+    fn look(place: &Place) -> Result<(Layout, Arc<Counters>)> {
+        let layout = Layout::open(&place.root)?;
+        layout.check_owner(&place.trusted)?;
+        Ok((layout, Arc::new(Counters::default())))
+    }
+
+    fn with(layout: Layout, catalog: Catalog, counters: Arc<Counters>, lock: Option<WriterLock>) -> Result<Self> {
+        let (uid, _) = catalog.repository()?;
+        Ok(Repository { layout, catalog, counters, uid, lock })
+    }
+
+    fn clear_left_over(&mut self) -> Result<()> {
+        let Some(name) = self.lock.as_ref().and_then(WriterLock::left_over) else {
+            return Ok(());
+        };
+        let committed = self.catalog.object_files()?.iter().any(|file| file.name == name);
+        if !committed {
+            let path = self.layout.object(&name);
+            match std::fs::remove_file(&path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(Error::io("remove", &path, error));
+                }
+                _ => sync_directory(&self.layout.objects())?,
+            }
+        }
+        self.writer_lock()?.settle()
+    }
+
+    /// The writer's lock; an error if the repository was opened for reading.
+    pub(crate) fn writer_lock(&mut self) -> Result<&mut WriterLock> {
+        self.lock
+            .as_mut()
+            .ok_or_else(|| Error::failed("the repository was opened for reading only"))
+    }
+
+    /// The directory itself.
+    pub fn root(&self) -> &Path {
+        self.layout.root()
+    }
+
+    /// Where a database's file is: its stored path, seen from the present directory.
+    pub fn path_of(&self, database: &Database) -> PathBuf {
+        let home = self.layout.home();
+        if home == Path::new(".") {
+            database.path.clone()
+        } else {
+            home.join(&database.path)
+        }
+    }
+
+    /// What was counted since it was opened; bytes of databases are counted by the operations.
+    pub fn counts(&self) -> Counts {
+        Counts { rows: self.catalog.rows_changed(), ..self.counters.counts() }
+    }
+
+    /// The snapshot that `word` means: `latest`, an id, or the unique beginning of one.
+    pub fn resolve(&self, word: &str) -> Result<Snapshot> {
+        if word == id::LATEST {
+            return self.catalog.latest()?.ok_or_else(|| {
+                Error::not_found("there is no snapshot yet").hint("znap save makes one")
+            });
+        }
+        id::check(word, "a snapshot's id")?;
+        if let Some(snapshot) = self.catalog.snapshot(word)? {
+            return Ok(snapshot);
+        }
+        let ids = self.catalog.ids_beginning(word, 6)?;
+        match ids.as_slice() {
+            [] => Err(Error::not_found(format!("there is no snapshot {word}"))
+                .hint("znap list shows those there are")),
+            [only] => self.exactly(only),
+            several => Err(Error::usage(format!(
+                "{word} could be any of several snapshots: {}{}",
+                several.iter().take(5).map(String::as_str).collect::<Vec<_>>().join(", "),
+                if several.len() > 5 { ", …" } else { "" }
+            ))
+            .hint("give more of the id")),
+        }
+    }
+
+    /// The snapshot with exactly this id.
+    pub fn exactly(&self, word: &str) -> Result<Snapshot> {
+        id::check(word, "a snapshot's id")?;
+        self.catalog.snapshot(word)?.ok_or_else(|| {
+            Error::not_found(format!("there is no snapshot {word}")).hint("znap list shows those there are")
+        })
+    }
+}

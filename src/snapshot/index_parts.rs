@@ -1,0 +1,195 @@
+//! How keyframes and deltas of an index are stored, and how they become an index again.
+//!
+//! A part is its (oid, offset) pairs in ascending order of oid, each as two LEB128 numbers: the oid less the one
+//! before it, and the offset less the one before it, zigzag-coded. It is stored in pieces of 1 MiB.
+
+use std::cell::RefCell;
+
+use crate::error::{Error, Result};
+use crate::repository::catalog::{Catalog, IndexPartRow, Stream};
+use crate::repository::chunk_reader::{ChunkReader, Location};
+use crate::repository::chunk_writer::ChunkWriter;
+use crate::repository::data::Content;
+use crate::repository::manifest::{ChunkName, IndexPart};
+
+/// The length of the pieces that a part is stored in.
+const PIECE: usize = 1 << 20;
+
+/// Stores pairs that come in ascending order of oid; `None` if there were none.
+pub fn store(
+    pairs: impl IntoIterator<Item = Result<(u64, u64)>>,
+    content: Content,
+    writer: &mut ChunkWriter,
+    catalog: &Catalog,
+) -> Result<Option<IndexPart>> {
+    let mut part = IndexPart { entries: 0, bytes: 0, chunks: Vec::new() };
+    let mut piece = Vec::with_capacity(PIECE + 32);
+    let mut put = |piece: &mut Vec<u8>, length: usize, part: &mut IndexPart| -> Result<()> {
+        let (hash, _) = writer.put(catalog, content, &piece[..length])?;
+        part.chunks.push(ChunkName { hash, length: length as u32 });
+        part.bytes += length as u64;
+        piece.drain(..length);
+        Ok(())
+    };
+    let mut last = (0, 0);
+    for pair in pairs {
+        let (oid, offset) = pair?;
+        push_number(&mut piece, oid.wrapping_sub(last.0));
+        push_number(&mut piece, zigzag(offset.wrapping_sub(last.1) as i64));
+        last = (oid, offset);
+        part.entries += 1;
+        if piece.len() >= PIECE {
+            put(&mut piece, PIECE, &mut part)?;
+        }
+    }
+    if !piece.is_empty() {
+        let length = piece.len();
+        put(&mut piece, length, &mut part)?;
+    }
+    Ok((part.entries > 0).then_some(part))
+}
+
+fn push_number(bytes: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        bytes.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    bytes.push(number as u8);
+}
+
+fn zigzag(number: i64) -> u64 {
+    ((number << 1) ^ (number >> 63)) as u64
+}
+
+fn unzigzag(number: u64) -> i64 {
+    (number >> 1) as i64 ^ -((number & 1) as i64)
+}
+
+/// The parts that a stream's index is made from: its keyframe, then the deltas, oldest first.
+pub fn sources(catalog: &Catalog, stream: &Stream) -> Result<Vec<IndexPartRow>> {
+    let mut newest_first = Vec::new();
+    let mut next = Some(stream.row);
+    while let Some(row) = next {
+        let mut parts = catalog.index_parts(row)?;
+        let keyframe = parts.iter().rposition(|part| part.keyframe);
+        let own = parts.split_off(keyframe.unwrap_or(0));
+        newest_first.extend(own.into_iter().rev());
+        if keyframe.is_some() {
+            break;
+        }
+        next = catalog.stream(row)?.parent;
+    }
+    newest_first.reverse();
+    Ok(newest_first)
+}
+
+/// A stream's own deltas, oldest first.
+pub fn own_deltas(catalog: &Catalog, stream: i64) -> Result<Vec<IndexPartRow>> {
+    let mut parts = catalog.index_parts(stream)?;
+    parts.retain(|part| !part.keyframe);
+    Ok(parts)
+}
+
+/// Whether a stream has a keyframe of its own.
+pub fn has_keyframe(catalog: &Catalog, stream: i64) -> Result<bool> {
+    Ok(catalog.index_parts(stream)?.iter().any(|part| part.keyframe))
+}
+
+/// The pairs of one part in ascending order of oid, read piece by piece.
+pub struct PartReader<'a> {
+    chunks: &'a RefCell<ChunkReader>,
+    pieces: std::vec::IntoIter<Location>,
+    bytes: Vec<u8>,
+    at: usize,
+    last: (u64, u64),
+    left: u64,
+    name: String,
+}
+
+impl<'a> PartReader<'a> {
+    /// For this part, whose pieces are here; `name` is the snapshot's, for messages.
+    pub fn new(part: &IndexPartRow, pieces: Vec<Location>, name: &str, chunks: &'a RefCell<ChunkReader>) -> Self {
+        PartReader {
+            chunks,
+            pieces: pieces.into_iter(),
+            bytes: Vec::new(),
+            at: 0,
+            last: (0, 0),
+            left: part.entries,
+            name: name.to_string(),
+        }
+    }
+
+    fn pair(&mut self) -> Result<(u64, u64)> {
+        let oid = self.last.0.wrapping_add(self.number()?);
+        let offset = self.last.1.wrapping_add(unzigzag(self.number()?) as u64);
+        self.last = (oid, offset);
+        Ok(self.last)
+    }
+
+    fn number(&mut self) -> Result<u64> {
+        let mut number = 0;
+        for shift in (0..64).step_by(7) {
+            let byte = self.byte()?;
+            number |= u64::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                return Ok(number);
+            }
+        }
+        Err(self.damaged())
+    }
+
+    fn byte(&mut self) -> Result<u8> {
+        if self.at == self.bytes.len() {
+            let Some(piece) = self.pieces.next() else {
+                return Err(self.damaged());
+            };
+            let bytes = &mut self.bytes;
+            self.chunks.borrow_mut().with_chunk(&piece, |piece| {
+                bytes.clear();
+                bytes.extend_from_slice(piece);
+                Ok(())
+            })?;
+            self.at = 0;
+        }
+        let byte = self.bytes.get(self.at).copied();
+        self.at += 1;
+        byte.ok_or_else(|| self.damaged())
+    }
+
+    fn damaged(&self) -> Error {
+        Error::damaged(format!("the stored index of snapshot {} is damaged", self.name))
+            .hint("restore another snapshot")
+    }
+}
+
+impl Iterator for PartReader<'_> {
+    type Item = Result<(u64, u64)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.left == 0 {
+            return None;
+        }
+        self.left -= 1;
+        let pair = self.pair();
+        if pair.is_err() {
+            self.left = 0;
+        }
+        Some(pair)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_survive_their_coding() {
+        for number in [0, 1, -1, 63, -64, i64::MAX, i64::MIN] {
+            assert_eq!(unzigzag(zigzag(number)), number);
+        }
+        let mut bytes = Vec::new();
+        push_number(&mut bytes, 300);
+        assert_eq!(bytes, [0xac, 0x02]);
+    }
+}

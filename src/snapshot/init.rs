@@ -1,0 +1,210 @@
+//! Init: start a repository that tracks some databases. Immediate, whatever their size.
+
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::error::{Error, IoContext, Result};
+use crate::filestorage::{
+    DataFile, FIRST_TRANSACTION, FileIdentity, Position, Source, Tid, find_cut, index_path, scan,
+    transaction_ending_at, usable_index,
+};
+use crate::monitor::Monitor;
+use crate::repository::catalog::{Catalog, Registration};
+use crate::repository::counters::Counters;
+use crate::repository::hash::Uid;
+use crate::repository::layout::{Access, Layout, sync_directory};
+use crate::repository::manifest::{ChunkerConfig, Config, Generation};
+use crate::repository::object::{VERSION, publish};
+use crate::snapshot::anchor::base_check;
+use crate::snapshot::database;
+
+/// A file up to this size is kept whole: its base is only the magic, and its snapshots need nothing
+/// but the repository.
+pub const KEPT_WHOLE: u64 = 1 << 20;
+
+/// What to start.
+#[derive(Debug, Clone)]
+pub struct InitOptions {
+    /// The repository's directory, to be made.
+    pub root: PathBuf,
+    /// The databases' files as typed, seen from `current`.
+    pub databases: Vec<PathBuf>,
+    /// The directory that relative paths are seen from.
+    pub current: PathBuf,
+    /// Whether the group of the first database may use the repository too.
+    pub share_with_group: bool,
+}
+
+/// What was started.
+#[derive(Debug, Clone, Serialize)]
+pub struct InitReport {
+    /// The repository's directory.
+    #[serde(serialize_with = "crate::snapshot::database::as_text")]
+    pub root: PathBuf,
+    /// The databases.
+    pub databases: Vec<TrackedDatabase>,
+}
+
+/// A database that is now tracked.
+#[derive(Debug, Clone, Serialize)]
+pub struct TrackedDatabase {
+    /// Its name in the repository.
+    pub name: String,
+    /// Its path as stored.
+    #[serde(serialize_with = "crate::snapshot::database::as_text")]
+    pub path: PathBuf,
+    /// Its size.
+    pub size: u64,
+    /// The length of the base: what znap takes for granted from now on.
+    pub base_length: u64,
+    /// Whether its snapshots need nothing but the repository.
+    pub complete: bool,
+    /// Whether its index was used; otherwise why the whole file was read.
+    pub index: Option<String>,
+    /// What lies behind the last complete transaction, in words.
+    pub left_out: Option<String>,
+    /// What is odd about it.
+    pub warnings: Vec<String>,
+}
+
+/// Starts a repository: all of it, or nothing.
+pub fn init(options: &InitOptions, monitor: &dyn Monitor) -> Result<InitReport> {
+    if options.databases.is_empty() {
+        return Err(Error::usage("no database was named").hint("znap init var/filestorage/Data.fs"));
+    }
+    if std::fs::symlink_metadata(&options.root).is_ok() {
+        // The same words as for a race between two.
+        return Layout::create(&options.root, Access::Private).map(|_| InitReport {
+            root: options.root.clone(),
+            databases: Vec::new(),
+        });
+    }
+    let home = match options.root.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => options.current.join(parent),
+        _ => options.current.clone(),
+    };
+    let now = Timestamp::now().as_microsecond();
+    let mut registrations = Vec::new();
+    let mut tracked = Vec::new();
+    let mut seen: Vec<(FileIdentity, &Path)> = Vec::new();
+    let mut group = None;
+    for (typed, name) in options.databases.iter().zip(database::names(&options.databases)?) {
+        let file = DataFile::open(options.current.join(typed)).map_err(|error| error.context("init"))?;
+        if let Some((_, other)) = seen.iter().find(|(identity, _)| *identity == file.identity()) {
+            return Err(Error::usage(format!(
+                "{} and {} are the same file",
+                other.display(),
+                typed.display()
+            ))
+            .hint("name each database once"));
+        }
+        seen.push((file.identity(), typed));
+        if group.is_none() {
+            use std::os::unix::fs::MetadataExt;
+            group = Some(file.metadata()?.gid());
+        }
+        let path = database::stored_path(typed, &options.current, &home);
+        let (generation, report) = begin(&file, &name, &path, now, monitor)?;
+        registrations.push(Registration { uid: Uid::random()?, name, path, generation });
+        tracked.push(report);
+    }
+    let access = match group {
+        Some(group) if options.share_with_group => Access::Group(group),
+        _ => Access::Private,
+    };
+    create(&options.root, access, now, &registrations)?;
+    Ok(InitReport { root: options.root.clone(), databases: tracked })
+}
+
+/// Finds the end of a file's last transaction and records how to recognise it.
+fn begin(
+    file: &DataFile,
+    name: &str,
+    path: &Path,
+    now: i64,
+    monitor: &dyn Monitor,
+) -> Result<(Generation, TrackedDatabase)> {
+    let size = file.size()?;
+    let (start, index) = match usable_index(file, &index_path(file.path()))? {
+        Ok(index) => {
+            let tid = transaction_ending_at(file, index.position())?.map_or(Tid(0), |header| header.tid);
+            (Position { offset: index.position(), tid }, None)
+        }
+        Err(unusable) => (Position::START, Some(unusable.to_string())),
+    };
+    let cut = find_cut(file, start, size)?;
+    monitor.begin("reading the database", cut.offset - start.offset);
+    let summary = scan(file, start, cut.offset, &mut (), monitor)?;
+    monitor.end();
+    let warnings = summary.warnings;
+
+    let base_length = if cut.offset <= KEPT_WHOLE { FIRST_TRANSACTION } else { cut.offset };
+    let last = transaction_ending_at(file, base_length)?;
+    let (base_check_length, base_check) = base_check(file, base_length)?;
+    let generation = Generation {
+        uid: Uid::random()?,
+        number: 1,
+        began: now,
+        magic: file.magic().to_string(),
+        base_length,
+        base_tid: last.map_or(0, |header| header.tid.0),
+        base_last_length: last.map_or(0, |header| header.end() - header.position),
+        base_check_length,
+        base_check,
+    };
+    let report = TrackedDatabase {
+        name: name.to_string(),
+        path: path.to_path_buf(),
+        size,
+        base_length,
+        complete: base_length == FIRST_TRANSACTION,
+        index,
+        left_out: cut.left_out.map(|left| left.to_string()),
+        warnings: database::warning_lines(&warnings),
+    };
+    Ok((generation, report))
+}
+
+/// Makes the repository under another name and renames it, so that there is never half of one.
+fn create(root: &Path, access: Access, now: i64, registrations: &[Registration]) -> Result<()> {
+    let parent = match root.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let temporary = parent.join(format!(".znap-init-{}", Uid::random()?));
+    let fill = || -> Result<()> {
+        let layout = Layout::create(&temporary, access)?;
+        let counters = std::sync::Arc::new(Counters::default());
+        let config = Config {
+            repository: Uid::random()?,
+            created: now,
+            format: VERSION,
+            chunker: ChunkerConfig::current(),
+        };
+        let file = config.write(&layout)?.finish(&counters)?;
+        let (name, bytes) = (file.name, file.bytes);
+        publish(&layout, vec![file], &counters)?;
+        let mut catalog = Catalog::create(&layout, &counters)?;
+        catalog.register(&config.repository, now, (name, bytes), registrations)?;
+        crate::snapshot::reserve::replenish(&layout)?;
+        sync_directory(&temporary)
+    };
+    let result = fill().and_then(|()| {
+        use rustix::fs::{CWD, RenameFlags, renameat_with};
+        // Never over anything that has appeared there meanwhile.
+        match renameat_with(CWD, &temporary, CWD, root, RenameFlags::NOREPLACE) {
+            Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
+                std::fs::rename(&temporary, root).at("rename to its place", &temporary)
+            }
+            Err(rustix::io::Errno::EXIST) => Layout::create(root, access).map(|_| ()),
+            result => result.at("rename to its place", &temporary),
+        }?;
+        sync_directory(parent)
+    });
+    if result.is_err() {
+        let _ = std::fs::remove_dir_all(&temporary);
+    }
+    result
+}

@@ -1,0 +1,252 @@
+//! Log: the transactions of a database, or of a snapshot, newest first.
+
+use std::cell::RefCell;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::error::{Error, Result};
+use crate::filestorage::{
+    Backwards, DataFile, Position, Source, Tid, Transaction, find_cut, read_transaction,
+};
+use crate::monitor::Monitor;
+use crate::repository::catalog::{Database, Stream, StreamChunk};
+use crate::repository::chunk_reader::ChunkReader;
+use crate::repository::lock::Gate;
+use crate::snapshot::anchor::{Recognition, begins_with, nearest, recognise, refusal};
+use crate::snapshot::database;
+use crate::snapshot::handle::Repository;
+use crate::snapshot::plan::checked_chunks;
+
+/// Which transactions.
+#[derive(Debug, Clone, Default)]
+pub struct LogOptions {
+    /// A snapshot; without one, the live databases.
+    pub snapshot: Option<String>,
+    /// Only those at or after this time.
+    pub since: Option<Timestamp>,
+    /// Only those whose user or description has this in it, upper or lower case alike.
+    pub grep: Option<String>,
+    /// So many at most, over all databases.
+    pub limit: Option<usize>,
+}
+
+/// One transaction.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LogEntry {
+    /// When it was committed.
+    pub time: Timestamp,
+    /// Its id, as ZODB writes it.
+    pub tid: String,
+    /// Who committed it; what isn't UTF-8 in it is replaced.
+    pub user: String,
+    /// What it was for; what isn't UTF-8 in it is replaced.
+    pub description: String,
+    /// How many records it has.
+    pub objects: u64,
+    /// How many bytes it takes in the file.
+    pub bytes: u64,
+}
+
+impl LogEntry {
+    /// From a transaction as it was read.
+    pub fn new(transaction: &Transaction) -> Self {
+        let header = &transaction.header;
+        LogEntry {
+            time: header.tid.time(),
+            tid: header.tid.to_string(),
+            user: String::from_utf8_lossy(&transaction.user).into_owned(),
+            description: String::from_utf8_lossy(&transaction.description).into_owned(),
+            objects: transaction.objects,
+            bytes: header.end() - header.position,
+        }
+    }
+
+    /// One line about it, for messages: nothing in it can control a terminal.
+    pub fn line(&self) -> String {
+        let clean = |text: &str| -> String {
+            text.chars().take(80).map(|c| if c.is_control() { ' ' } else { c }).collect()
+        };
+        format!("{:.0} {} {:?} {} ({})", self.time, self.tid, clean(&self.user), clean(&self.description), self.bytes)
+    }
+
+    fn matches(&self, options: &LogOptions) -> bool {
+        let Some(pattern) = &options.grep else {
+            return true;
+        };
+        let pattern = pattern.to_lowercase();
+        self.user.to_lowercase().contains(&pattern) || self.description.to_lowercase().contains(&pattern)
+    }
+}
+
+/// The transactions of one database.
+#[derive(Debug, Clone, Serialize)]
+pub struct DatabaseLog {
+    /// The database's name.
+    pub database: String,
+    /// Where the newest of its transactions that a snapshot holds ends; those behind are new.
+    pub transactions: Vec<LogEntry>,
+    /// Set if older transactions couldn't be read because the file that has them isn't there.
+    pub ends_at_base: bool,
+}
+
+/// Reads the log of a snapshot, or of the live databases.
+pub fn log(repository: &Repository, options: &LogOptions, monitor: &dyn Monitor) -> Result<Vec<DatabaseLog>> {
+    match &options.snapshot {
+        None => repository
+            .catalog
+            .databases()?
+            .into_iter()
+            .map(|database| {
+                let file = database::open_patiently(&repository.path_of(&database), monitor)?;
+                let end = live_end(repository, &database, &file)?;
+                read(&database.name, &file, end, 0, options, monitor)
+            })
+            .collect(),
+        Some(word) => {
+            let snapshot = repository.resolve(word)?;
+            let streams = repository.catalog.streams_of(snapshot.row)?;
+            let databases = repository.catalog.databases()?;
+            streams
+                .iter()
+                .filter_map(|stream| databases.iter().find(|database| database.row == stream.database).map(|d| (d, stream)))
+                .map(|(database, stream)| log_of_stream(repository, database, stream, options, monitor))
+                .collect()
+        }
+    }
+}
+
+/// The end of the last complete transaction of a live file.
+fn live_end(repository: &Repository, database: &Database, file: &DataFile) -> Result<u64> {
+    let generation = &database.generation;
+    let recognition = recognise(file, &generation.known)?;
+    if let Some(error) = refusal(file.path(), &recognition, &generation.known) {
+        return Err(error);
+    }
+    let size = file.size()?;
+    let from = match nearest(file, size, &repository.catalog, generation.row)? {
+        Some(stream) => Position { offset: stream.cut.offset, tid: Tid(stream.cut.tid) },
+        None => Position { offset: generation.known.base_length, tid: Tid(generation.known.base_tid) },
+    };
+    Ok(find_cut(file, from, size)?.offset)
+}
+
+fn log_of_stream(
+    repository: &Repository,
+    database: &Database,
+    stream: &Stream,
+    options: &LogOptions,
+    monitor: &dyn Monitor,
+) -> Result<DatabaseLog> {
+    let generation = repository.catalog.generation(stream.generation)?.known;
+    let file = DataFile::open(repository.path_of(database)).ok();
+    let file = match file {
+        Some(file) if recognise(&file, &generation)? == Recognition::Same => Some(file),
+        _ => None,
+    };
+    if let Some(file) = &file {
+        if begins_with(file, file.size()?, &repository.catalog, stream)? {
+            return read(&database.name, file, stream.cut.offset, 0, options, monitor);
+        }
+    }
+    let stored = StoredTail::open(repository, stream, generation.base_length, file)?;
+    let oldest = if stored.base.is_some() { 0 } else { generation.base_length };
+    read(&database.name, &stored, stream.cut.offset, oldest, options, monitor)
+}
+
+fn read(
+    name: &str,
+    source: &dyn Source,
+    end: u64,
+    oldest: u64,
+    options: &LogOptions,
+    monitor: &dyn Monitor,
+) -> Result<DatabaseLog> {
+    let mut log = DatabaseLog { database: name.to_string(), transactions: Vec::new(), ends_at_base: false };
+    let since = options.since.map(Tid::from_time);
+    let mut backwards = Backwards::new(source, end);
+    let mut reached = end;
+    while options.limit.is_none_or(|limit| log.transactions.len() < limit) {
+        if reached <= oldest {
+            log.ends_at_base = oldest > crate::filestorage::FIRST_TRANSACTION;
+            break;
+        }
+        monitor.check()?;
+        let Some(header) = backwards.next() else { break };
+        let header = header?;
+        reached = header.position;
+        if since.is_some_and(|since| header.tid < since) {
+            break;
+        }
+        let entry = LogEntry::new(&read_transaction(source, &header)?);
+        if entry.matches(options) {
+            log.transactions.push(entry);
+        }
+    }
+    Ok(log)
+}
+
+/// A snapshot's bytes as a source: the tail out of the repository, the base out of the file, if it is there.
+struct StoredTail {
+    path: PathBuf,
+    base_length: u64,
+    length: u64,
+    base: Option<DataFile>,
+    chunks: Vec<StreamChunk>,
+    reader: RefCell<ChunkReader>,
+}
+
+impl StoredTail {
+    fn open(repository: &Repository, stream: &Stream, base_length: u64, base: Option<DataFile>) -> Result<Self> {
+        let _gate = Gate::shared(&repository.layout)?;
+        let chunks = checked_chunks(&repository.catalog, stream, None, base_length)?;
+        let mut reader = ChunkReader::new(&repository.layout, &repository.counters);
+        reader.open(chunks.iter().map(|chunk| &chunk.location))?;
+        Ok(StoredTail {
+            path: PathBuf::from(format!("snapshot {}", stream.snapshot_name)),
+            base_length,
+            length: stream.cut.offset,
+            base,
+            chunks,
+            reader: RefCell::new(reader),
+        })
+    }
+}
+
+impl Source for StoredTail {
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn size(&self) -> Result<u64> {
+        Ok(self.length)
+    }
+
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
+        let outside = || Error::failed(format!("{} ends before offset {}", self.path.display(), offset));
+        let mut at = offset;
+        let mut rest = buffer;
+        if at < self.base_length && !rest.is_empty() {
+            let length = rest.len().min((self.base_length - at) as usize);
+            let (part, others) = rest.split_at_mut(length);
+            self.base.as_ref().ok_or_else(outside)?.read_exact_at(part, at)?;
+            at += length as u64;
+            rest = others;
+        }
+        while !rest.is_empty() {
+            let index = self.chunks.partition_point(|chunk| chunk.end() <= at);
+            let chunk = self.chunks.get(index).ok_or_else(outside)?;
+            let within = (at - chunk.offset) as usize;
+            let length = rest.len().min((chunk.end() - at) as usize);
+            let (part, others) = rest.split_at_mut(length);
+            self.reader.borrow_mut().with_chunk(&chunk.location, |bytes| {
+                part.copy_from_slice(&bytes[within..within + length]);
+                Ok(())
+            })?;
+            at += length as u64;
+            rest = others;
+        }
+        Ok(())
+    }
+}

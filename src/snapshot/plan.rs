@@ -1,0 +1,241 @@
+//! What a restore will do, worked out without doing it.
+
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::error::{Error, Result};
+use crate::filestorage::{DataFile, Forwards, Position, Source, Tid, find_cut, read_transaction};
+use crate::repository::catalog::{Catalog, Database, Snapshot, Stream, StreamChunk};
+use crate::repository::hash::ListHash;
+use crate::snapshot::anchor::{damaged_list, nearest, recognise, refusal};
+use crate::snapshot::handle::Repository;
+use crate::snapshot::log::LogEntry;
+
+/// What a restore will do.
+#[derive(Debug, Clone, Serialize)]
+pub struct RestorePlan {
+    /// The snapshot that is put back.
+    pub id: String,
+    /// Per database.
+    pub databases: Vec<DatabasePlan>,
+}
+
+/// What a restore will do with one database.
+#[derive(Debug, Clone, Serialize)]
+pub struct DatabasePlan {
+    /// Its name.
+    pub name: String,
+    /// Its file.
+    #[serde(serialize_with = "crate::snapshot::database::as_text")]
+    pub path: PathBuf,
+    /// The snapshot that the file begins with now.
+    pub from: Option<String>,
+    /// How long the file is now.
+    pub size: u64,
+    /// How long it will be.
+    pub target: u64,
+    /// The last transaction that it will have.
+    pub target_tid: String,
+    /// The time of that transaction.
+    pub target_time: Option<Timestamp>,
+    /// Bytes that stay as they are.
+    pub keep: u64,
+    /// Bytes that will be cut off behind them.
+    pub cut_off: u64,
+    /// Bytes that will be written behind them.
+    pub write: u64,
+    /// Bytes at the end of the file that are no complete transaction, in words.
+    pub left_out: Option<String>,
+    /// How many transactions no snapshot holds, and would be lost.
+    pub unsaved: u64,
+    /// The first of them, oldest first.
+    pub unsaved_transactions: Vec<LogEntry>,
+    /// Whether transactions that the file has now won't be in it.
+    pub goes_back: bool,
+    /// Whether the file has other names (hard links), and so is built beside and renamed in.
+    pub beside: bool,
+    /// What execution needs beyond this.
+    #[serde(skip)]
+    pub(crate) work: Work,
+}
+
+/// What execution needs to know.
+#[derive(Debug, Clone)]
+pub(crate) struct Work {
+    pub(crate) base_length: u64,
+    pub(crate) target: Stream,
+    /// The chunks that hold what is written.
+    pub(crate) chunks: Vec<StreamChunk>,
+}
+
+/// How many unsaved transactions are listed one by one.
+const LISTED: usize = 100;
+
+impl RestorePlan {
+    /// All transactions that no snapshot holds, over all databases.
+    pub fn unsaved(&self) -> u64 {
+        self.databases.iter().map(|database| database.unsaved).sum()
+    }
+
+    /// Whether any database goes back behind transactions that it has now.
+    pub fn goes_back(&self) -> bool {
+        self.databases.iter().any(|database| database.goes_back)
+    }
+}
+
+/// Plans to put a snapshot back into the open files of its databases.
+pub(crate) fn plan(
+    repository: &Repository,
+    snapshot: &Snapshot,
+    files: &[(Database, DataFile)],
+) -> Result<RestorePlan> {
+    let mut databases = Vec::new();
+    for stream in repository.catalog.streams_of(snapshot.row)? {
+        let (database, file) = files
+            .iter()
+            .find(|(database, _)| database.row == stream.database)
+            .ok_or_else(|| damaged_list(&stream))?;
+        databases.push(plan_database(repository, database, file, stream)?);
+    }
+    Ok(RestorePlan { id: snapshot.name.clone(), databases })
+}
+
+fn plan_database(repository: &Repository, database: &Database, file: &DataFile, target: Stream) -> Result<DatabasePlan> {
+    let catalog = &repository.catalog;
+    let generation = &database.generation;
+    let recognition = recognise(file, &generation.known)?;
+    if let Some(error) = refusal(file.path(), &recognition, &generation.known) {
+        return Err(error);
+    }
+    if target.generation != generation.row {
+        return Err(Error::failed(format!(
+            "snapshot {} is of {} before it was packed or replaced",
+            target.snapshot_name, database.name
+        ))
+        .hint("restore a snapshot made since then"));
+    }
+    let size = file.size()?;
+    let base_length = generation.known.base_length;
+    let now = nearest(file, size, catalog, generation.row)?;
+    let saved = match &now {
+        Some(stream) => Position { offset: stream.cut.offset, tid: Tid(stream.cut.tid) },
+        None => Position { offset: base_length, tid: Tid(generation.known.base_tid) },
+    };
+    let cut = find_cut(file, saved, size)?;
+    let mut unsaved_transactions = Vec::new();
+    for header in Forwards::new(file, saved.offset, cut.offset).take(LISTED) {
+        unsaved_transactions.push(LogEntry::new(&read_transaction(file, &header?)?));
+    }
+    let (keep, chunks) = difference(catalog, now.as_ref(), &target, base_length)?;
+    use std::os::unix::fs::MetadataExt;
+    Ok(DatabasePlan {
+        name: database.name.clone(),
+        path: file.path().to_path_buf(),
+        from: now.map(|stream| stream.snapshot_name),
+        size,
+        target: target.cut.offset,
+        target_tid: Tid(target.cut.tid).to_string(),
+        target_time: (target.cut.last_length > 0).then(|| Tid(target.cut.tid).time()),
+        keep,
+        cut_off: size - keep,
+        write: target.cut.offset - keep,
+        left_out: cut.left_out.map(|left| left.to_string()),
+        unsaved: cut.transactions,
+        unsaved_transactions,
+        goes_back: cut.offset > keep,
+        beside: file.metadata()?.nlink() > 1,
+        work: Work { base_length, target, chunks },
+    })
+}
+
+/// Up to where a file that begins with `now` and the target are the same, and the target's chunks behind
+/// that, whose list is checked against its hash.
+fn difference(
+    catalog: &Catalog,
+    now: Option<&Stream>,
+    target: &Stream,
+    base_length: u64,
+) -> Result<(u64, Vec<StreamChunk>)> {
+    let shared = match now {
+        None => None,
+        Some(now) => {
+            let line = catalog.ancestry(now.row)?;
+            catalog
+                .ancestry(target.row)?
+                .into_iter()
+                .find(|stream| line.iter().any(|other| other.row == stream.row))
+        }
+    };
+    let mut keep = shared.as_ref().map_or(base_length, |stream| stream.cut.offset);
+    let chunks = checked_chunks(catalog, target, shared.as_ref(), base_length)?;
+    if let Some(now) = now.filter(|now| now.cut.offset > keep && target.cut.offset > keep) {
+        // Both go on behind what they share by descent; perhaps with the same bytes for a while.
+        let others = catalog.stream_chunks(now.row, keep, now.cut.offset)?;
+        for chunk in &chunks {
+            let same = others.iter().any(|other| {
+                other.offset == chunk.offset
+                    && other.location.hash == chunk.location.hash
+                    && other.location.length == chunk.location.length
+            });
+            if chunk.end() <= keep {
+                continue;
+            }
+            if !same {
+                break;
+            }
+            keep = chunk.end();
+        }
+    }
+    let needed = chunks.into_iter().filter(|chunk| chunk.end() > keep).collect();
+    Ok((keep, needed))
+}
+
+/// A stream's chunks from the last final one of an ancestor on (or from the base on), after checking
+/// that they follow each other without a gap and that the list has the hash that it should have.
+pub(crate) fn checked_chunks(
+    catalog: &Catalog,
+    stream: &Stream,
+    ancestor: Option<&Stream>,
+    base_length: u64,
+) -> Result<Vec<StreamChunk>> {
+    let (from, mut hash) = match ancestor {
+        Some(ancestor) => (ancestor.last_final.length, ancestor.last_final.hash),
+        None => (base_length, ListHash::default()),
+    };
+    let chunks = catalog.stream_chunks(stream.row, from, stream.cut.offset)?;
+    let mut reached = from;
+    for chunk in &chunks {
+        if chunk.offset != reached {
+            return Err(damaged_list(stream));
+        }
+        reached = chunk.end();
+        hash = hash.extended(chunk.location.length, &chunk.location.hash);
+    }
+    if reached != stream.cut.offset || hash != stream.list_hash {
+        return Err(damaged_list(stream));
+    }
+    Ok(chunks)
+}
+
+/// Refuses a plan by which transactions that no snapshot holds would be lost.
+pub(crate) fn refuse_loss(plan: &RestorePlan) -> Result<()> {
+    let count = plan.unsaved();
+    if count == 0 {
+        return Ok(());
+    }
+    let mut lines = String::new();
+    for database in plan.databases.iter().filter(|database| database.unsaved > 0) {
+        for entry in database.unsaved_transactions.iter().take(10) {
+            lines.push_str(&format!("\n  {}: {}", database.name, entry.line()));
+        }
+        let more = database.unsaved.saturating_sub(10);
+        if more > 0 {
+            lines.push_str(&format!("\n  {}: and {more} more", database.name));
+        }
+    }
+    let what = if count == 1 { "1 transaction that no snapshot holds".into() } else { format!("{count} transactions that no snapshot holds") };
+    Err(Error::failed(format!("restoring {} would lose {what}:{lines}", plan.id))
+        .hint(format!("znap save keeps them; znap restore --discard {} drops them", plan.id)))
+}

@@ -1,0 +1,273 @@
+//! Restore: put the databases back, at the cost of what differs; or write them whole somewhere else.
+//!
+//! The order in which a database changes: everything that is needed is read and checked, and the new index is
+//! written beside; then the old index goes, the file is cut and written and synced, and the new index takes its
+//! place. A database never has an index of another state.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::error::{Error, IoContext, Result};
+use crate::filestorage::{
+    DataFile, FIRST_TRANSACTION, Position, Source, StorageLock, index_path, openers, scan,
+};
+use crate::monitor::Monitor;
+use crate::repository::catalog::Database;
+use crate::repository::chunk_reader::ChunkReader;
+use crate::repository::counters::Counts;
+use crate::repository::hash::Hash;
+use crate::repository::layout::sync_directory;
+use crate::snapshot::anchor::damaged_list;
+use crate::snapshot::handle::Repository;
+use crate::snapshot::database;
+use crate::snapshot::plan::{DatabasePlan, RestorePlan, plan, refuse_loss};
+use crate::snapshot::writing::{IndexSource, TemporaryFile, copy_range, folder_of, require_room, write_chunks, write_index};
+
+/// How to restore.
+#[derive(Debug, Clone, Default)]
+pub struct RestoreOptions {
+    /// Drop transactions that no snapshot holds.
+    pub discard: bool,
+    /// Check the bytes that stay, too.
+    pub verify: bool,
+}
+
+/// What a restore did.
+#[derive(Debug, Clone, Serialize)]
+pub struct RestoreReport {
+    /// What was planned, and done.
+    pub plan: RestorePlan,
+    /// The bytes that stayed and were checked, if that was asked for.
+    pub verified: u64,
+    /// What it cost.
+    pub counts: Counts,
+}
+
+/// What a restore of this snapshot would do, as things are now: nothing is locked.
+pub fn dry_run(repository: &Repository, word: &str, monitor: &dyn Monitor) -> Result<RestorePlan> {
+    let snapshot = repository.resolve(word)?;
+    let files = open_all(repository, false, monitor)?;
+    plan(repository, &snapshot, &files)
+}
+
+/// Puts the databases of a snapshot back.
+pub fn restore(
+    repository: &mut Repository,
+    word: &str,
+    options: &RestoreOptions,
+    monitor: &dyn Monitor,
+) -> Result<RestoreReport> {
+    repository.writer_lock()?;
+    let snapshot = repository.resolve(word)?;
+    let locks = lock_all(repository)?;
+    let files = open_all(repository, true, monitor)?;
+    for (_, file) in &files {
+        refuse_open(file)?;
+    }
+    let plan = plan(repository, &snapshot, &files)?;
+    if !options.discard {
+        refuse_loss(&plan)?;
+    }
+    let mut prepared = Vec::new();
+    let mut verified = 0;
+    for database in &plan.databases {
+        let Some((_, file)) = files.iter().find(|(other, _)| other.name == database.name) else {
+            return Err(damaged_list(&database.work.target));
+        };
+        check_room(database)?;
+        if options.verify {
+            verified += verify(repository, database, file, monitor)?;
+        }
+        prepared.push((database, file, Prepared::new(repository, database, file, monitor)?));
+    }
+    monitor.check()?;
+    let mut written = 0;
+    // From here on nothing is asked any more: it is done, or fails.
+    for (database, file, prepared) in prepared {
+        written += prepared.execute(repository, database, file, monitor)?;
+    }
+    drop(locks);
+    let counts = Counts {
+        database_bytes_read: files.iter().map(|(_, file)| file.bytes_read()).sum(),
+        database_bytes_written: written,
+        ..repository.counts()
+    };
+    Ok(RestoreReport { plan, verified, counts })
+}
+
+fn open_all(repository: &Repository, writable: bool, monitor: &dyn Monitor) -> Result<Vec<(Database, DataFile)>> {
+    repository
+        .catalog
+        .databases()?
+        .into_iter()
+        .map(|database| {
+            let path = repository.path_of(&database);
+            let file = if writable { DataFile::open_for_writing(path) } else { database::open_patiently(&path, monitor) };
+            file.map(|file| (database, file))
+        })
+        .collect()
+}
+
+/// Takes the locks of all databases before any of them is looked at.
+fn lock_all(repository: &Repository) -> Result<Vec<StorageLock>> {
+    repository
+        .catalog
+        .databases()?
+        .iter()
+        .map(|database| {
+            let path = repository.path_of(database);
+            // A missing file is a clearer message than what its lock would give.
+            fs::metadata(&path).map_err(|error| match error.kind() {
+                std::io::ErrorKind::NotFound => Error::not_found(format!("there is no file {}", path.display()))
+                    .hint("znap restore --to DIR ID writes the databases somewhere else"),
+                _ => Error::io("look at", &path, error),
+            })?;
+            StorageLock::acquire(&path)
+        })
+        .collect()
+}
+
+/// Refuses a file that somebody has open: readers take no lock.
+fn refuse_open(file: &DataFile) -> Result<()> {
+    let openers = openers(file.identity());
+    if openers.is_empty() {
+        return Ok(());
+    }
+    let list: Vec<String> = openers.iter().map(ToString::to_string).collect();
+    Err(Error::busy(format!("{} is open in {}", file.path().display(), list.join(", ")))
+        .hint("stop what has it open, and try again; the snapshot can also be written elsewhere with --to DIR"))
+}
+
+fn check_room(plan: &DatabasePlan) -> Result<()> {
+    let growth = if plan.beside { plan.target } else { plan.target.saturating_sub(plan.size) };
+    let folder = folder_of(&plan.path);
+    require_room(folder, growth)
+}
+
+/// Checks the bytes that a restore keeps: the tail by the hashes of its chunks, the base by its structure.
+fn verify(repository: &Repository, plan: &DatabasePlan, file: &DataFile, monitor: &dyn Monitor) -> Result<u64> {
+    let work = &plan.work;
+    monitor.begin("checking what stays", plan.keep);
+    if work.base_length > FIRST_TRANSACTION {
+        scan(file, Position::START, work.base_length, &mut (), monitor)?;
+    }
+    let mut bytes = Vec::new();
+    for chunk in repository.catalog.stream_chunks(work.target.row, work.base_length, plan.keep)? {
+        monitor.check()?;
+        if chunk.end() > plan.keep {
+            break;
+        }
+        bytes.resize(chunk.location.length as usize, 0);
+        file.read_exact_at(&mut bytes, chunk.offset)?;
+        if Hash::of(&bytes) != chunk.location.hash {
+            return Err(Error::failed(format!(
+                "{} differs from snapshot {} between offsets {} and {}, in bytes that would have stayed",
+                file.path().display(),
+                plan.work.target.snapshot_name,
+                chunk.offset,
+                chunk.end()
+            ))
+            .hint("the file was damaged or changed in place; nothing was changed; znap restore --to DIR writes the snapshot elsewhere"));
+        }
+        monitor.advance(bytes.len() as u64);
+    }
+    monitor.end();
+    Ok(plan.keep)
+}
+
+/// A restore of one database of which everything is checked and the new index is written beside.
+struct Prepared {
+    reader: ChunkReader,
+    indexes: Vec<(TemporaryFile, PathBuf)>,
+}
+
+impl Prepared {
+    fn new(repository: &Repository, plan: &DatabasePlan, file: &DataFile, monitor: &dyn Monitor) -> Result<Self> {
+        let mut reader = ChunkReader::new(&repository.layout, &repository.counters);
+        reader.open(plan.work.chunks.iter().map(|chunk| &chunk.location))?;
+        monitor.begin("checking what will be written", plan.write);
+        for chunk in &plan.work.chunks {
+            monitor.check()?;
+            reader.with_chunk(&chunk.location, |bytes| {
+                monitor.advance(bytes.len() as u64);
+                Ok(())
+            })?;
+        }
+        monitor.end();
+        let model = file.metadata()?;
+        let index = IndexSource::open(repository, &plan.work.target)?;
+        let mut indexes = Vec::new();
+        for target in index_paths(file.path())? {
+            let temporary = TemporaryFile::create(&target, &model)?;
+            write_index(&index, &plan.work.target, &temporary.file, &temporary.path)?;
+            repository.counters.fsync();
+            indexes.push((temporary, target));
+        }
+        Ok(Prepared { reader, indexes })
+    }
+
+    /// Changes the database. Returns the bytes written.
+    fn execute(
+        mut self,
+        repository: &Repository,
+        plan: &DatabasePlan,
+        file: &DataFile,
+        monitor: &dyn Monitor,
+    ) -> Result<u64> {
+        for (_, index) in &self.indexes {
+            match fs::remove_file(index) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(Error::io("remove", index, error));
+                }
+                _ => sync_directory(folder_of(index))?,
+            }
+            repository.counters.fsync();
+        }
+        monitor.begin("writing", plan.write);
+        if plan.beside {
+            self.build_beside(plan, file, monitor)?;
+        } else {
+            self.change_in_place(plan, file.file(), file.path(), monitor)?;
+        }
+        repository.counters.fsync();
+        monitor.end();
+        for (temporary, index) in self.indexes {
+            temporary.rename(&index)?;
+            sync_directory(folder_of(&index))?;
+            repository.counters.fsync();
+        }
+        Ok(plan.write)
+    }
+
+    fn change_in_place(&mut self, plan: &DatabasePlan, file: &File, path: &Path, monitor: &dyn Monitor) -> Result<()> {
+        if file.metadata().at("look at", path)?.len() > plan.keep {
+            file.set_len(plan.keep).at("truncate", path)?;
+        }
+        write_chunks(&mut self.reader, &plan.work.chunks, plan.keep, file, path, monitor)?;
+        file.sync_all().at("sync", path)
+    }
+
+    /// For a file with other names: builds a new one and renames it in, so that the other names keep theirs.
+    fn build_beside(&mut self, plan: &DatabasePlan, file: &DataFile, monitor: &dyn Monitor) -> Result<()> {
+        let path = fs::canonicalize(file.path()).at("resolve", file.path())?;
+        let temporary = TemporaryFile::create(&path, &file.metadata()?)?;
+        copy_range(file.file(), 0, plan.keep, &temporary.file, &temporary.path)?;
+        write_chunks(&mut self.reader, &plan.work.chunks, plan.keep, &temporary.file, &temporary.path, monitor)?;
+        temporary.file.sync_all().at("sync", &temporary.path)?;
+        temporary.rename(&path)?;
+        sync_directory(folder_of(&path))
+    }
+}
+
+/// The names under which ZODB may look for the index: beside the path as typed, and beside the file itself.
+fn index_paths(path: &Path) -> Result<Vec<PathBuf>> {
+    let real = fs::canonicalize(path).at("resolve", path)?;
+    let mut paths = vec![index_path(path)];
+    let same_folder = fs::canonicalize(folder_of(path)).at("resolve", folder_of(path))?.join(path.file_name().unwrap_or_default());
+    if real != same_folder {
+        paths.push(index_path(&real));
+    }
+    Ok(paths)
+}

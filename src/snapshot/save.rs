@@ -1,0 +1,440 @@
+//! Save: a snapshot of every database, at the cost of what is new.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use serde::Serialize;
+
+use crate::error::{Error, Result};
+use crate::filestorage::{Changes, Cut, DataFile, Position, Scanner, Source, Tid, find_cut, transaction_ending_at};
+use crate::monitor::Monitor;
+use crate::repository::catalog::{Database, PreparedSnapshot, Stream};
+use crate::repository::chunk_writer::{ChunkWriter, Compression};
+use crate::repository::chunker;
+use crate::repository::counters::Counts;
+use crate::repository::data::{Content, Frame};
+use crate::repository::hash::{Hash, Uid};
+use crate::repository::manifest::{
+    ChunkName, CutEntry, DatabaseEntry, FinalPoint, IndexEntry, Manifest, StreamEntry,
+};
+use crate::repository::object::{Finished, publish};
+use crate::snapshot::anchor::{nearest, recognise, refusal};
+use crate::snapshot::handle::Repository;
+use crate::snapshot::{database, id, index_parts};
+
+/// What to save and how.
+#[derive(Debug, Clone)]
+pub struct SaveOptions {
+    /// The snapshot's id; without one, a time stamp.
+    pub id: Option<String>,
+    /// The user's words about it.
+    pub message: String,
+    /// The zone of an id made from the time.
+    pub zone: TimeZone,
+    /// How to compress.
+    pub compression: Compression,
+}
+
+impl SaveOptions {
+    /// The usual way.
+    pub fn new(id: Option<String>, message: impl Into<String>, zone: TimeZone) -> Self {
+        SaveOptions { id, message: message.into(), zone, compression: Compression::SAVE }
+    }
+}
+
+/// What a save did.
+#[derive(Debug, Clone, Serialize)]
+pub struct SaveReport {
+    /// The new snapshot's id.
+    pub id: String,
+    /// Its place in the order of all snapshots.
+    pub sequence: u64,
+    /// Whether all databases are of one moment.
+    pub one_moment: bool,
+    /// Per database.
+    pub databases: Vec<SavedDatabase>,
+    /// Bytes of object files that it added.
+    pub stored_bytes: u64,
+    /// What it cost.
+    pub counts: Counts,
+}
+
+/// What a save did with one database.
+#[derive(Debug, Clone, Serialize)]
+pub struct SavedDatabase {
+    /// Its name.
+    pub name: String,
+    /// Where the snapshot ends in the file.
+    pub cut: u64,
+    /// The last transaction's id, as ZODB writes it.
+    pub tid: String,
+    /// The time of that transaction; `None` if the database has none.
+    pub time: Option<Timestamp>,
+    /// The snapshot that the file began with.
+    pub parent: Option<String>,
+    /// Transactions since then.
+    pub new_transactions: u64,
+    /// Bytes since then.
+    pub new_bytes: u64,
+    /// What lies behind the cut and was left out, in words.
+    pub left_out: Option<String>,
+    /// What is odd about the new transactions.
+    pub warnings: Vec<String>,
+}
+
+/// How often a save starts over when the file is replaced under it.
+const TRIES: u32 = 5;
+/// How often it looks for a moment at which nothing is in flight in any of several databases.
+const LOOKS: u32 = 8;
+/// How many bytes are read at once.
+const READ: usize = 4 << 20;
+
+/// Takes a snapshot of every database.
+pub fn save(repository: &mut Repository, options: &SaveOptions, monitor: &dyn Monitor) -> Result<SaveReport> {
+    let now = Timestamp::now();
+    let id = match &options.id {
+        Some(id) => {
+            id::check_new(id)?;
+            if repository.catalog.snapshot(id)?.is_some() {
+                return Err(Error::failed(format!("there is a snapshot {id} already"))
+                    .hint(format!("choose another id, or znap delete {id} first")));
+            }
+            id.clone()
+        }
+        None => id::from_time(now, &options.zone, |id| Ok(repository.catalog.snapshot(id)?.is_some()))?,
+    };
+    let mut tries = 1;
+    loop {
+        match attempt(repository, options, &id, now, monitor)? {
+            Some(report) => return Ok(report),
+            None if tries < TRIES => {
+                tries += 1;
+                monitor.check()?;
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            None => {
+                return Err(Error::failed("a database is being replaced all the time (is it being packed?)")
+                    .hint("try again when that is over"));
+            }
+        }
+    }
+}
+
+/// One database while it is being saved.
+struct Saving {
+    database: Database,
+    file: DataFile,
+    parent: Option<Stream>,
+    from: Position,
+    cut: Cut,
+}
+
+/// One try; `None` if a file was replaced meanwhile.
+fn attempt(
+    repository: &mut Repository,
+    options: &SaveOptions,
+    id: &str,
+    now: Timestamp,
+    monitor: &dyn Monitor,
+) -> Result<Option<SaveReport>> {
+    let before = repository.counts();
+    let mut sources = Vec::new();
+    for database in repository.catalog.databases()? {
+        let path = repository.path_of(&database);
+        let file = database::open_patiently(&path, monitor)?;
+        match look(repository, database, file)? {
+            Some(source) => sources.push(source),
+            None => return Ok(None),
+        }
+    }
+    let one_moment = settle_on_a_moment(&mut sources, monitor)?;
+
+    let mut writer = ChunkWriter::new(&repository.layout, &repository.counters, options.compression);
+    let mut entries = Vec::new();
+    let mut saved = Vec::new();
+    let total = sources.iter().map(|source| source.cut.offset - source.from.offset).sum();
+    monitor.begin("saving", total);
+    for source in &sources {
+        let (entry, report) = save_database(repository, source, &mut writer, monitor)?;
+        entries.push(entry);
+        saved.push(report);
+    }
+    let data_files = writer.finish()?;
+    monitor.end();
+    for source in &sources {
+        if !is_unchanged(source)? {
+            return Ok(None);
+        }
+    }
+    monitor.check()?;
+
+    let manifest = Manifest {
+        repository: repository.uid,
+        uid: Uid::random()?,
+        sequence: repository.catalog.last_sequence()? + 1,
+        revision: 0,
+        id: id.to_string(),
+        kind: "save".into(),
+        created: now.as_microsecond(),
+        message: options.message.clone(),
+        one_moment,
+        stored_bytes: data_files.iter().map(|data| data.file.bytes).sum(),
+        databases: entries,
+    };
+    let manifest_file = manifest.write(&repository.layout)?.finish(&repository.counters)?;
+    let prepared = PreparedSnapshot {
+        manifest_file: (manifest_file.name, manifest_file.bytes),
+        data_files: data_files
+            .iter()
+            .map(|data| (data.file.name, data.file.bytes, data.frames.clone()))
+            .collect::<Vec<(Hash, u64, Vec<Frame>)>>(),
+        manifest,
+    };
+    repository.writer_lock()?.announce(&manifest_file.name)?;
+    repository.counters.fsync();
+    let mut files: Vec<Finished> = data_files.into_iter().map(|data| data.file).collect();
+    files.push(manifest_file);
+    publish(&repository.layout, files, &repository.counters)?;
+    repository.catalog.record_snapshot(&prepared)?;
+    repository.writer_lock()?.settle()?;
+
+    let counts = repository.counts();
+    Ok(Some(SaveReport {
+        id: id.to_string(),
+        sequence: prepared.manifest.sequence,
+        one_moment,
+        databases: saved,
+        stored_bytes: counts.object_bytes_written - before.object_bytes_written,
+        counts: Counts {
+            database_bytes_read: sources.iter().map(|source| source.file.bytes_read()).sum(),
+            ..counts
+        },
+    }))
+}
+
+/// Finds out what is new in a file; `None` if it was replaced meanwhile.
+fn look(repository: &Repository, database: Database, file: DataFile) -> Result<Option<Saving>> {
+    let generation = &database.generation.known;
+    let recognition = recognise(&file, generation)?;
+    if let Some(error) = refusal(file.path(), &recognition, generation) {
+        return if file.is_still_at_path()? { Err(error) } else { Ok(None) };
+    }
+    let size = file.size()?;
+    let parent = nearest(&file, size, &repository.catalog, database.generation.row)?;
+    let from = match &parent {
+        Some(stream) => Position { offset: stream.cut.offset, tid: Tid(stream.cut.tid) },
+        None => Position { offset: generation.base_length, tid: Tid(generation.base_tid) },
+    };
+    let cut = find_cut(&file, from, size)?;
+    Ok(Some(Saving { database, file, parent, from, cut }))
+}
+
+/// Several databases are of one moment if, at two looks, nothing lies behind any cut and none moved: ZODB
+/// finishes one database after the other. Moves the cuts on until that is so, or gives up and returns false.
+fn settle_on_a_moment(sources: &mut [Saving], monitor: &dyn Monitor) -> Result<bool> {
+    if sources.len() < 2 {
+        return Ok(true);
+    }
+    for round in 0..LOOKS {
+        let mut quiet = sources.iter().all(|source| source.cut.left_out.is_none());
+        for source in sources.iter_mut() {
+            let size = source.file.size()?;
+            if size < source.cut.offset {
+                return Ok(false);
+            }
+            let next = find_cut(&source.file, source.cut.position(), size)?;
+            quiet &= next.transactions == 0 && next.left_out.is_none();
+            advance(&mut source.cut, next);
+        }
+        if quiet {
+            return Ok(true);
+        }
+        monitor.check()?;
+        std::thread::sleep(Duration::from_millis(10 << round));
+    }
+    Ok(false)
+}
+
+/// Lets `cut` be where `next`, found from it, ends.
+fn advance(cut: &mut Cut, next: Cut) {
+    cut.left_out = next.left_out;
+    if next.transactions > 0 {
+        cut.offset = next.offset;
+        cut.tid = next.tid;
+        cut.last_length = next.last_length;
+        cut.transactions += next.transactions;
+        cut.warnings.append(next.warnings);
+    }
+}
+
+/// Whether the file is still at its path with the same magic, and the cut still ends the same transaction.
+fn is_unchanged(source: &Saving) -> Result<bool> {
+    let mut magic = [0; 4];
+    source.file.read_exact_at(&mut magic, 0)?;
+    if magic != source.file.magic().bytes() || !source.file.is_still_at_path()? {
+        return Ok(false);
+    }
+    if source.cut.transactions == 0 {
+        return Ok(true);
+    }
+    if source.file.size()? < source.cut.offset {
+        return Ok(false);
+    }
+    let last = transaction_ending_at(&source.file, source.cut.offset)?;
+    Ok(last.is_some_and(|header| header.tid == source.cut.tid))
+}
+
+/// Stores what is new of one database.
+fn save_database(
+    repository: &Repository,
+    source: &Saving,
+    writer: &mut ChunkWriter,
+    monitor: &dyn Monitor,
+) -> Result<(DatabaseEntry, SavedDatabase)> {
+    let Saving { database, file, parent, from, cut } = source;
+    let generation = &database.generation.known;
+    let mut changes = Changes::new(from.offset);
+    let mut tail = Tail::after(parent.as_ref(), generation.base_length, cut.offset);
+    let mut scanner = Scanner::new(file.path(), *from);
+    let mut at = tail.read_from;
+    let mut buffer = Vec::new();
+    while at < cut.offset {
+        monitor.check()?;
+        let length = (cut.offset - at).min(READ as u64) as usize;
+        let kept = buffer.len();
+        buffer.resize(kept + length, 0);
+        file.read_exact_at(&mut buffer[kept..], at)?;
+        // What is read again to finish a chunk was parsed by an earlier save.
+        let parsed_before = from.offset.saturating_sub(at).min(length as u64) as usize;
+        scanner.feed(&buffer[kept + parsed_before..], &mut changes)?;
+        at += length as u64;
+        tail.cut_chunks(&mut buffer, writer, repository)?;
+        monitor.advance((length - parsed_before) as u64);
+    }
+    let summary = scanner.finish()?;
+    tail.rest(&buffer, writer, repository)?;
+
+    let (pairs, more_warnings) = changes.into_parts();
+    // The scan repeats what the cut's walk over the headers found odd.
+    let mut warnings = summary.warnings;
+    warnings.append(more_warnings);
+
+    let index = if parent.is_some() {
+        let delta = index_parts::store(pairs.into_iter().map(Ok), Content::Delta, writer, &repository.catalog)?;
+        IndexEntry { keyframe: None, deltas: delta.into_iter().collect() }
+    } else {
+        let whole = database::whole_index(file, generation.base_length, cut, pairs, monitor)?;
+        let keyframe = index_parts::store(whole, Content::Keyframe, writer, &repository.catalog)?;
+        let keyframe = keyframe.unwrap_or(crate::repository::manifest::IndexPart {
+            entries: 0,
+            bytes: 0,
+            chunks: Vec::new(),
+        });
+        IndexEntry { keyframe: Some(keyframe), deltas: Vec::new() }
+    };
+    let last = match parent {
+        _ if cut.transactions > 0 => (cut.tid.0, cut.last_length),
+        Some(stream) => (stream.cut.tid, stream.cut.last_length),
+        None => (generation.base_tid, generation.base_last_length),
+    };
+    let time = (last.1 > 0).then(|| Tid(last.0).time());
+    let transactions = parent.as_ref().map_or(0, |stream| stream.cut.transactions) + cut.transactions;
+    let new_bytes = cut.offset - from.offset;
+    let entry = DatabaseEntry {
+        uid: database.uid,
+        name: database.name.clone(),
+        path: database.path.to_string_lossy().into_owned(),
+        path_hex: database::hex_unless_utf8(&database.path),
+        generation: generation.clone(),
+        cut: CutEntry {
+            offset: cut.offset,
+            tid: last.0,
+            last_length: last.1,
+            time: time.map_or(0, Timestamp::as_microsecond),
+            transactions,
+        },
+        stream: tail.entry,
+        index,
+    };
+    let report = SavedDatabase {
+        name: database.name.clone(),
+        cut: cut.offset,
+        tid: Tid(last.0).to_string(),
+        time,
+        parent: parent.as_ref().map(|stream| stream.snapshot_name.clone()),
+        new_transactions: cut.transactions,
+        new_bytes,
+        left_out: cut.left_out.map(|left| left.to_string()),
+        warnings: database::warning_lines(&warnings),
+    };
+    Ok((entry, report))
+}
+
+/// The chunk list of a tail, growing.
+///
+/// What of the parent's list isn't final is kept as it is as long as everything behind the last final
+/// chunk is too short to be cut; otherwise it is read again and cut as if it were all new.
+struct Tail {
+    entry: StreamEntry,
+    /// The offset from which bytes have to be read.
+    read_from: u64,
+    /// The offset up to which the list reaches.
+    reached: u64,
+}
+
+impl Tail {
+    fn after(parent: Option<&Stream>, base_length: u64, cut: u64) -> Self {
+        let nothing = FinalPoint { count: 0, length: base_length, hash: Default::default() };
+        let last_final = parent.map_or(nothing, |stream| stream.last_final);
+        let (kept, read_from, list_hash) = match parent {
+            Some(stream) if cut - last_final.length < chunker::MAX as u64 => {
+                (stream.count, stream.cut.offset, stream.list_hash)
+            }
+            _ => (last_final.count, last_final.length, last_final.hash),
+        };
+        Tail {
+            entry: StreamEntry {
+                parent: parent.map(|stream| stream.snapshot_uid),
+                kept,
+                kept_length: read_from,
+                list_hash,
+                last_final,
+                chunks: Vec::new(),
+            },
+            read_from,
+            reached: read_from,
+        }
+    }
+
+    /// Stores all chunks that the bytes are enough to cut, and takes them out of the buffer.
+    fn cut_chunks(&mut self, buffer: &mut Vec<u8>, writer: &mut ChunkWriter, repository: &Repository) -> Result<()> {
+        // Unfinished chunks that were kept are followed by too little for a cut.
+        let mut start = 0;
+        while let Some(length) = chunker::first_cut(&buffer[start..]) {
+            self.push(&buffer[start..start + length], writer, repository)?;
+            self.entry.last_final = FinalPoint {
+                count: self.entry.kept + self.entry.chunks.len() as u64,
+                length: self.reached,
+                hash: self.entry.list_hash,
+            };
+            start += length;
+        }
+        buffer.drain(..start);
+        Ok(())
+    }
+
+    /// Stores what is left as a chunk that isn't final.
+    fn rest(&mut self, bytes: &[u8], writer: &mut ChunkWriter, repository: &Repository) -> Result<()> {
+        if bytes.is_empty() { Ok(()) } else { self.push(bytes, writer, repository) }
+    }
+
+    fn push(&mut self, bytes: &[u8], writer: &mut ChunkWriter, repository: &Repository) -> Result<()> {
+        let (hash, _) = writer.put(&repository.catalog, Content::Tail, bytes)?;
+        let length = bytes.len() as u32;
+        self.entry.chunks.push(ChunkName { hash, length });
+        self.entry.list_hash = self.entry.list_hash.extended(length, &hash);
+        self.reached += u64::from(length);
+        Ok(())
+    }
+}

@@ -1,0 +1,119 @@
+//! Status: how the databases are now, next to the snapshots.
+
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::error::{Kind, Result};
+use crate::filestorage::{Opener, Position, Source, Tid, find_cut, openers};
+use crate::monitor::Monitor;
+use crate::repository::catalog::Database;
+use crate::snapshot::anchor::{nearest, recognise, refusal};
+use crate::snapshot::database;
+use crate::snapshot::handle::Repository;
+
+/// How things are.
+#[derive(Debug, Clone, Serialize)]
+pub struct StatusReport {
+    /// The repository's directory.
+    #[serde(serialize_with = "crate::snapshot::database::as_text")]
+    pub root: PathBuf,
+    /// How many snapshots there are.
+    pub snapshots: u64,
+    /// How many bytes the repository takes.
+    pub repository_bytes: u64,
+    /// Per database.
+    pub databases: Vec<DatabaseStatus>,
+}
+
+/// How a database is.
+#[derive(Debug, Clone, Serialize)]
+pub struct DatabaseStatus {
+    /// Its name.
+    pub name: String,
+    /// Its file.
+    #[serde(serialize_with = "crate::snapshot::database::as_text")]
+    pub path: PathBuf,
+    /// Its size; `None` if it can't be looked at.
+    pub size: Option<u64>,
+    /// Why it can't be worked with, if it can't.
+    pub problem: Option<String>,
+    /// Who has it open, in words.
+    pub openers: Vec<String>,
+    /// The furthest-reaching snapshot that it begins with.
+    pub snapshot: Option<String>,
+    /// When that was made.
+    pub snapshot_created: Option<Timestamp>,
+    /// Transactions since then.
+    pub new_transactions: u64,
+    /// Bytes since then.
+    pub new_bytes: u64,
+    /// What lies behind the last complete transaction, in words.
+    pub left_out: Option<String>,
+}
+
+/// Looks at every database. One that is missing or was replaced is reported, not an error.
+pub fn status(repository: &Repository, monitor: &dyn Monitor) -> Result<StatusReport> {
+    let mut databases = Vec::new();
+    for database in repository.catalog.databases()? {
+        databases.push(look(repository, &database, monitor)?);
+    }
+    Ok(StatusReport {
+        root: repository.root().to_path_buf(),
+        snapshots: repository.catalog.snapshots()?.len() as u64,
+        repository_bytes: crate::snapshot::gc::repository_bytes(&repository.layout)?,
+        databases,
+    })
+}
+
+fn look(repository: &Repository, database: &Database, monitor: &dyn Monitor) -> Result<DatabaseStatus> {
+    let path = repository.path_of(database);
+    let mut status = DatabaseStatus {
+        name: database.name.clone(),
+        path: path.clone(),
+        size: None,
+        problem: None,
+        openers: Vec::new(),
+        snapshot: None,
+        snapshot_created: None,
+        new_transactions: 0,
+        new_bytes: 0,
+        left_out: None,
+    };
+    let file = match database::open_patiently(&path, monitor) {
+        Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Failed) => {
+            status.problem = Some(error.to_string());
+            return Ok(status);
+        }
+        result => result?,
+    };
+    let size = file.size()?;
+    status.size = Some(size);
+    status.openers = openers(file.identity()).iter().map(Opener::to_string).collect();
+    let generation = &database.generation;
+    let recognition = recognise(&file, &generation.known)?;
+    if let Some(error) = refusal(&path, &recognition, &generation.known) {
+        status.problem = Some(error.to_string());
+        return Ok(status);
+    }
+    let from = match nearest(&file, size, &repository.catalog, generation.row)? {
+        Some(stream) => {
+            let snapshot = repository.catalog.snapshot(&stream.snapshot_name)?;
+            status.snapshot_created =
+                snapshot.and_then(|snapshot| Timestamp::from_microsecond(snapshot.created).ok());
+            status.snapshot = Some(stream.snapshot_name);
+            Position { offset: stream.cut.offset, tid: Tid(stream.cut.tid) }
+        }
+        None => Position { offset: generation.known.base_length, tid: Tid(generation.known.base_tid) },
+    };
+    match find_cut(&file, from, size) {
+        Ok(cut) => {
+            status.new_transactions = cut.transactions;
+            status.new_bytes = cut.offset - from.offset;
+            status.left_out = cut.left_out.map(|left| left.to_string());
+        }
+        Err(error) => status.problem = Some(error.to_string()),
+    }
+    Ok(status)
+}

@@ -1,0 +1,158 @@
+//! Writing databases and indexes: what restore in place and restore elsewhere share.
+
+use std::cell::RefCell;
+use std::fs::{self, File};
+use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, IoContext, Result};
+use crate::filestorage::ownership::create_like;
+use crate::filestorage::{IndexWriter, merge};
+use crate::monitor::Monitor;
+use crate::repository::catalog::{IndexPartRow, Stream, StreamChunk};
+use crate::repository::chunk_reader::{ChunkReader, Location};
+use crate::snapshot::anchor::damaged_list;
+use crate::snapshot::handle::Repository;
+use crate::snapshot::index_parts::{self, PartReader};
+
+/// The folder that a file is in.
+pub(crate) fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// Refuses to begin what there isn't room for.
+pub(crate) fn require_room(folder: &Path, bytes: u64) -> Result<()> {
+    let room = rustix::fs::statvfs(folder).at("ask for the free space of", folder)?;
+    let free = room.f_bavail.saturating_mul(room.f_frsize);
+    if free < bytes {
+        return Err(Error::failed(format!(
+            "there is not enough room in {}: {bytes} bytes are needed and {free} are free",
+            folder.display()
+        ))
+        .hint("free some space; nothing was changed"));
+    }
+    Ok(())
+}
+
+/// Writes what of the chunks lies behind `from` to where it belongs. Each was checked when it was read.
+pub(crate) fn write_chunks(
+    reader: &mut ChunkReader,
+    chunks: &[StreamChunk],
+    from: u64,
+    file: &File,
+    path: &Path,
+    monitor: &dyn Monitor,
+) -> Result<()> {
+    for chunk in chunks {
+        reader.with_chunk(&chunk.location, |bytes| {
+            let skipped = from.saturating_sub(chunk.offset).min(bytes.len() as u64);
+            let bytes = &bytes[skipped as usize..];
+            file.write_all_at(bytes, chunk.offset + skipped).at("write", path)?;
+            monitor.advance(bytes.len() as u64);
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+/// Copies a range to the same place of a new file; shares the blocks where the file system can.
+pub(crate) fn copy_range(from: &File, start: u64, end: u64, to: &File, path: &Path) -> Result<()> {
+    let copy = || -> std::io::Result<u64> {
+        let mut source = from.try_clone()?;
+        source.seek(SeekFrom::Start(start))?;
+        let mut target = to;
+        target.seek(SeekFrom::Start(start))?;
+        std::io::copy(&mut source.take(end - start), &mut target)
+    };
+    let copied = copy().at("copy into", path)?;
+    if copied != end - start {
+        return Err(Error::failed(format!("only {copied} of {} bytes could be copied into {}", end - start, path.display()))
+            .hint("the database became shorter meanwhile; try again"));
+    }
+    Ok(())
+}
+
+/// The stored parts of a stream's index, with their object files opened.
+pub(crate) struct IndexSource {
+    parts: Vec<(IndexPartRow, Vec<Location>)>,
+    reader: RefCell<ChunkReader>,
+}
+
+impl IndexSource {
+    /// Opens them; the caller holds the gate or the writer's lock.
+    pub(crate) fn open(repository: &Repository, stream: &Stream) -> Result<Self> {
+        let parts = index_parts::sources(&repository.catalog, stream)?;
+        if !parts.first().is_some_and(|part| part.keyframe) {
+            return Err(damaged_list(stream));
+        }
+        let parts = parts
+            .into_iter()
+            .map(|part| repository.catalog.index_chunks(part.row).map(|pieces| (part, pieces)))
+            .collect::<Result<Vec<_>>>()?;
+        let mut reader = ChunkReader::new(&repository.layout, &repository.counters);
+        reader.open(parts.iter().flat_map(|(_, pieces)| pieces))?;
+        Ok(IndexSource { parts, reader: RefCell::new(reader) })
+    }
+}
+
+/// Writes the index of a stream, as ZODB would, and syncs it.
+pub(crate) fn write_index(source: &IndexSource, stream: &Stream, file: &File, path: &Path) -> Result<()> {
+    let layers: Vec<PartReader<'_>> = source
+        .parts
+        .iter()
+        .map(|(part, pieces)| PartReader::new(part, pieces.clone(), &stream.snapshot_name, &source.reader))
+        .collect();
+    let mut writer = IndexWriter::new(BufWriter::new(file), stream.cut.offset)?;
+    for pair in merge(layers) {
+        let (oid, offset) = pair?;
+        if offset >= stream.cut.offset {
+            return Err(Error::damaged(format!("the stored index of snapshot {} is damaged", stream.snapshot_name))
+                .hint("restore another snapshot"));
+        }
+        writer.push(oid, offset)?;
+    }
+    writer.finish()?.flush().at("write", path)?;
+    file.sync_all().at("sync", path)
+}
+
+/// A file being written beside its target, removed unless it is renamed.
+pub(crate) struct TemporaryFile {
+    pub(crate) file: File,
+    pub(crate) path: PathBuf,
+    renamed: bool,
+}
+
+impl TemporaryFile {
+    /// Creates it with owner, group and mode of the model.
+    pub(crate) fn create(target: &Path, model: &fs::Metadata) -> Result<Self> {
+        let mut path = target.as_os_str().to_owned();
+        path.push(".znap-new");
+        let path = PathBuf::from(path);
+        // What a killed restore left; this one holds the database's lock.
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(Error::io("remove", &path, error)),
+            _ => {}
+        }
+        let file = create_like(&path, model)?;
+        Ok(TemporaryFile { file, path, renamed: false })
+    }
+
+    /// Puts it in the target's place; the caller syncs the folder.
+    pub(crate) fn rename(mut self, target: &Path) -> Result<()> {
+        fs::rename(&self.path, target).at("rename to its place", &self.path)?;
+        self.renamed = true;
+        Ok(())
+    }
+}
+
+impl Drop for TemporaryFile {
+    fn drop(&mut self) {
+        if !self.renamed {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
