@@ -7,9 +7,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::error::{Error, Result};
-use crate::filestorage::{
-    Backwards, DataFile, Position, Source, Tid, Transaction, find_cut, read_transaction,
-};
+use crate::filestorage::{Backwards, DataFile, Position, Source, Tid, Transaction, find_cut, read_transaction};
 use crate::monitor::Monitor;
 use crate::repository::catalog::{Database, Stream, StreamChunk};
 use crate::repository::chunk_reader::ChunkReader;
@@ -65,9 +63,8 @@ impl LogEntry {
 
     /// One line about it, for messages: nothing in it can control a terminal.
     pub fn line(&self) -> String {
-        let clean = |text: &str| -> String {
-            text.chars().take(80).map(|c| if c.is_control() { ' ' } else { c }).collect()
-        };
+        let clean =
+            |text: &str| -> String { text.chars().take(80).map(|c| if c.is_control() { ' ' } else { c }).collect() };
         format!("{:.0} {} {:?} {} ({})", self.time, self.tid, clean(&self.user), clean(&self.description), self.bytes)
     }
 
@@ -110,7 +107,9 @@ pub fn log(repository: &Repository, options: &LogOptions, monitor: &dyn Monitor)
             let databases = repository.catalog.databases()?;
             streams
                 .iter()
-                .filter_map(|stream| databases.iter().find(|database| database.row == stream.database).map(|d| (d, stream)))
+                .filter_map(|stream| {
+                    databases.iter().find(|database| database.row == stream.database).map(|d| (d, stream))
+                })
                 .map(|(database, stream)| log_of_stream(repository, database, stream, options, monitor))
                 .collect()
         }

@@ -93,16 +93,19 @@ pub(crate) fn plan(
 ) -> Result<RestorePlan> {
     let mut databases = Vec::new();
     for stream in repository.catalog.streams_of(snapshot.row)? {
-        let (database, file) = files
-            .iter()
-            .find(|(database, _)| database.row == stream.database)
-            .ok_or_else(|| damaged_list(&stream))?;
+        let (database, file) =
+            files.iter().find(|(database, _)| database.row == stream.database).ok_or_else(|| damaged_list(&stream))?;
         databases.push(plan_database(repository, database, file, stream)?);
     }
     Ok(RestorePlan { id: snapshot.name.clone(), databases })
 }
 
-fn plan_database(repository: &Repository, database: &Database, file: &DataFile, target: Stream) -> Result<DatabasePlan> {
+fn plan_database(
+    repository: &Repository,
+    database: &Database,
+    file: &DataFile,
+    target: Stream,
+) -> Result<DatabasePlan> {
     let catalog = &repository.catalog;
     let generation = &database.generation;
     let recognition = recognise(file, &generation.known)?;
@@ -162,10 +165,7 @@ fn difference(
         None => None,
         Some(now) => {
             let line = catalog.ancestry(now.row)?;
-            catalog
-                .ancestry(target.row)?
-                .into_iter()
-                .find(|stream| line.iter().any(|other| other.row == stream.row))
+            catalog.ancestry(target.row)?.into_iter().find(|stream| line.iter().any(|other| other.row == stream.row))
         }
     };
     let mut keep = shared.as_ref().map_or(base_length, |stream| stream.cut.offset);
@@ -235,7 +235,11 @@ pub(crate) fn refuse_loss(plan: &RestorePlan) -> Result<()> {
             lines.push_str(&format!("\n  {}: and {more} more", database.name));
         }
     }
-    let what = if count == 1 { "1 transaction that no snapshot holds".into() } else { format!("{count} transactions that no snapshot holds") };
+    let what = if count == 1 {
+        "1 transaction that no snapshot holds".into()
+    } else {
+        format!("{count} transactions that no snapshot holds")
+    };
     Err(Error::failed(format!("restoring {} would lose {what}:{lines}", plan.id))
         .hint(format!("znap save keeps them; znap restore --discard {} drops them", plan.id)))
 }
