@@ -255,6 +255,34 @@ fn zodb_ignores_its_own_index_after_an_undo_of_several_transactions() {
 }
 
 #[test]
+fn zodb_does_not_open_a_database_of_python_2_nor_take_its_index() {
+    let sandbox = Sandbox::new();
+    sandbox.zodb("fs21", &[]);
+    let (file, old_index) = (fs::read(sandbox.data_fs()).unwrap(), fs::read(sandbox.index()).unwrap());
+    let opened = sandbox.zodb("open", &[]);
+    assert_eq!(opened["error"], "FileStorageFormatError", "{opened}");
+    assert!(opened["warnings"][0].as_str().unwrap().contains("loading index"), "{opened}");
+
+    // With the other magic allowed, everything else is as ever.
+    let found = sandbox.zodb("features", &[]);
+    assert_eq!(found["magic"], "FS21");
+    for name in ["status p", "status  ", "backpointers", "gone", "empty", "rewritten"] {
+        assert!(number(&found, name) > 0, "{name} in {found}");
+    }
+    assert_eq!(boundaries(&sandbox.data_fs()).last().unwrap().0, file.len() as u64);
+    let out = sandbox.file("out.index");
+    sandbox.zodb("index", &[out.to_str().unwrap()]);
+    // The same but for the opcodes of byte strings, which are as long.
+    let new_index = fs::read(&out).unwrap();
+    let parts: Vec<_> = old_index.iter().zip(&new_index).filter(|(old, new)| old != new).collect();
+    assert_eq!(old_index.len(), new_index.len());
+    assert_eq!(parts, [(&b'U', &b'C'), (&b'T', &b'B')]);
+    fs::copy(&out, sandbox.index()).unwrap();
+    assert_eq!(number(&sandbox.check(), "objects"), 66);
+    assert_same_bytes(&fs::read(sandbox.data_fs()).unwrap(), &file, "before and after");
+}
+
+#[test]
 fn a_storage_that_is_held_cannot_be_opened_for_writing() {
     let sandbox = Sandbox::with_database(14, 5, "small");
     let holder = ZodbProcess::hold(&sandbox.data_fs(), false);

@@ -13,8 +13,12 @@ const MARKER: &str = "complete";
 /// The first use ever makes it, in the target directory: that needs `python3` (3.10 or newer) with its `venv` module,
 /// and pip must reach a package index.
 pub fn python() -> PathBuf {
-    static PYTHON: OnceLock<PathBuf> = OnceLock::new();
-    PYTHON.get_or_init(|| make().unwrap_or_else(|error| panic!("{error}"))).clone()
+    // A failure too: or each test would wait for pip again.
+    static PYTHON: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    match PYTHON.get_or_init(make) {
+        Ok(python) => python.clone(),
+        Err(error) => panic!("{error}"),
+    }
 }
 
 /// A file in `tests/python`.

@@ -83,6 +83,7 @@ impl Drop for Zodb {
 /// A process that has a storage open: a live writer, or one that just holds it.
 pub struct ZodbProcess {
     child: Option<Child>,
+    stdout: BufReader<ChildStdout>,
 }
 
 impl ZodbProcess {
@@ -101,20 +102,14 @@ impl ZodbProcess {
         let args: Vec<OsString> =
             [command.into(), path.into()].into_iter().chain(args.iter().map(OsString::from)).collect();
         let mut child = tool().args(&args).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("python runs");
-        // Byte by byte: what comes later is for `stop`.
-        let mut line = Vec::new();
-        let stdout = child.stdout.as_mut().expect("a pipe");
-        for byte in stdout.bytes() {
-            match byte.expect("it writes") {
-                b'\n' => break,
-                byte => line.push(byte),
-            }
-        }
-        if line != b"ready" {
+        let mut stdout = BufReader::new(child.stdout.take().expect("a pipe"));
+        let mut line = String::new();
+        stdout.read_line(&mut line).expect("it writes");
+        if line != "ready\n" {
             let status = child.wait().expect("it ends");
             panic!("zodb {args:?} did not open the storage: {status}");
         }
-        ZodbProcess { child: Some(child) }
+        ZodbProcess { child: Some(child), stdout }
     }
 
     /// Its process id.
@@ -134,9 +129,11 @@ impl ZodbProcess {
             // It may have ended by itself.
             let _ = stdin.write_all(b"stop\n");
         }
-        let output = child.wait_with_output().expect("it ends");
-        assert!(output.status.success(), "the ZODB process failed: {}", output.status);
-        serde_json::from_slice(&output.stdout).expect("the tool prints JSON")
+        let mut report = String::new();
+        self.stdout.read_to_string(&mut report).expect("it writes");
+        let status = child.wait().expect("it ends");
+        assert!(status.success(), "the ZODB process failed: {status}");
+        serde_json::from_str(&report).expect("the tool prints JSON")
     }
 
     /// Ends it as a power failure would: nothing is closed, no index written.
