@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::filestorage::{DataFile, Forwards, Position, Source, Tid, find_cut, read_transaction};
 use crate::repository::catalog::{Catalog, Database, Snapshot, Stream, StreamChunk};
 use crate::repository::hash::ListHash;
-use crate::snapshot::anchor::{damaged_list, nearest, recognise, refusal};
+use crate::snapshot::anchor::{begins_with, damaged_list, nearest, recognise, refusal};
 use crate::snapshot::handle::Repository;
 use crate::snapshot::log::LogEntry;
 
@@ -131,7 +131,11 @@ fn plan_database(
     for header in Forwards::new(file, saved.offset, cut.offset).take(LISTED) {
         unsaved_transactions.push(LogEntry::new(&read_transaction(file, &header?)?));
     }
-    let (keep, chunks) = difference(catalog, now.as_ref(), &target, base_length)?;
+    let (keep, chunks) = if begins_with(file, size, catalog, &target)? {
+        (target.cut.offset, Vec::new())
+    } else {
+        difference(catalog, now.as_ref(), &target, base_length)?
+    };
     use std::os::unix::fs::MetadataExt;
     Ok(DatabasePlan {
         name: database.name.clone(),
