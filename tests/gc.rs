@@ -158,10 +158,9 @@ fn p10_without_its_catalog_nothing_is_made_up() {
     bench.save("a");
     let objects = bench.objects();
     fs::remove_file(bench.place.root.join("catalog.db")).unwrap();
-    for error in [
-        Repository::open(&bench.place).err().unwrap(),
-        Repository::open_to_write(&bench.place, &Silent).err().unwrap(),
-    ] {
+    for error in
+        [Repository::open(&bench.place).err().unwrap(), Repository::open_to_write(&bench.place, &Silent).err().unwrap()]
+    {
         assert_eq!(error.kind(), Kind::Damaged);
         assert!(error.hint_text().unwrap().contains("repair"));
     }
@@ -305,11 +304,8 @@ fn a_manifest_that_a_killed_save_left_is_not_taken_for_a_snapshot() {
     bench.save("b");
     // As it is if the save is killed between writing its object files and committing.
     fs::write(&catalog, &before).unwrap();
-    let manifest = bench
-        .objects()
-        .into_iter()
-        .find(|path| !objects.contains(path) && fs::read(path).unwrap()[9] == 2)
-        .unwrap();
+    let manifest =
+        bench.objects().into_iter().find(|path| !objects.contains(path) && fs::read(path).unwrap()[9] == 2).unwrap();
     let name = manifest.file_name().unwrap().to_str().unwrap().to_string();
     fs::write(bench.place.root.join("lock"), format!("znap (pid 1, user nobody)\nmanifest {name}\n")).unwrap();
     bench.gc(false);
@@ -351,11 +347,8 @@ fn p6_damage_is_found_named_and_contained() {
     bench.save("b");
     bench.grow(3, 300_000);
     let now = bench.bytes();
-    let damaged = bench
-        .objects()
-        .into_iter()
-        .find(|path| !first.contains(path) && fs::read(path).unwrap()[9] == 1)
-        .unwrap();
+    let damaged =
+        bench.objects().into_iter().find(|path| !first.contains(path) && fs::read(path).unwrap()[9] == 1).unwrap();
     let good = fs::read(&damaged).unwrap();
     let mut bad = good.clone();
     let middle = bad.len() / 2;

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use serde::Serialize;
 
 use crate::error::{Error, Result};
@@ -61,11 +62,16 @@ impl LogEntry {
         }
     }
 
-    /// One line about it, for messages: nothing in it can control a terminal.
-    pub fn line(&self) -> String {
+    /// One line about it, for messages, with the time as in this zone: nothing in it can control a terminal.
+    pub fn line(&self, zone: &TimeZone) -> String {
         let clean =
             |text: &str| -> String { text.chars().take(80).map(|c| if c.is_control() { ' ' } else { c }).collect() };
-        format!("{:.0} {} {:?} {} ({})", self.time, self.tid, clean(&self.user), clean(&self.description), self.bytes)
+        let time = self.time.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M:%S %Z").to_string();
+        let words: Vec<String> = [time, clean(&self.user), clean(&self.description)]
+            .into_iter()
+            .filter(|word| !word.trim().is_empty())
+            .collect();
+        format!("{} (tid {}, {} bytes)", words.join(", "), self.tid, self.bytes)
     }
 
     fn matches(&self, options: &LogOptions) -> bool {
@@ -82,7 +88,7 @@ impl LogEntry {
 pub struct DatabaseLog {
     /// The database's name.
     pub database: String,
-    /// Where the newest of its transactions that a snapshot holds ends; those behind are new.
+    /// Those that were asked for, newest first.
     pub transactions: Vec<LogEntry>,
     /// Set if older transactions couldn't be read because the file that has them isn't there.
     pub ends_at_base: bool,
@@ -90,6 +96,31 @@ pub struct DatabaseLog {
 
 /// Reads the log of a snapshot, or of the live databases.
 pub fn log(repository: &Repository, options: &LogOptions, monitor: &dyn Monitor) -> Result<Vec<DatabaseLog>> {
+    let mut logs = logs(repository, options, monitor)?;
+    if let Some(limit) = options.limit {
+        keep_newest(&mut logs, limit);
+    }
+    Ok(logs)
+}
+
+/// Of all databases together, the newest transactions only.
+fn keep_newest(logs: &mut [DatabaseLog], limit: usize) {
+    let mut left = limit;
+    let mut places = vec![0; logs.len()];
+    while left > 0 {
+        let next = |at: usize| logs[at].transactions.get(places[at]).map(|entry| (entry.time, at));
+        let Some((_, at)) = (0..logs.len()).filter_map(next).max_by_key(|(time, _)| *time) else {
+            return;
+        };
+        places[at] += 1;
+        left -= 1;
+    }
+    for (log, place) in logs.iter_mut().zip(places) {
+        log.transactions.truncate(place);
+    }
+}
+
+fn logs(repository: &Repository, options: &LogOptions, monitor: &dyn Monitor) -> Result<Vec<DatabaseLog>> {
     match &options.snapshot {
         None => repository
             .catalog

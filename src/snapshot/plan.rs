@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use serde::Serialize;
 
 use crate::error::{Error, Result};
@@ -224,7 +225,7 @@ pub(crate) fn checked_chunks(
 }
 
 /// Refuses a plan by which transactions that no snapshot holds would be lost.
-pub(crate) fn refuse_loss(plan: &RestorePlan) -> Result<()> {
+pub(crate) fn refuse_loss(plan: &RestorePlan, zone: &TimeZone) -> Result<()> {
     let count = plan.unsaved();
     if count == 0 {
         return Ok(());
@@ -232,7 +233,7 @@ pub(crate) fn refuse_loss(plan: &RestorePlan) -> Result<()> {
     let mut lines = String::new();
     for database in plan.databases.iter().filter(|database| database.unsaved > 0) {
         for entry in database.unsaved_transactions.iter().take(10) {
-            lines.push_str(&format!("\n  {}: {}", database.name, entry.line()));
+            lines.push_str(&format!("\n  {}: {}", database.name, entry.line(zone)));
         }
         let more = database.unsaved.saturating_sub(10);
         if more > 0 {

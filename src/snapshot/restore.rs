@@ -7,6 +7,7 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
+use jiff::tz::TimeZone;
 use serde::Serialize;
 
 use crate::error::{Error, IoContext, Result};
@@ -26,12 +27,20 @@ use crate::snapshot::writing::{
 };
 
 /// How to restore.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct RestoreOptions {
     /// Drop transactions that no snapshot holds.
     pub discard: bool,
     /// Check the bytes that stay, too.
     pub verify: bool,
+    /// The zone of the times in messages.
+    pub zone: TimeZone,
+}
+
+impl Default for RestoreOptions {
+    fn default() -> Self {
+        RestoreOptions { discard: false, verify: false, zone: TimeZone::UTC }
+    }
 }
 
 /// What a restore did.
@@ -68,7 +77,7 @@ pub fn restore(
     }
     let plan = plan(repository, &snapshot, &files)?;
     if !options.discard {
-        refuse_loss(&plan)?;
+        refuse_loss(&plan, &options.zone)?;
     }
     let mut prepared = Vec::new();
     let mut verified = 0;

@@ -1,0 +1,103 @@
+//! The command line: arguments in, words out. One file per command; nothing else prints.
+
+mod args;
+mod delete;
+mod demo;
+mod gc;
+mod init;
+mod list;
+mod log;
+mod output;
+mod place;
+mod progress;
+mod restore;
+mod save;
+mod show;
+mod status;
+mod table;
+mod times;
+mod words;
+
+use std::io::ErrorKind;
+use std::process::ExitCode;
+
+use znap::error::{Error, Result};
+
+pub use args::Cli;
+use args::Command;
+use output::Terminal;
+use progress::Progress;
+
+/// The exit code of a command line that makes no sense.
+pub const USAGE: u8 = 2;
+
+/// How a command ended that didn't fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is done.
+    Done,
+    /// `status --max-age` found something too old, or `demo` something wrong.
+    Alarm,
+    /// It is done, with warnings that matter.
+    Warned,
+}
+
+impl Outcome {
+    /// The documented exit code.
+    fn code(self) -> u8 {
+        match self {
+            Outcome::Done => 0,
+            Outcome::Alarm => 1,
+            Outcome::Warned => 6,
+        }
+    }
+}
+
+/// What every command gets to work with.
+pub struct Context<'a> {
+    /// The arguments that all commands share.
+    pub global: &'a args::Global,
+    /// Where words go.
+    pub terminal: &'a Terminal,
+    /// The ear of the library.
+    pub progress: &'a Progress,
+}
+
+/// Runs the command, says what went wrong, and gives the exit code.
+pub fn main(arguments: &Cli) -> ExitCode {
+    let terminal = Terminal::new(&arguments.global);
+    let result = Progress::new(&terminal).and_then(|progress| {
+        let context = Context { global: &arguments.global, terminal: &terminal, progress: &progress };
+        let result = run(&context, &arguments.command);
+        progress.clear();
+        result
+    });
+    match result {
+        Ok(outcome) => ExitCode::from(outcome.code()),
+        // Whoever read the output has read enough.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            terminal.error(&error);
+            ExitCode::from(error.kind().exit_code())
+        }
+    }
+}
+
+fn is_broken_pipe(error: &Error) -> bool {
+    error.io_error().is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
+}
+
+fn run(context: &Context, command: &Command) -> Result<Outcome> {
+    match command {
+        Command::Init(args) => init::run(context, args),
+        Command::Save(args) => save::run(context, args),
+        Command::List(args) => list::run(context, args),
+        Command::Show(args) => show::run(context, args),
+        Command::Status(args) => status::run(context, args),
+        Command::Log(args) => log::run(context, args),
+        Command::Restore(args) => restore::run(context, args),
+        Command::Delete(args) => delete::run(context, args),
+        Command::Gc(args) => gc::run(context, args),
+        Command::Demo(args) => demo::run(context, args),
+    }
+}

@@ -1,0 +1,183 @@
+//! `znap restore`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use znap::error::Result;
+use znap::snapshot::{
+    CopyReport, DatabasePlan, Repository, RestoreOptions, RestorePlan, RestoreReport, copy_out, dry_run, restore,
+};
+
+use super::{Context, Outcome, place, words};
+
+/// Put the databases back as they were at a snapshot
+///
+/// Cuts off what came after the snapshot, writes what is missing, and puts the index of that moment beside each
+/// file. Only what differs is written, and every byte of it is checked first; the index takes 8 bytes an object. The
+/// server must be stopped: ZODB's own lock is taken, and a database that any process has open is refused.
+///
+/// Refuses to drop transactions that no snapshot holds, unless --discard is given. To be able to take a restore back,
+/// znap save first: then znap restore with that snapshot's id is the way back.
+///
+/// With --to, nothing but DIR is touched: each database is written whole, index included, to DIR/NAME/. The server
+/// may keep running.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  znap restore before-upgrade --dry-run
+  znap restore before-upgrade
+  znap restore latest --to /tmp/copy")]
+pub struct Restore {
+    /// The snapshot: its id, the beginning of it, or latest
+    id: String,
+
+    /// Say what would be done, and do nothing; takes no lock, so the server may be running
+    #[arg(long)]
+    dry_run: bool,
+
+    /// Check the bytes that stay in the database, too: reads the whole file
+    #[arg(long)]
+    verify: bool,
+
+    /// Drop transactions that no snapshot holds; they are gone for good
+    #[arg(long)]
+    discard: bool,
+
+    /// Write the databases whole to DIR/NAME/ instead, which must be new or empty
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["dry_run", "verify", "discard"])]
+    to: Option<PathBuf>,
+
+    /// Print the plan or the report as JSON (docs/json.md)
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(context: &Context, args: &Restore) -> Result<Outcome> {
+    let place = place::existing(context.global)?;
+    if let Some(to) = &args.to {
+        let report = copy_out(&Repository::open(&place)?, &args.id, to, context.progress)?;
+        context.progress.clear();
+        return tell_copy(context, &report, args.json);
+    }
+    if args.dry_run {
+        let plan = dry_run(&Repository::open(&place)?, &args.id, context.progress)?;
+        context.progress.clear();
+        return tell_plan(context, &plan, args);
+    }
+    let options = RestoreOptions { discard: args.discard, verify: args.verify, zone: context.terminal.zone.clone() };
+    let mut repository = Repository::open_to_write(&place, context.progress)?;
+    let report = restore(&mut repository, &args.id, &options, context.progress)?;
+    context.progress.clear();
+    tell(context, &report, args.json)
+}
+
+fn tell(context: &Context, report: &RestoreReport, json: bool) -> Result<Outcome> {
+    let terminal = context.terminal;
+    if json {
+        terminal.json(report)?;
+    } else {
+        terminal.say(format_args!("restored {}", report.plan.id))?;
+        for database in &report.plan.databases {
+            terminal.say(format_args!(
+                "  {}: kept {}, cut off {}, wrote {}; now {}",
+                database.name,
+                words::size(database.keep),
+                words::size(database.cut_off),
+                words::size(database.write),
+                now(context, database),
+            ))?;
+        }
+        if report.verified > 0 {
+            terminal.say(format_args!("checked the {} that stayed", words::size(report.verified)))?;
+        }
+    }
+    terminal.counts(&report.counts);
+    if report.plan.goes_back() {
+        terminal.note(ZEO);
+    }
+    Ok(Outcome::Done)
+}
+
+/// What a ZEO client remembers of transactions that are gone.
+const ZEO: &str = "\
+If ZEO clients use this database: before you start the ZEO server again, stop every client, and delete its
+persistent cache (*.zec) on every host. A client that saw the transactions that are now gone can serve them, or
+commit on top of them, without a word.";
+
+fn now(context: &Context, database: &DatabasePlan) -> String {
+    words::up_to(database.target_time, &database.target_tid, &context.terminal.zone)
+}
+
+fn tell_plan(context: &Context, plan: &RestorePlan, args: &Restore) -> Result<Outcome> {
+    let terminal = context.terminal;
+    if args.json {
+        terminal.json(plan)?;
+        return Ok(Outcome::Done);
+    }
+    let mut lines = vec![format!("restoring {} would do this:", plan.id)];
+    for database in &plan.databases {
+        lines.extend(describe(context, database));
+    }
+    terminal.result(lines.join("\n"))?;
+    terminal.note("nothing was changed");
+    if plan.unsaved() > 0 && !args.discard {
+        terminal.hint(format_args!(
+            "as it is, this would be refused: znap save keeps what would be lost; \
+             znap restore --discard {} drops it",
+            plan.id
+        ));
+    }
+    Ok(Outcome::Done)
+}
+
+fn describe(context: &Context, database: &DatabasePlan) -> Vec<String> {
+    let mut lines = vec![format!(
+        "{} ({}): {} of {} stay; {} are cut off; {} are written; then it is {}",
+        database.name,
+        words::clean(&database.path.to_string_lossy()),
+        words::size(database.keep),
+        words::size(database.size),
+        words::size(database.cut_off),
+        words::size(database.write),
+        now(context, database),
+    )];
+    if let Some(from) = &database.from {
+        lines.push(format!("  the file begins with snapshot {from} now"));
+    }
+    if let Some(left_out) = &database.left_out {
+        lines.push(format!("  no complete transaction, and dropped: {left_out}"));
+    }
+    if database.beside {
+        lines.push("  the file has other names (hard links): a new one takes its place, they keep theirs".into());
+    }
+    if database.unsaved > 0 {
+        lines.push(format!("  {} that no snapshot holds would be lost:", words::transactions(database.unsaved)));
+        let listed = &database.unsaved_transactions;
+        lines.extend(listed.iter().map(|entry| format!("    {}", entry.line(&context.terminal.zone))));
+        let more = database.unsaved.saturating_sub(listed.len() as u64);
+        if more > 0 {
+            lines.push(format!("    and {more} more"));
+        }
+    }
+    lines
+}
+
+fn tell_copy(context: &Context, report: &CopyReport, json: bool) -> Result<Outcome> {
+    let terminal = context.terminal;
+    if json {
+        terminal.json(report)?;
+    } else {
+        terminal.say(format_args!("wrote snapshot {}", report.id))?;
+        for database in &report.databases {
+            terminal.say(format_args!(
+                "  {}: {}, {}, with its index",
+                database.name,
+                database.path.display(),
+                words::size(database.bytes)
+            ))?;
+        }
+    }
+    terminal.counts(&report.counts);
+    Ok(Outcome::Done)
+}

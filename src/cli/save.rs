@@ -1,0 +1,99 @@
+//! `znap save`.
+
+use clap::Args;
+
+use znap::error::Result;
+use znap::snapshot::{Repository, SaveOptions, SaveReport, SavedDatabase, save};
+
+use super::{Context, Outcome, place, words};
+
+/// Take a snapshot of every database
+///
+/// Reads what is new since the nearest snapshot, and stores it in .znap. The server may keep running: transactions
+/// that are not finished yet are left out. Nothing outside .znap is touched, and no lock is taken on a database.
+/// To take it back: znap delete ID.
+///
+/// Several databases are saved as of one moment, between two transactions. Where the server leaves no such moment,
+/// they are saved all the same, with a warning and exit code 6. What is odd about a database, but is no obstacle to
+/// ZODB, is a warning and changes no exit code.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  znap save
+  znap save before-upgrade -m \"Plone 6.0, all add-ons still old\"")]
+pub struct Save {
+    /// The snapshot's id: ASCII letters, digits, and . _ - @ + [default: the local time, as 2026-11-20_14-03-59]
+    #[arg(allow_hyphen_values = false)]
+    id: Option<String>,
+
+    /// Some words about it, for the list
+    #[arg(short, long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    message: String,
+
+    /// Print the report as JSON (docs/json.md)
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(context: &Context, args: &Save) -> Result<Outcome> {
+    let terminal = context.terminal;
+    let place = place::existing(context.global)?;
+    let mut repository = Repository::open_to_write(&place, context.progress)?;
+    let options = SaveOptions::new(args.id.clone(), args.message.as_str(), terminal.zone.clone());
+    let report = save(&mut repository, &options, context.progress)?;
+    context.progress.clear();
+    if args.json {
+        terminal.json(&report)?;
+    } else {
+        for line in lines(context, &report) {
+            terminal.say(line)?;
+        }
+    }
+    for database in &report.databases {
+        for warning in &database.warnings {
+            terminal.warn(format_args!("{}: {warning}", database.name));
+        }
+    }
+    terminal.counts(&report.counts);
+    if report.one_moment {
+        return Ok(Outcome::Done);
+    }
+    terminal.warn("the databases are not of one moment: transactions were being written all the time");
+    terminal.hint("save again when less is going on, or with the server stopped");
+    Ok(Outcome::Warned)
+}
+
+fn lines(context: &Context, report: &SaveReport) -> Vec<String> {
+    let stored = words::size(report.stored_bytes);
+    let mut lines = Vec::new();
+    match report.databases.as_slice() {
+        [only] => lines.push(format!("{}: {}; stored {stored}", report.id, what(context, only))),
+        several => {
+            let databases = words::count(several.len() as u64, "database", "databases");
+            lines.push(format!("{}: {databases}; stored {stored}", report.id));
+            lines.extend(several.iter().map(|one| format!("  {}: {}", one.name, what(context, one))));
+        }
+    }
+    for database in &report.databases {
+        if let Some(left_out) = &database.left_out {
+            lines.push(match report.databases.len() {
+                1 => format!("left out: {left_out}"),
+                _ => format!("left out of {}: {left_out}", database.name),
+            });
+        }
+    }
+    lines
+}
+
+fn what(context: &Context, database: &SavedDatabase) -> String {
+    let up_to = words::up_to(database.time, &database.tid, &context.terminal.zone);
+    let since = match &database.parent {
+        Some(parent) => format!(" since {parent}"),
+        None => String::new(),
+    };
+    if database.new_transactions == 0 {
+        return format!("{up_to}, nothing new{since}");
+    }
+    let new = words::count(database.new_transactions, "new transaction", "new transactions");
+    format!("{up_to}, {new}{since}, {}", words::size(database.new_bytes))
+}

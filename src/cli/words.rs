@@ -1,0 +1,168 @@
+//! Numbers, sizes, times and texts as people read them.
+
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
+
+use znap::repository::counters::Counts;
+
+/// So many of something: `1 transaction`, `1,234 transactions`.
+pub fn count(number: u64, one: &str, several: &str) -> String {
+    if number == 1 { format!("1 {one}") } else { format!("{} {several}", grouped(number)) }
+}
+
+/// The usual case of [`count`].
+pub fn transactions(number: u64) -> String {
+    count(number, "transaction", "transactions")
+}
+
+/// With a comma between thousands.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A size with three digits: `999 bytes`, `1.23 kB`, `440 MB`; a MB is a million bytes.
+pub fn size(bytes: u64) -> String {
+    if bytes < 1000 {
+        return count(bytes, "byte", "bytes");
+    }
+    let mut value = bytes as f64 / 1e3;
+    let mut unit = "kB";
+    for next in ["MB", "GB", "TB", "PB"] {
+        // What would be rounded up to 1000 belongs to the next unit.
+        if value < 999.5 {
+            break;
+        }
+        value /= 1e3;
+        unit = next;
+    }
+    let places = if value < 9.995 {
+        2
+    } else if value < 99.95 {
+        1
+    } else {
+        0
+    };
+    format!("{value:.places$} {unit}")
+}
+
+/// A size, and the exact number.
+pub fn exact_size(bytes: u64) -> String {
+    if bytes < 1000 { size(bytes) } else { format!("{} ({} bytes)", size(bytes), grouped(bytes)) }
+}
+
+/// A time to the minute, with its zone: `2026-11-20 14:03 CET`.
+pub fn time(time: Timestamp, zone: &TimeZone) -> String {
+    time.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M %Z").to_string()
+}
+
+/// A time to the second, with its zone: `2026-11-20 14:03:07 CET`.
+pub fn exact_time(time: Timestamp, zone: &TimeZone) -> String {
+    time.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M:%S %Z").to_string()
+}
+
+/// Up to where a snapshot reaches.
+pub fn up_to(time: Option<Timestamp>, tid: &str, zone: &TimeZone) -> String {
+    match time {
+        Some(time) => format!("up to {} (tid {tid})", exact_time(time, zone)),
+        None => "without any transaction".into(),
+    }
+}
+
+/// How old something is, in its two largest units: `3 days 4 hours`.
+pub fn age(duration: SignedDuration) -> String {
+    let seconds = duration.as_secs().max(0).unsigned_abs();
+    let units = [
+        (seconds / 86_400, "day", "days"),
+        (seconds / 3600 % 24, "hour", "hours"),
+        (seconds / 60 % 60, "minute", "minutes"),
+        (seconds % 60, "second", "seconds"),
+    ];
+    let Some(first) = units.iter().position(|(number, ..)| *number > 0) else {
+        return "0 seconds".into();
+    };
+    let words: Vec<String> = units
+        .iter()
+        .skip(first)
+        .take(2)
+        .filter(|(number, ..)| *number > 0)
+        .map(|(number, one, several)| count(*number, one, several))
+        .collect();
+    words.join(" ")
+}
+
+/// Text out of a database on one line, where nothing in it can control a terminal.
+pub fn clean(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// What an operation cost.
+pub fn counts(counts: &Counts) -> String {
+    format!(
+        "cost: {} read from databases, {} written to databases; {} read from the repository, {} written to it; \
+         {} and {} in the catalog; {}",
+        size(counts.database_bytes_read),
+        size(counts.database_bytes_written),
+        size(counts.object_bytes_read),
+        size(counts.object_bytes_written),
+        count(counts.rows, "row", "rows"),
+        count(counts.commits, "commit", "commits"),
+        count(counts.fsyncs, "sync", "syncs"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_three_digits() {
+        for (bytes, text) in [
+            (0, "0 bytes"),
+            (1, "1 byte"),
+            (999, "999 bytes"),
+            (1000, "1.00 kB"),
+            (1234, "1.23 kB"),
+            (9_994, "9.99 kB"),
+            (9_996, "10.0 kB"),
+            (99_960, "100 kB"),
+            (999_499, "999 kB"),
+            (999_500, "1.00 MB"),
+            (440_123_456, "440 MB"),
+            (12_300_000_000, "12.3 GB"),
+            (u64::MAX, "18447 PB"),
+        ] {
+            assert_eq!(size(bytes), text);
+        }
+        assert_eq!(exact_size(1_234_567), "1.23 MB (1,234,567 bytes)");
+    }
+
+    #[test]
+    fn ages_have_two_units() {
+        for (seconds, text) in [
+            (0, "0 seconds"),
+            (61, "1 minute 1 second"),
+            (3600, "1 hour"),
+            (3661, "1 hour 1 minute"),
+            (100_000, "1 day 3 hours"),
+            (-5, "0 seconds"),
+        ] {
+            assert_eq!(age(SignedDuration::from_secs(seconds)), text);
+        }
+    }
+
+    #[test]
+    fn times_have_a_zone() {
+        let moment: Timestamp = "2026-11-20T13:03:07Z".parse().unwrap();
+        let zone = TimeZone::posix("CET-1").unwrap();
+        assert_eq!(time(moment, &zone), "2026-11-20 14:03 CET");
+        assert_eq!(exact_time(moment, &TimeZone::UTC), "2026-11-20 13:03:07 UTC");
+    }
+}
