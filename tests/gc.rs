@@ -68,7 +68,7 @@ impl Bench {
     }
 
     fn restore(&self, id: &str) {
-        let options = RestoreOptions { discard: true, verify: true };
+        let options = RestoreOptions { discard: true, verify: true, ..RestoreOptions::default() };
         restore(&mut self.write(), id, &options, &Silent).unwrap();
     }
 
@@ -357,8 +357,13 @@ fn p6_damage_is_found_named_and_contained() {
     bench.restore("a");
     fs::write(&damaged, &bad).unwrap();
     for id in ["b", "c"] {
-        let error =
-            restore(&mut bench.write(), id, &RestoreOptions { discard: true, verify: false }, &Silent).unwrap_err();
+        let error = restore(
+            &mut bench.write(),
+            id,
+            &RestoreOptions { discard: true, verify: false, ..RestoreOptions::default() },
+            &Silent,
+        )
+        .unwrap_err();
         assert_eq!(error.kind(), Kind::Damaged, "{error}");
         let name = damaged.file_name().unwrap().to_str().unwrap();
         assert!(error.to_string().contains(&name[..12]), "{error}");
@@ -399,8 +404,13 @@ fn a_row_that_was_changed_in_the_catalog_is_found() {
         let catalog = rusqlite::Connection::open(&path).unwrap();
         assert!(catalog.execute(damage, []).unwrap() > 0, "{damage}");
         drop(catalog);
-        let error = restore(&mut bench.write(), "b", &RestoreOptions { discard: true, verify: false }, &Silent)
-            .expect_err(damage);
+        let error = restore(
+            &mut bench.write(),
+            "b",
+            &RestoreOptions { discard: true, verify: false, ..RestoreOptions::default() },
+            &Silent,
+        )
+        .expect_err(damage);
         assert_eq!(error.kind(), Kind::Damaged, "{damage}: {error}");
         assert!(bench.bytes() == a, "P6: {damage}: the database was changed");
         fs::write(&path, &good).unwrap();
