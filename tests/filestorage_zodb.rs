@@ -12,9 +12,8 @@ use common::{Sandbox, Zodb, ZodbProcess, assert_same_bytes, boundaries};
 use znap::error::{Kind, Result};
 use znap::filestorage::pickles::{Content, mapping};
 use znap::filestorage::{
-    Backwards, Changes, DataFile, FileIdentity, Forwards, IndexFile, IndexWriter, Oid, Position,
-    ScanSummary, Source, StorageLock, Tid, Unusable, Writer, find_cut, index_path, merge, openers,
-    scan, usable_index,
+    Backwards, Changes, DataFile, FileIdentity, Forwards, IndexFile, IndexWriter, Oid, Position, ScanSummary, Source,
+    StorageLock, Tid, Unusable, Writer, find_cut, index_path, merge, openers, scan, usable_index,
 };
 use znap::monitor::Silent;
 
@@ -27,10 +26,7 @@ fn read(path: &Path, from: Position) -> Result<(ScanSummary, Pairs, bool)> {
     let cut = find_cut(&data, from, data.size()?)?;
     let mut changes = Changes::new(from.offset);
     let summary = scan(&data, from, cut.offset, &mut changes, &Silent)?;
-    assert_eq!(
-        (summary.end, summary.transactions),
-        (cut.position(), cut.transactions)
-    );
+    assert_eq!((summary.end, summary.transactions), (cut.position(), cut.transactions));
     let (pairs, warnings) = changes.into_parts();
     let odd = !summary.warnings.is_empty() || !warnings.is_empty();
     Ok((summary, pairs, odd))
@@ -51,11 +47,7 @@ fn assert_index(sandbox: &Sandbox) -> (ScanSummary, Pairs) {
     let (summary, pairs, odd) = read(&sandbox.data_fs(), Position::START).unwrap();
     assert!(!odd);
     let index = index_of(summary.end.offset, pairs.iter().copied().map(Ok));
-    assert_same_bytes(
-        &index,
-        &fs::read(sandbox.index()).unwrap(),
-        "our index and ZODB's",
-    );
+    assert_same_bytes(&index, &fs::read(sandbox.index()).unwrap(), "our index and ZODB's");
     let file = IndexFile::read(sandbox.index()).unwrap().unwrap();
     assert!(file.iter().eq(pairs.iter().copied()));
     (summary, pairs)
@@ -71,37 +63,19 @@ fn p4_indexes_are_those_of_zodb() {
         let ends = boundaries(&path);
         let data = DataFile::open(&path).unwrap();
         let size = data.size().unwrap();
-        let forwards: Vec<(u64, u64)> = Forwards::new(&data, 4, size)
-            .map(Result::unwrap)
-            .map(|header| (header.end(), header.tid.0))
-            .collect();
+        let forwards: Vec<(u64, u64)> =
+            Forwards::new(&data, 4, size).map(Result::unwrap).map(|header| (header.end(), header.tid.0)).collect();
         assert_eq!(forwards, ends);
-        assert_eq!(
-            Backwards::new(&data, size).map(Result::unwrap).count(),
-            ends.len()
-        );
-        assert_eq!(
-            before.end,
-            Position {
-                offset: size,
-                tid: Tid(ends.last().unwrap().1)
-            }
-        );
+        assert_eq!(Backwards::new(&data, size).map(Result::unwrap).count(), ends.len());
+        assert_eq!(before.end, Position { offset: size, tid: Tid(ends.last().unwrap().1) });
 
         // The old index with the changes since is the new one.
         let behind = fs::read(sandbox.index()).unwrap();
         sandbox.grow(seed + 100, 40, "mixed");
         let (since, new, _) = read(&path, before.end).unwrap();
-        let layers: [Layer; 2] = [
-            Box::new(old.into_iter().map(Ok)),
-            Box::new(new.into_iter().map(Ok)),
-        ];
+        let layers: [Layer; 2] = [Box::new(old.into_iter().map(Ok)), Box::new(new.into_iter().map(Ok))];
         let index = fs::read(sandbox.index()).unwrap();
-        assert_same_bytes(
-            &index_of(since.end.offset, merge(layers.into())),
-            &index,
-            "the merged index and ZODB's",
-        );
+        assert_same_bytes(&index_of(since.end.offset, merge(layers.into())), &index, "the merged index and ZODB's");
 
         let judge = |bytes: &[u8]| {
             fs::write(sandbox.index(), bytes).unwrap();
@@ -194,37 +168,21 @@ fn p7_the_lock_is_that_of_zodb() {
     let server = ZodbProcess::hold(&path, false);
     let error = StorageLock::acquire(&path).unwrap_err();
     assert_eq!(error.kind(), Kind::Busy);
-    assert!(
-        error
-            .to_string()
-            .contains(&format!("process {}", server.id())),
-        "{error}"
-    );
+    assert!(error.to_string().contains(&format!("process {}", server.id())), "{error}");
     let found = openers(identity);
     if cfg!(target_os = "linux") {
         assert!(error.to_string().contains("zodb_tool.py"), "{error}");
-        assert!(
-            found
-                .iter()
-                .any(|opener| opener.pid == server.id() && opener.writable)
-        );
+        assert!(found.iter().any(|opener| opener.pid == server.id() && opener.writable));
     }
     server.stop();
 
     let lock = StorageLock::acquire(&path).unwrap();
     let opened = sandbox.zodb("open", &[]);
-    assert_eq!(
-        (&opened["ok"], &opened["error"]),
-        (&false.into(), &"LockError".into())
-    );
+    assert_eq!((&opened["ok"], &opened["error"]), (&false.into(), &"LockError".into()));
     // Who only reads takes no lock, but is found.
     let reader = ZodbProcess::hold(&path, true);
     if cfg!(target_os = "linux") {
-        assert!(
-            openers(identity)
-                .iter()
-                .any(|opener| opener.pid == reader.id() && !opener.writable)
-        );
+        assert!(openers(identity).iter().any(|opener| opener.pid == reader.id() && !opener.writable));
     }
     reader.stop();
     drop(lock);
@@ -240,44 +198,18 @@ fn zodb_opens_what_we_write() {
     writer
         .transaction()
         .description("initial database creation")
-        .data(
-            Oid(0),
-            mapping([
-                ("child", Content::Mapping(Oid(1))),
-                ("other", Content::Mapping(Oid(2))),
-            ]),
-        )
-        .data(
-            Oid(1),
-            mapping([
-                ("title", Content::Text("été".into())),
-                ("body", Content::Bytes(vec![0; 999])),
-            ]),
-        )
+        .data(Oid(0), mapping([("child", Content::Mapping(Oid(1))), ("other", Content::Mapping(Oid(2)))]))
+        .data(Oid(1), mapping([("title", Content::Text("été".into())), ("body", Content::Bytes(vec![0; 999]))]))
         .data(Oid(2), mapping([]))
         .commit()
         .unwrap();
     let first = writer.index()[&1];
-    writer
-        .transaction()
-        .user(" admin")
-        .data(Oid(1), mapping([]))
-        .data(Oid(3), mapping([]))
-        .commit()
-        .unwrap();
-    writer
-        .transaction()
-        .back(Oid(1), first)
-        .delete(Oid(3))
-        .commit()
-        .unwrap();
+    writer.transaction().user(" admin").data(Oid(1), mapping([])).data(Oid(3), mapping([])).commit().unwrap();
+    writer.transaction().back(Oid(1), first).delete(Oid(3)).commit().unwrap();
     writer.save_index().unwrap();
     let found = sandbox.check();
     assert_eq!(found["used_index"], 1);
-    assert_eq!(
-        (&found["objects"], &found["reachable"], &found["deleted"]),
-        (&3.into(), &3.into(), &1.into())
-    );
+    assert_eq!((&found["objects"], &found["reachable"], &found["deleted"]), (&3.into(), &3.into(), &1.into()));
     assert_eq!(index_path(&path), sandbox.index());
     fs::remove_file(sandbox.index()).unwrap();
     sandbox.zodb("open", &[]);

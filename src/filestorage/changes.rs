@@ -81,9 +81,7 @@ impl Changes {
             known += self.pairs[known..].partition_point(|pair| pair.0 < first.oid);
             let mut expected = match self.pairs.get(known) {
                 // Of a transaction that was sorted in half, only the last record is known.
-                Some((oid, offset)) if *oid == first.oid => {
-                    (*offset < first.transaction).then_some(*offset)
-                }
+                Some((oid, offset)) if *oid == first.oid => (*offset < first.transaction).then_some(*offset),
                 _ => self.complete.then_some(0),
             };
             // Within a transaction, ZODB compares with what was before the transaction.
@@ -163,15 +161,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     fn record(oid: u64, position: u64, previous: u64, transaction: u64) -> Record {
-        Record {
-            position,
-            oid: Oid(oid),
-            tid: Tid(1),
-            previous,
-            data_length: 1,
-            back: 0,
-            transaction,
-        }
+        Record { position, oid: Oid(oid), tid: Tid(1), previous, data_length: 1, back: 0, transaction }
     }
 
     #[test]
@@ -186,9 +176,7 @@ mod tests {
             let mut own = BTreeMap::new();
             for _ in 0..70 {
                 position += 50;
-                state = state
-                    .wrapping_mul(6_364_136_223_846_793_005)
-                    .wrapping_add(1);
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
                 let oid = (state >> 33) % 400_000;
                 let previous = index.get(&oid).copied().unwrap_or(0);
                 changes.record(&record(oid, position, previous, transaction));
@@ -197,11 +185,7 @@ mod tests {
             index.extend(own);
             position += 31;
         }
-        assert!(
-            changes.warnings().is_empty(),
-            "{:?}",
-            changes.warnings().iter().next()
-        );
+        assert!(changes.warnings().is_empty(), "{:?}", changes.warnings().iter().next());
         assert_eq!(changes.into_pairs(), index.into_iter().collect::<Vec<_>>());
     }
 

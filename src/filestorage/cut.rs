@@ -25,10 +25,7 @@ pub struct Position {
 
 impl Position {
     /// The beginning: after the magic, before the first transaction.
-    pub const START: Position = Position {
-        offset: FIRST_TRANSACTION,
-        tid: Tid(0),
-    };
+    pub const START: Position = Position { offset: FIRST_TRANSACTION, tid: Tid(0) };
 }
 
 /// The end of the last complete transaction of a file, and what was found on the way there.
@@ -52,10 +49,7 @@ pub struct Cut {
 impl Cut {
     /// The end as a place to go on from.
     pub fn position(&self) -> Position {
-        Position {
-            offset: self.offset,
-            tid: self.tid,
-        }
+        Position { offset: self.offset, tid: self.tid }
     }
 }
 
@@ -116,11 +110,7 @@ enum Verdict {
 /// `Kind::Failed` if `from` lies beyond the end of the file. Oddities of transactions that are left out
 /// are not worth a warning.
 pub fn find_cut<S: Source + ?Sized>(source: &S, from: Position, size: u64) -> Result<Cut> {
-    let mut walk = Walk {
-        source,
-        size,
-        window: Window::new(),
-    };
+    let mut walk = Walk { source, size, window: Window::new() };
     let mut cut = Cut {
         offset: from.offset,
         tid: from.tid,
@@ -168,19 +158,12 @@ pub fn find_cut<S: Source + ?Sized>(source: &S, from: Position, size: u64) -> Re
 pub(super) fn check_oddities(header: &Header, before: Tid, warnings: &mut Warnings) {
     if header.tid <= before {
         warnings.push(header.position, WarningKind::TimeWentBack, || {
-            format!(
-                "transaction {} is not newer than {before}, which it follows",
-                header.tid
-            )
+            format!("transaction {} is not newer than {before}, which it follows", header.tid)
         });
     }
     if !matches!(header.status, b' ' | b'p' | b'u') {
         warnings.push(header.position, WarningKind::UnknownStatus, || {
-            format!(
-                "transaction {} has the unknown status \"{}\"",
-                header.tid,
-                header.status.escape_ascii()
-            )
+            format!("transaction {} has the unknown status \"{}\"", header.tid, header.status.escape_ascii())
         });
     }
 }
@@ -230,10 +213,7 @@ impl<S: Source + ?Sized> Walk<'_, S> {
         if self.size - position < HEADER_LENGTH {
             return Ok(Verdict::LeftOut(LeftOutKind::ShortHeader));
         }
-        let header = Header::parse(
-            position,
-            &self.window.forward(self.source, position, self.size)?,
-        );
+        let header = Header::parse(position, &self.window.forward(self.source, position, self.size)?);
         if header.end() > self.size {
             return Ok(Verdict::LeftOut(LeftOutKind::ShortTransaction));
         }
@@ -245,11 +225,7 @@ impl<S: Source + ?Sized> Walk<'_, S> {
             let mut last = [0; 8];
             self.source.read_exact_at(&mut last, self.size - 8)?;
             let last = u64::from_be_bytes(last);
-            let plausible = last >= HEADER_LENGTH
-                && self
-                    .size
-                    .checked_sub(last)
-                    .is_some_and(|start| start >= position);
+            let plausible = last >= HEADER_LENGTH && self.size.checked_sub(last).is_some_and(|start| start >= position);
             return Ok(match plausible {
                 true => Verdict::Refused(TOO_SHORT),
                 false => Verdict::LeftOut(LeftOutKind::BadTail),
@@ -258,9 +234,7 @@ impl<S: Source + ?Sized> Walk<'_, S> {
         if !header.status.is_ascii() {
             return Ok(Verdict::Refused(BAD_STATUS));
         }
-        let again: [u8; 8] = self
-            .window
-            .forward(self.source, header.records_end(), self.size)?;
+        let again: [u8; 8] = self.window.forward(self.source, header.records_end(), self.size)?;
         Ok(match u64::from_be_bytes(again) == header.length {
             true => Verdict::Complete(header),
             false => Verdict::Refused(LENGTHS_DIFFER),
@@ -269,7 +243,5 @@ impl<S: Source + ?Sized> Walk<'_, S> {
 }
 
 fn is_end_of_file(error: &Error) -> bool {
-    error
-        .io_error()
-        .is_some_and(|error| error.kind() == io::ErrorKind::UnexpectedEof)
+    error.io_error().is_some_and(|error| error.kind() == io::ErrorKind::UnexpectedEof)
 }

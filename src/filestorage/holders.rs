@@ -45,10 +45,7 @@ pub fn openers(identity: FileIdentity) -> Vec<Opener> {
         .filter(|pid| *pid != own)
         .filter_map(|pid| {
             let writable = opened_by(pid, identity)?;
-            Some(Opener {
-                writable,
-                ..process(pid)
-            })
+            Some(Opener { writable, ..process(pid) })
         })
         .collect();
     openers.sort_by_key(|opener| opener.pid);
@@ -84,31 +81,20 @@ pub(super) fn process(pid: u32) -> Opener {
 
 /// The name of a user, if there is one with this number.
 pub(super) fn user_name(uid: u32) -> Option<String> {
-    Some(
-        uzers::get_user_by_uid(uid)?
-            .name()
-            .to_string_lossy()
-            .into_owned(),
-    )
+    Some(uzers::get_user_by_uid(uid)?.name().to_string_lossy().into_owned())
 }
 
 /// A command line short enough for a message, without the directories of the program.
 fn program(process: &Path) -> Option<String> {
     const LONGEST: usize = 60;
     let line = fs::read(process.join("cmdline")).unwrap_or_default();
-    let mut words = line
-        .split(|byte| *byte == 0)
-        .filter(|word| !word.is_empty());
+    let mut words = line.split(|byte| *byte == 0).filter(|word| !word.is_empty());
     let Some(first) = words.next() else {
         let name = fs::read_to_string(process.join("comm")).ok()?;
         return Some(name.trim_end().to_owned()).filter(|name| !name.is_empty());
     };
     let first = Path::new(std::ffi::OsStr::from_bytes(first));
-    let mut text = first
-        .file_name()
-        .unwrap_or(first.as_os_str())
-        .to_string_lossy()
-        .into_owned();
+    let mut text = first.file_name().unwrap_or(first.as_os_str()).to_string_lossy().into_owned();
     for word in words {
         text.push(' ');
         text.push_str(&String::from_utf8_lossy(word));
@@ -117,10 +103,7 @@ fn program(process: &Path) -> Option<String> {
         }
     }
     // Whatever a process calls itself goes to somebody's terminal.
-    let mut text: String = text
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect();
+    let mut text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     if text.chars().count() > LONGEST {
         text = text.chars().take(LONGEST - 1).chain(['…']).collect();
     }
@@ -140,29 +123,14 @@ mod tests {
         fs::write(&path, "").unwrap();
         let identity = FileIdentity::of(&fs::metadata(&path).unwrap());
         let _mine = fs::File::open(&path).unwrap();
-        assert!(
-            openers(identity)
-                .iter()
-                .all(|opener| opener.pid != std::process::id())
-        );
+        assert!(openers(identity).iter().all(|opener| opener.pid != std::process::id()));
         for writable in [false, true] {
-            let file = fs::OpenOptions::new()
-                .read(true)
-                .append(writable)
-                .open(&path)
-                .unwrap();
-            let mut child = Command::new("sleep")
-                .arg("60")
-                .stdin(Stdio::from(file))
-                .spawn()
-                .unwrap();
+            let file = fs::OpenOptions::new().read(true).append(writable).open(&path).unwrap();
+            let mut child = Command::new("sleep").arg("60").stdin(Stdio::from(file)).spawn().unwrap();
             let found = openers(identity);
             child.kill().unwrap();
             child.wait().unwrap();
-            let opener = found
-                .iter()
-                .find(|opener| opener.pid == child.id())
-                .unwrap();
+            let opener = found.iter().find(|opener| opener.pid == child.id()).unwrap();
             assert_eq!(opener.writable, writable);
             assert!(opener.program.is_some() && opener.user.is_some());
         }

@@ -59,14 +59,9 @@ impl IndexFile {
         };
         let size = file.metadata().at("look at", path)?.len();
         let mut bytes = Vec::new();
-        let reserved = usize::try_from(size)
-            .ok()
-            .map(|size| bytes.try_reserve_exact(size));
+        let reserved = usize::try_from(size).ok().map(|size| bytes.try_reserve_exact(size));
         if !matches!(reserved, Some(Ok(()))) {
-            return Err(Error::failed(format!(
-                "there is not enough memory to read {} ({size} bytes)",
-                path.display()
-            )));
+            return Err(Error::failed(format!("there is not enough memory to read {} ({size} bytes)", path.display())));
         }
         file.read_to_end(&mut bytes).at("read", path)?;
         Ok(Some(bytes))
@@ -89,31 +84,21 @@ impl IndexFile {
             if prefix.len() != 6 || entries.len() % ENTRY != 0 {
                 return None;
             }
-            let bucket = Bucket {
-                prefix: u48_at(bytes.get(prefix)?, 0),
-                start: entries.start,
-                count: entries.len() / ENTRY,
-            };
+            let bucket =
+                Bucket { prefix: u48_at(bytes.get(prefix)?, 0), start: entries.start, count: entries.len() / ENTRY };
             let suffixes = bytes.get(bucket.start..bucket.start + bucket.count * 2)?;
             let (suffixes, _) = suffixes.as_chunks::<2>();
             // Big-endian, so their order as bytes is that of the numbers. ZODB would find nothing
             // in a bucket out of order.
             let ordered = suffixes.is_sorted_by(|one, other| one < other);
-            let follows = buckets
-                .last()
-                .is_none_or(|last| last.prefix < bucket.prefix);
+            let follows = buckets.last().is_none_or(|last| last.prefix < bucket.prefix);
             if !ordered || !follows {
                 return None;
             }
             length += bucket.count as u64;
             buckets.push(bucket);
         }
-        Some(IndexFile {
-            bytes,
-            position,
-            buckets,
-            length,
-        })
+        Some(IndexFile { bytes, position, buckets, length })
     }
 
     /// The length of the data file that this is the index of, in bytes: a transaction ends there.
@@ -133,14 +118,9 @@ impl IndexFile {
 
     /// The offset of an object's current record.
     pub fn get(&self, oid: u64) -> Option<u64> {
-        let at = self
-            .buckets
-            .binary_search_by_key(&(oid >> 16), |bucket| bucket.prefix)
-            .ok()?;
+        let at = self.buckets.binary_search_by_key(&(oid >> 16), |bucket| bucket.prefix).ok()?;
         let bucket = self.buckets.get(at)?;
-        let suffixes = self
-            .bytes
-            .get(bucket.start..bucket.start + bucket.count * 2)?;
+        let suffixes = self.bytes.get(bucket.start..bucket.start + bucket.count * 2)?;
         let (suffixes, _) = suffixes.as_chunks::<2>();
         let last = oid.to_be_bytes();
         let entry = suffixes.binary_search(&[last[6], last[7]]).ok()?;
@@ -149,9 +129,7 @@ impl IndexFile {
 
     /// All (oid, offset), sorted by oid.
     pub fn iter(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
-        self.buckets
-            .iter()
-            .flat_map(|bucket| (0..bucket.count).map(|entry| self.entry(bucket, entry)))
+        self.buckets.iter().flat_map(|bucket| (0..bucket.count).map(|entry| self.entry(bucket, entry)))
     }
 
     /// About so many entries, spread evenly over the index; all of them if there are not more.
@@ -163,9 +141,7 @@ impl IndexFile {
             before += bucket.count as u64;
             let first = usize::try_from(first).unwrap_or(usize::MAX);
             let step = usize::try_from(step).unwrap_or(usize::MAX);
-            (first..bucket.count)
-                .step_by(step)
-                .map(|entry| self.entry(bucket, entry))
+            (first..bucket.count).step_by(step).map(|entry| self.entry(bucket, entry))
         })
     }
 
@@ -178,9 +154,6 @@ impl IndexFile {
 
 impl std::fmt::Debug for IndexFile {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("IndexFile")
-            .field("position", &self.position)
-            .field("objects", &self.length)
-            .finish()
+        f.debug_struct("IndexFile").field("position", &self.position).field("objects", &self.length).finish()
     }
 }

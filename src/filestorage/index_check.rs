@@ -51,22 +51,13 @@ impl fmt::Display for Unusable {
             Unusable::Missing => f.write_str("it is missing"),
             Unusable::Unreadable => f.write_str("it is unreadable, or of a ZODB before 3.10"),
             Unusable::Ahead { position, size } => {
-                write!(
-                    f,
-                    "it is ahead of the file: made for {position} bytes, of which there are {size}"
-                )
+                write!(f, "it is ahead of the file: made for {position} bytes, of which there are {size}")
             }
             Unusable::NoTransaction { position } => {
-                write!(
-                    f,
-                    "no transaction of the file ends at offset {position}, where it says one does"
-                )
+                write!(f, "no transaction of the file ends at offset {position}, where it says one does")
             }
             Unusable::WrongRecord { oid, offset } => {
-                write!(
-                    f,
-                    "it is wrong about object {oid} and the record at offset {offset}"
-                )
+                write!(f, "it is wrong about object {oid} and the record at offset {offset}")
             }
         }
     }
@@ -97,24 +88,16 @@ fn check(file: &DataFile, index: &IndexFile) -> Result<Result<(), Unusable>> {
     if position > size {
         return Ok(Err(Unusable::Ahead { position, size }));
     }
-    let misplaced = index
-        .iter()
-        .find(|(_, offset)| *offset <= FIRST_TRANSACTION || *offset >= position);
+    let misplaced = index.iter().find(|(_, offset)| *offset <= FIRST_TRANSACTION || *offset >= position);
     if let Some((oid, offset)) = misplaced {
-        return Ok(Err(Unusable::WrongRecord {
-            oid: Oid(oid),
-            offset,
-        }));
+        return Ok(Err(Unusable::WrongRecord { oid: Oid(oid), offset }));
     }
     if let Err(unusable) = check_last(file, index)? {
         return Ok(Err(unusable));
     }
     for (oid, offset) in index.sample(SAMPLE) {
         if !points_right(file, oid, offset, position)? {
-            return Ok(Err(Unusable::WrongRecord {
-                oid: Oid(oid),
-                offset,
-            }));
+            return Ok(Err(Unusable::WrongRecord { oid: Oid(oid), offset }));
         }
     }
     Ok(Ok(()))
@@ -123,9 +106,7 @@ fn check(file: &DataFile, index: &IndexFile) -> Result<Result<(), Unusable>> {
 /// What `FileStorage._check_sanity` does, with a few more records: the objects of the last ones must be in
 /// the index, with these records or later ones.
 fn check_last(file: &DataFile, index: &IndexFile) -> Result<Result<(), Unusable>> {
-    let no_transaction = Ok(Err(Unusable::NoTransaction {
-        position: index.position(),
-    }));
+    let no_transaction = Ok(Err(Unusable::NoTransaction { position: index.position() }));
     if index.position() < FIRST_TRANSACTION {
         return no_transaction;
     }
@@ -153,10 +134,7 @@ fn check_last(file: &DataFile, index: &IndexFile) -> Result<Result<(), Unusable>
             // several transactions; ZODB ignores the index then, for no good reason).
             let superseded = at < known && points_right(file, oid, known, index.position())?;
             if known != at && !superseded {
-                return Ok(Err(Unusable::WrongRecord {
-                    oid: Oid(oid),
-                    offset: at,
-                }));
+                return Ok(Err(Unusable::WrongRecord { oid: Oid(oid), offset: at }));
             }
             checked += 1;
             at += length;
@@ -171,10 +149,7 @@ fn check_last(file: &DataFile, index: &IndexFile) -> Result<Result<(), Unusable>
 
 /// Object and length of the record at an offset; `None` if there is none that fits into the transaction.
 fn record_in(file: &DataFile, header: &Header, at: u64) -> Result<Option<(u64, u64)>> {
-    let Some(room) = header
-        .records_end()
-        .checked_sub(at)
-        .and_then(|room| room.checked_sub(RECORD_HEADER_LENGTH))
+    let Some(room) = header.records_end().checked_sub(at).and_then(|room| room.checked_sub(RECORD_HEADER_LENGTH))
     else {
         return Ok(None);
     };
@@ -223,7 +198,5 @@ fn read(file: &DataFile, buffer: &mut [u8], offset: u64) -> Result<bool> {
 
 /// Whether an error is about a file that ends too early, and not about reading it.
 fn is_end_of_file(error: &Error) -> bool {
-    error
-        .io_error()
-        .is_some_and(|error| error.kind() == io::ErrorKind::UnexpectedEof)
+    error.io_error().is_some_and(|error| error.kind() == io::ErrorKind::UnexpectedEof)
 }

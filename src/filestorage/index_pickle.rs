@@ -68,9 +68,7 @@ impl<'a> Pickles<'a> {
                 b'N' => Item::Value(Value::None),
                 b'K' => Item::Value(Value::Number(self.take(1)?[0].into())),
                 b'M' => Item::Value(Value::Number(self.little_endian(2)?)),
-                b'J' => Item::Value(Value::Number(
-                    self.little_endian(4).filter(|number| *number < 1 << 31)?,
-                )),
+                b'J' => Item::Value(Value::Number(self.little_endian(4).filter(|number| *number < 1 << 31)?)),
                 0x8a => {
                     let length = usize::from(self.take(1)?[0]);
                     Item::Value(Value::Number(self.long(length)?))
@@ -81,20 +79,14 @@ impl<'a> Pickles<'a> {
                     Item::Value(Value::Bytes(self.range(length)?))
                 }
                 b'B' | b'T' => {
-                    let length = self
-                        .little_endian(4)
-                        .and_then(|length| usize::try_from(length).ok())?;
+                    let length = self.little_endian(4).and_then(|length| usize::try_from(length).ok())?;
                     Item::Value(Value::Bytes(self.range(length)?))
                 }
                 // Text counts only where it is the same in bytes.
                 b'X' => {
-                    let length = self
-                        .little_endian(4)
-                        .and_then(|length| usize::try_from(length).ok())?;
+                    let length = self.little_endian(4).and_then(|length| usize::try_from(length).ok())?;
                     let range = self.range(length)?;
-                    self.bytes
-                        .get(range.clone())
-                        .filter(|text| text.is_ascii())?;
+                    self.bytes.get(range.clone()).filter(|text| text.is_ascii())?;
                     Item::Value(Value::Bytes(range))
                 }
                 _ => return None,
@@ -114,9 +106,7 @@ impl<'a> Pickles<'a> {
             stack.pop();
         }
         match (first, second) {
-            (Item::Value(Value::Bytes(first)), Item::Value(Value::Bytes(second))) => {
-                Some(Value::Pair(first, second))
-            }
+            (Item::Value(Value::Bytes(first)), Item::Value(Value::Bytes(second))) => Some(Value::Pair(first, second)),
             _ => None,
         }
     }
@@ -136,12 +126,7 @@ impl<'a> Pickles<'a> {
 
     fn little_endian(&mut self, length: usize) -> Option<u64> {
         let bytes = self.take(length)?;
-        Some(
-            bytes
-                .iter()
-                .rev()
-                .fold(0, |number, byte| number << 8 | u64::from(*byte)),
-        )
+        Some(bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte)))
     }
 
     /// A number in two's complement, which must fit and not be negative.
@@ -152,11 +137,7 @@ impl<'a> Pickles<'a> {
         }
         let (low, high) = bytes.split_at(length.min(8));
         high.iter().all(|byte| *byte == 0).then_some(())?;
-        Some(
-            low.iter()
-                .rev()
-                .fold(0, |number, byte| number << 8 | u64::from(*byte)),
-        )
+        Some(low.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte)))
     }
 
     fn line(&mut self) -> Option<&'a str> {
@@ -170,10 +151,7 @@ impl<'a> Pickles<'a> {
     fn decimal(&mut self) -> Option<u64> {
         let line = self.line()?;
         let digits = line.strip_suffix('L').unwrap_or(line);
-        digits
-            .bytes()
-            .all(|digit| digit.is_ascii_digit())
-            .then_some(())?;
+        digits.bytes().all(|digit| digit.is_ascii_digit()).then_some(())?;
         digits.parse().ok()
     }
 }
@@ -241,10 +219,7 @@ mod tests {
             (1 << 40, b"\x80\x03\x8a\x06\0\0\0\0\0\x01."),
             ((1 << 39) - 1, b"\x80\x03\x8a\x05\xff\xff\xff\xff\x7f."),
             (1 << 39, b"\x80\x03\x8a\x06\0\0\0\0\x80\0."),
-            (
-                u64::MAX,
-                b"\x80\x03\x8a\x09\xff\xff\xff\xff\xff\xff\xff\xff\0.",
-            ),
+            (u64::MAX, b"\x80\x03\x8a\x09\xff\xff\xff\xff\xff\xff\xff\xff\0."),
         ] {
             assert_eq!(dump_number(number), pickle, "{number}");
             assert_eq!(Pickles::new(pickle).load(), Some(Value::Number(number)));
@@ -259,14 +234,8 @@ mod tests {
             (b"I01\n.", Value::Number(1)),
             (b"\x80\x02\x8a\x00.", Value::Number(0)),
             (b"(U\x02ab q\x01U\x01xq\x02tq\x03.", Value::None),
-            (
-                b"(U\x02abq\x01T\x01\0\0\0xr\x02\0\0\0tq\x03.",
-                Value::Pair(3..5, 12..13),
-            ),
-            (
-                b"X\x02\0\0\0ab\x80\x02B\x01\0\0\0x\x86.",
-                Value::Pair(5..7, 14..15),
-            ),
+            (b"(U\x02abq\x01T\x01\0\0\0xr\x02\0\0\0tq\x03.", Value::Pair(3..5, 12..13)),
+            (b"X\x02\0\0\0ab\x80\x02B\x01\0\0\0x\x86.", Value::Pair(5..7, 14..15)),
             (b"N.", Value::None),
         ] {
             let loaded = Pickles::new(pickle).load();
@@ -298,12 +267,7 @@ mod tests {
             b"\x80\x02}q\x01(U\x03pos.",
             b"X\x02\0\0\0\xc3\xa4.",
         ] {
-            assert_eq!(
-                Pickles::new(pickle).load(),
-                None,
-                "{}",
-                pickle.escape_ascii()
-            );
+            assert_eq!(Pickles::new(pickle).load(), None, "{}", pickle.escape_ascii());
         }
     }
 }

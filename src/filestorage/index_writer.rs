@@ -26,13 +26,7 @@ impl<W: Write> IndexWriter<W> {
     /// objects, so give it a buffered writer.
     pub fn new(mut out: W, position: u64) -> Result<IndexWriter<W>> {
         out.write_all(&dump_number(position)).map_err(failed)?;
-        Ok(IndexWriter {
-            out,
-            prefix: 0,
-            last: None,
-            suffixes: Vec::new(),
-            offsets: Vec::new(),
-        })
+        Ok(IndexWriter { out, prefix: 0, last: None, suffixes: Vec::new(), offsets: Vec::new() })
     }
 
     /// Adds an object. Each oid must be greater than the one before, and the offset less than 2^48.
@@ -93,11 +87,7 @@ pub fn merge<I>(layers: Vec<I>) -> Merge<I>
 where
     I: Iterator<Item = Result<(u64, u64)>>,
 {
-    Merge {
-        heap: BinaryHeap::with_capacity(layers.len()),
-        layers,
-        started: false,
-    }
+    Merge { heap: BinaryHeap::with_capacity(layers.len()), layers, started: false }
 }
 
 /// What [`merge`] returns.
@@ -128,11 +118,8 @@ impl<I: Iterator<Item = Result<(u64, u64)>>> Merge<I> {
             return Ok(None);
         };
         self.pull(layer)?;
-        while let Some(Reverse((_, Reverse(other), _))) = self
-            .heap
-            .peek()
-            .filter(|Reverse((next, _, _))| *next == oid)
-            .copied()
+        while let Some(Reverse((_, Reverse(other), _))) =
+            self.heap.peek().filter(|Reverse((next, _, _))| *next == oid).copied()
         {
             self.heap.pop();
             self.pull(other)?;
@@ -194,22 +181,11 @@ mod tests {
         for (oid, offset) in &entries {
             assert_eq!(index.get(*oid), Some(*offset));
         }
-        assert_eq!(
-            (
-                index.get(70_000),
-                index.get(1 << 33),
-                index.get(u64::MAX - 2)
-            ),
-            (None, None, None)
-        );
+        assert_eq!((index.get(70_000), index.get(1 << 33), index.get(u64::MAX - 2)), (None, None, None));
         assert_eq!(index.sample(1_000_000).count(), 70_003);
         let sample: Vec<_> = index.sample(200).collect();
         assert!((195..=200).contains(&sample.len()), "{}", sample.len());
-        assert!(
-            sample
-                .windows(2)
-                .all(|pair| pair[1].0 > pair[0].0 + 300 || pair[1].0 > 70_000)
-        );
+        assert!(sample.windows(2).all(|pair| pair[1].0 > pair[0].0 + 300 || pair[1].0 > 70_000));
         // ZODB ignores an index without its end, or whose entries don't fit.
         for length in 0..bytes.len().min(40) {
             assert!(IndexFile::parse(bytes[..length].to_vec()).is_none());
@@ -227,14 +203,7 @@ mod tests {
 
     #[test]
     fn later_layers_override_earlier_ones() {
-        let layer = |entries: &[(u64, u64)]| {
-            entries
-                .iter()
-                .copied()
-                .map(Ok)
-                .collect::<Vec<_>>()
-                .into_iter()
-        };
+        let layer = |entries: &[(u64, u64)]| entries.iter().copied().map(Ok).collect::<Vec<_>>().into_iter();
         let merged: Vec<_> = merge(vec![
             layer(&[(1, 10), (2, 10), (3, 10), (9, 10)]),
             layer(&[]),
@@ -243,10 +212,7 @@ mod tests {
         ])
         .map(Result::unwrap)
         .collect();
-        assert_eq!(
-            merged,
-            [(0, 30), (1, 10), (2, 20), (3, 30), (4, 20), (9, 10)]
-        );
+        assert_eq!(merged, [(0, 30), (1, 10), (2, 20), (3, 30), (4, 20), (9, 10)]);
         let broken = vec![vec![Ok((1, 1)), Err(Error::failed("broken")), Ok((3, 3))].into_iter()];
         assert_eq!(merge(broken).filter(Result::is_err).count(), 1);
     }

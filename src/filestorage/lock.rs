@@ -87,9 +87,7 @@ fn open_or_create(data_fs: &Path, path: &Path) -> Result<File> {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
         };
-        let model = std::fs::metadata(data_fs)
-            .or_else(|_| std::fs::metadata(directory))
-            .at("look at", directory)?;
+        let model = std::fs::metadata(data_fs).or_else(|_| std::fs::metadata(directory)).at("look at", directory)?;
         match create_like(path, &model) {
             Err(error) if exists(&error) => {}
             result => return result,
@@ -99,18 +97,14 @@ fn open_or_create(data_fs: &Path, path: &Path) -> Result<File> {
 }
 
 fn exists(error: &Error) -> bool {
-    error
-        .io_error()
-        .is_some_and(|error| error.kind() == std::io::ErrorKind::AlreadyExists)
+    error.io_error().is_some_and(|error| error.kind() == std::io::ErrorKind::AlreadyExists)
 }
 
 fn busy(data_fs: &Path, path: &Path, identity: FileIdentity) -> Error {
     let (data_fs, lock) = (data_fs.display(), path.display());
     let error = match (holder(identity), written_pid(path)) {
         (Some(pid), _) if pid == std::process::id() => {
-            return Error::busy(format!(
-                "{data_fs} is in use: this very process holds {lock}"
-            ));
+            return Error::busy(format!("{data_fs} is in use: this very process holds {lock}"));
         }
         (Some(pid), _) => {
             let holder: Opener = process(pid);
@@ -119,9 +113,7 @@ fn busy(data_fs: &Path, path: &Path, identity: FileIdentity) -> Error {
         // What is written in the file may be left over from a process that is gone.
         (None, Some(pid)) => {
             let holder: Opener = process(pid);
-            Error::busy(format!(
-                "{data_fs} is in use: {lock} is locked, probably by {holder}"
-            ))
+            Error::busy(format!("{data_fs} is in use: {lock} is locked, probably by {holder}"))
         }
         (None, None) => Error::busy(format!("{data_fs} is in use: another process holds {lock}")),
     };
@@ -146,27 +138,15 @@ fn lock_in(line: &str, identity: FileIdentity) -> Option<u32> {
     let major = u32::from_str_radix(place.next()?, 16).ok()?;
     let minor = u32::from_str_radix(place.next()?, 16).ok()?;
     let inode: u64 = place.next()?.parse().ok()?;
-    let device = (
-        rustix::fs::major(identity.device),
-        rustix::fs::minor(identity.device),
-    );
+    let device = (rustix::fs::major(identity.device), rustix::fs::minor(identity.device));
     ((major, minor) == device && inode == identity.inode).then_some(pid)
 }
 
 /// The number in the lock file.
 fn written_pid(path: &Path) -> Option<u32> {
     let mut start = Vec::new();
-    open_plain(path, false)
-        .ok()?
-        .take(64)
-        .read_to_end(&mut start)
-        .ok()?;
-    std::str::from_utf8(&start)
-        .ok()?
-        .split_ascii_whitespace()
-        .next()?
-        .parse()
-        .ok()
+    open_plain(path, false).ok()?.take(64).read_to_end(&mut start).ok()?;
+    std::str::from_utf8(&start).ok()?.split_ascii_whitespace().next()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -180,20 +160,14 @@ mod tests {
         std::fs::write(&data, "FS30").unwrap();
         let lock = StorageLock::acquire(&data).unwrap();
         let path = dir.path().join("Data.fs.lock");
-        assert_eq!(
-            std::fs::read_to_string(&path).unwrap(),
-            format!(" {}\n", std::process::id())
-        );
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), format!(" {}\n", std::process::id()));
         let error = StorageLock::acquire(&data).unwrap_err();
         assert_eq!(error.kind(), Kind::Busy);
         drop(lock);
         std::fs::write(&path, " 1234567890\nmuch more").unwrap();
         let lock = StorageLock::acquire(&data).unwrap();
         assert_eq!(lock.paths().count(), 1);
-        assert_eq!(
-            std::fs::read_to_string(&path).unwrap(),
-            format!(" {}\n", std::process::id())
-        );
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), format!(" {}\n", std::process::id()));
     }
 
     #[test]
@@ -219,10 +193,7 @@ mod tests {
 
     #[test]
     fn holders_are_found_in_the_list_of_locks() {
-        let identity = FileIdentity {
-            device: rustix::fs::makedev(0xfd, 0x1a),
-            inode: 5678,
-        };
+        let identity = FileIdentity { device: rustix::fs::makedev(0xfd, 0x1a), inode: 5678 };
         let held = "1: FLOCK  ADVISORY  WRITE 1234 fd:1a:5678 0 EOF";
         assert_eq!(lock_in(held, identity), Some(1234));
         for other in [

@@ -43,9 +43,7 @@ pub use lock::StorageLock;
 pub use scan::{Record, ScanSummary, Scanner, Sink, scan};
 pub use source::{DataFile, FileIdentity, Magic, Source};
 pub use tid::{Oid, Tid};
-pub use transaction::{
-    Backwards, Forwards, Header, Transaction, header_at, read_transaction, transaction_ending_at,
-};
+pub use transaction::{Backwards, Forwards, Header, Transaction, header_at, read_transaction, transaction_ending_at};
 pub use warning::{Warning, WarningKind, Warnings};
 pub use write::{Payload, TransactionBuilder, Writer};
 

@@ -13,13 +13,7 @@ use crate::error::{Error, IoContext, Result};
 /// the model, but never executable. Removes it again if that fails.
 pub fn create_like(path: &Path, model: &Metadata) -> Result<File> {
     // Nobody else gets at it before it has its owner.
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
-        .at("create", path)?;
+    let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path).at("create", path)?;
     if let Err(error) = apply_ownership(&file, path, model) {
         // It was created here a moment ago and holds nothing.
         let _ = std::fs::remove_file(path);
@@ -43,15 +37,12 @@ pub fn apply_ownership(file: &File, path: &Path, model: &Metadata) -> Result<()>
         fchown(file, Some(Uid::from_raw(model.uid())), None).map_err(|error| {
             let error = Error::io("change the owner of", path, error.into());
             match super::holders::user_name(model.uid()) {
-                Some(user) => error.hint(format!(
-                    "run this as {user}, who owns the database, or as root"
-                )),
+                Some(user) => error.hint(format!("run this as {user}, who owns the database, or as root")),
                 None => error.hint("run this as the owner of the database, or as root"),
             }
         })?;
     }
-    file.set_permissions(Permissions::from_mode(model.mode() & 0o666))
-        .at("change the mode of", path)
+    file.set_permissions(Permissions::from_mode(model.mode() & 0o666)).at("change the mode of", path)
 }
 
 #[cfg(test)]
@@ -65,12 +56,7 @@ mod tests {
         let file = File::create(&model).unwrap();
         file.set_permissions(Permissions::from_mode(0o765)).unwrap();
         // Only root can give files away.
-        let given = fchown(
-            &file,
-            Some(Uid::from_raw(12345)),
-            Some(Gid::from_raw(23456)),
-        )
-        .is_ok();
+        let given = fchown(&file, Some(Uid::from_raw(12345)), Some(Gid::from_raw(23456))).is_ok();
         let metadata = file.metadata().unwrap();
         let new = create_like(&path, &metadata).unwrap().metadata().unwrap();
         assert_eq!(new.mode() & 0o7777, 0o664);

@@ -110,12 +110,7 @@ impl Scanner {
             header: Header::parse(start.offset, &[0; 23]),
             carry: [0; CARRY],
             carried: 0,
-            summary: ScanSummary {
-                end: start,
-                transactions: 0,
-                records: 0,
-                warnings: Warnings::default(),
-            },
+            summary: ScanSummary { end: start, transactions: 0, records: 0, warnings: Warnings::default() },
         }
     }
 
@@ -155,24 +150,14 @@ impl Scanner {
     pub fn finish(self) -> Result<ScanSummary> {
         match (self.state, self.carried) {
             (State::Transaction, 0) => Ok(self.summary),
-            (State::Transaction, _) => {
-                Err(self.corrupt("the file ends within the header of a transaction"))
-            }
-            _ => Err(unopenable(
-                &self.path,
-                self.header.position,
-                "the file ends within this transaction",
-            )),
+            (State::Transaction, _) => Err(self.corrupt("the file ends within the header of a transaction")),
+            _ => Err(unopenable(&self.path, self.header.position, "the file ends within this transaction")),
         }
     }
 
     /// Parses one header or length at the start of the bytes, or takes them into the carry if there is not
     /// enough of it yet. Returns the bytes after it.
-    fn structure<'a, K: Sink + ?Sized>(
-        &mut self,
-        bytes: &'a [u8],
-        sink: &mut K,
-    ) -> Result<&'a [u8]> {
+    fn structure<'a, K: Sink + ?Sized>(&mut self, bytes: &'a [u8], sink: &mut K) -> Result<&'a [u8]> {
         if self.carried > 0 {
             return self.structure_carried(bytes, sink);
         }
@@ -185,11 +170,7 @@ impl Scanner {
     }
 
     #[cold]
-    fn structure_carried<'a, K: Sink + ?Sized>(
-        &mut self,
-        mut bytes: &'a [u8],
-        sink: &mut K,
-    ) -> Result<&'a [u8]> {
+    fn structure_carried<'a, K: Sink + ?Sized>(&mut self, mut bytes: &'a [u8], sink: &mut K) -> Result<&'a [u8]> {
         loop {
             let need = self.need(&self.carry[..self.carried]);
             if self.carried >= need {
@@ -212,11 +193,7 @@ impl Scanner {
     fn need(&self, bytes: &[u8]) -> usize {
         match self.state {
             State::Transaction => HEADER_LENGTH as usize,
-            State::Record
-                if bytes.len() >= RECORD_HEADER_LENGTH as usize && u64_at(bytes, 34) == 0 =>
-            {
-                CARRY
-            }
+            State::Record if bytes.len() >= RECORD_HEADER_LENGTH as usize && u64_at(bytes, 34) == 0 => CARRY,
             State::Record => RECORD_HEADER_LENGTH as usize,
             State::Length | State::Skip(_) | State::Data(_) => 8,
         }
@@ -273,20 +250,11 @@ impl Scanner {
             back: u64_at(bytes, 42),
         };
         if bytes[32] != 0 || bytes[33] != 0 {
-            return Err(
-                self.corrupt("a record belongs to a version, which ZODB has not had since 3.9")
-            );
+            return Err(self.corrupt("a record belongs to a version, which ZODB has not had since 3.9"));
         }
-        let after_header = if record.data_length == 0 {
-            8
-        } else {
-            record.data_length
-        };
+        let after_header = if record.data_length == 0 { 8 } else { record.data_length };
         let room = self.header.records_end().saturating_sub(self.offset);
-        if room
-            .checked_sub(RECORD_HEADER_LENGTH)
-            .is_none_or(|room| after_header > room)
-        {
+        if room.checked_sub(RECORD_HEADER_LENGTH).is_none_or(|room| after_header > room) {
             return Err(self.corrupt("a record reaches beyond the end of its transaction"));
         }
         if record.transaction != self.header.position {
@@ -305,20 +273,10 @@ impl Scanner {
     /// Notes what is wrong with a record but doesn't keep ZODB from opening the file.
     fn check_record(&mut self, record: &Record) {
         let warnings = &mut self.summary.warnings;
-        let Record {
-            position,
-            oid,
-            tid,
-            previous,
-            back,
-            ..
-        } = *record;
+        let Record { position, oid, tid, previous, back, .. } = *record;
         if tid != self.header.tid {
             warnings.push(position, WarningKind::RecordTid, || {
-                format!(
-                    "a record of object {oid} says {tid} instead of {}, its transaction",
-                    self.header.tid
-                )
+                format!("a record of object {oid} says {tid} instead of {}, its transaction", self.header.tid)
             });
         }
         if previous >= position {
@@ -337,10 +295,7 @@ impl Scanner {
         if u64_at(bytes, 0) != self.header.length {
             return Err(unopenable(&self.path, self.header.position, LENGTHS_DIFFER));
         }
-        self.summary.end = Position {
-            offset: self.header.end(),
-            tid: self.header.tid,
-        };
+        self.summary.end = Position { offset: self.header.end(), tid: self.header.tid };
         self.summary.transactions += 1;
         self.state = State::Transaction;
         Ok(())
@@ -348,11 +303,7 @@ impl Scanner {
 
     /// Records that add up end exactly where the length is repeated.
     fn after_record(&self) -> State {
-        if self.offset >= self.header.records_end() {
-            State::Length
-        } else {
-            State::Record
-        }
+        if self.offset >= self.header.records_end() { State::Length } else { State::Record }
     }
 
     /// Goes on from `bytes` to `rest`, and says how many of the `left` bytes are left then.

@@ -49,9 +49,7 @@ impl Magic {
 
     /// The magic that these four bytes are, if they are one.
     pub fn from_bytes(bytes: [u8; 4]) -> Option<Magic> {
-        [Magic::Fs21, Magic::Fs30]
-            .into_iter()
-            .find(|magic| magic.bytes() == bytes)
+        [Magic::Fs21, Magic::Fs30].into_iter().find(|magic| magic.bytes() == bytes)
     }
 }
 
@@ -76,31 +74,22 @@ pub struct FileIdentity {
 impl FileIdentity {
     /// The identity of the file that this metadata is of.
     pub fn of(metadata: &Metadata) -> FileIdentity {
-        FileIdentity {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-        }
+        FileIdentity { device: metadata.dev(), inode: metadata.ino() }
     }
 }
 
 /// Opens an ordinary file, following symbolic links. Whatever else has that name (a directory, a
 /// pipe, a device) is refused without waiting for it. A missing file is `Kind::NotFound`.
 pub fn open_plain(path: &Path, writable: bool) -> Result<File> {
-    let access = if writable {
-        OFlags::RDWR
-    } else {
-        OFlags::RDONLY
-    };
+    let access = if writable { OFlags::RDWR } else { OFlags::RDONLY };
     // NONBLOCK: opening a pipe would wait for its other end. It means nothing for ordinary files.
     let flags = access | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     let action = if writable { "open for writing" } else { "open" };
     let file = match rustix::fs::open(path, flags, Mode::empty()) {
         Ok(descriptor) => File::from(descriptor),
         Err(rustix::io::Errno::NOENT) => {
-            return Err(
-                Error::not_found(format!("there is no file {}", path.display()))
-                    .hint("check the path; symbolic links must lead to a file"),
-            );
+            return Err(Error::not_found(format!("there is no file {}", path.display()))
+                .hint("check the path; symbolic links must lead to a file"));
         }
         Err(rustix::io::Errno::ISDIR) => return Err(not_ordinary(path, "a directory")),
         Err(error) => return Err(Error::io(action, path, error.into())),
@@ -116,8 +105,7 @@ pub fn open_plain(path: &Path, writable: bool) -> Result<File> {
 }
 
 fn not_ordinary(path: &Path, what: &str) -> Error {
-    Error::failed(format!("{} is {what}, not a file", path.display()))
-        .hint("give the path of the Data.fs itself")
+    Error::failed(format!("{} is {what}, not a file", path.display())).hint("give the path of the Data.fs itself")
 }
 
 /// An open FileStorage file whose magic was right when it was opened.
@@ -148,13 +136,7 @@ impl DataFile {
     pub fn with_magic(file: File, path: impl AsRef<Path>, magic: Magic) -> Result<DataFile> {
         let path = path.as_ref().to_path_buf();
         let identity = FileIdentity::of(&file.metadata().at("look at", &path)?);
-        Ok(DataFile {
-            file,
-            path,
-            magic,
-            identity,
-            bytes_read: AtomicU64::new(0),
-        })
+        Ok(DataFile { file, path, magic, identity, bytes_read: AtomicU64::new(0) })
     }
 
     fn checked(file: File, path: &Path) -> Result<DataFile> {
@@ -162,11 +144,7 @@ impl DataFile {
         let mut data = Self::with_magic(file, path, Magic::Fs30)?;
         let size = data.size()?;
         if size < FIRST_TRANSACTION {
-            let what = if size == 0 {
-                "empty"
-            } else {
-                "shorter than the four bytes that begin a FileStorage"
-            };
+            let what = if size == 0 { "empty" } else { "shorter than the four bytes that begin a FileStorage" };
             return Err(Error::failed(format!("{} is {what}", path.display()))
                 .hint("open it once with ZODB, which makes an empty file a FileStorage, or name another file"));
         }
@@ -233,8 +211,7 @@ impl Source for DataFile {
             let action = format!("read {} bytes at offset {offset} of", buffer.len());
             Error::io(&action, &self.path, error)
         })?;
-        self.bytes_read
-            .fetch_add(buffer.len() as u64, Ordering::Relaxed);
+        self.bytes_read.fetch_add(buffer.len() as u64, Ordering::Relaxed);
         Ok(())
     }
 }
@@ -266,12 +243,7 @@ mod tests {
         assert_eq!(DataFile::open(dir.path()).unwrap_err().kind(), Kind::Failed);
         let pipe = dir.path().join("pipe");
         rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, Mode::RWXU).unwrap();
-        assert!(
-            DataFile::open(&pipe)
-                .unwrap_err()
-                .to_string()
-                .contains("pipe")
-        );
+        assert!(DataFile::open(&pipe).unwrap_err().to_string().contains("pipe"));
         for bytes in [&b""[..], b"FS3", b"FS31", b"znap", b"FS22 and more"] {
             std::fs::write(&path, bytes).unwrap();
             assert_eq!(DataFile::open(&path).unwrap_err().kind(), Kind::Failed);
@@ -294,10 +266,7 @@ mod tests {
         data.read_exact_at(&mut [0; 5], 4).unwrap();
         assert_eq!(data.bytes_read(), 9);
         let error = data.read_exact_at(&mut [0; 6], 4).unwrap_err();
-        assert_eq!(
-            error.io_error().unwrap().kind(),
-            io::ErrorKind::UnexpectedEof
-        );
+        assert_eq!(error.io_error().unwrap().kind(), io::ErrorKind::UnexpectedEof);
         std::fs::rename(&path, dir.path().join("Data.fs.old")).unwrap();
         assert!(!data.is_still_at_path().unwrap());
         std::fs::write(&path, b"FS30 more").unwrap();

@@ -33,18 +33,14 @@ impl Tid {
             return Timestamp::MAX;
         };
         let day = small(day).min(first.days_in_month());
-        let Ok(start) = Date::new(first.year(), first.month(), day).and_then(|date| {
-            date.at(small(hour), small(minute), 0, 0)
-                .to_zoned(TimeZone::UTC)
-        }) else {
+        let Ok(start) = Date::new(first.year(), first.month(), day)
+            .and_then(|date| date.at(small(hour), small(minute), 0, 0).to_zoned(TimeZone::UTC))
+        else {
             return Timestamp::MAX;
         };
         let nanoseconds = (u128::from(fraction) * NANOSECONDS_A_MINUTE) >> 32;
         let microseconds = i64::try_from((nanoseconds + 500) / 1000).unwrap_or(0);
-        start
-            .timestamp()
-            .checked_add(SignedDuration::from_micros(microseconds))
-            .unwrap_or(Timestamp::MAX)
+        start.timestamp().checked_add(SignedDuration::from_micros(microseconds)).unwrap_or(Timestamp::MAX)
     }
 
     /// The id that ZODB makes for a commit at this time; the least or greatest id if it can't hold the time.
@@ -60,8 +56,8 @@ impl Tid {
         let Ok(minutes) = u32::try_from(minutes) else {
             return Tid(u64::MAX);
         };
-        let nanoseconds = u128::from(part(utc.second())) * 1_000_000_000
-            + u128::try_from(utc.subsec_nanosecond()).unwrap_or(0);
+        let nanoseconds =
+            u128::from(part(utc.second())) * 1_000_000_000 + u128::try_from(utc.subsec_nanosecond()).unwrap_or(0);
         let fraction = u64::try_from((nanoseconds << 32) / NANOSECONDS_A_MINUTE).unwrap_or(0);
         Tid(u64::from(minutes) << 32 | fraction)
     }
@@ -72,10 +68,7 @@ fn write_id(id: u64, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let bytes = id.to_be_bytes();
     let skip = bytes.iter().take(7).take_while(|byte| **byte == 0).count();
     f.write_str("0x")?;
-    bytes
-        .iter()
-        .skip(skip)
-        .try_for_each(|byte| write!(f, "{byte:02x}"))
+    bytes.iter().skip(skip).try_for_each(|byte| write!(f, "{byte:02x}"))
 }
 
 /// The id in `0x` and up to sixteen digits.
@@ -124,12 +117,7 @@ mod tests {
 
     #[test]
     fn written_as_zodb_writes_them() {
-        for (id, text) in [
-            (0, "0x00"),
-            (1, "0x01"),
-            (0x123, "0x0123"),
-            (u64::MAX, "0xffffffffffffffff"),
-        ] {
+        for (id, text) in [(0, "0x00"), (1, "0x01"), (0x123, "0x0123"), (u64::MAX, "0xffffffffffffffff")] {
             assert_eq!(Tid(id).to_string(), text);
             assert_eq!(Oid(id).to_string(), text);
             assert_eq!(text.parse::<Tid>().unwrap(), Tid(id));
@@ -141,11 +129,7 @@ mod tests {
 
     #[test]
     fn a_time_survives_the_round_trip() {
-        for text in [
-            "2026-11-20T14:03:07.123456Z",
-            "1970-01-01T00:00:00Z",
-            "2024-02-29T23:59:59.999999Z",
-        ] {
+        for text in ["2026-11-20T14:03:07.123456Z", "1970-01-01T00:00:00Z", "2024-02-29T23:59:59.999999Z"] {
             let time: Timestamp = text.parse().unwrap();
             assert_eq!(Tid::from_time(time).time(), time);
         }
@@ -163,9 +147,6 @@ mod tests {
         // Minutes of "31 February 1900".
         let odd = (31 + 30) * 1440;
         assert_eq!(Tid(odd << 32).time().to_string(), "1900-02-28T00:00:00Z");
-        assert_eq!(
-            Tid::from_time("1899-12-31T00:00:00Z".parse().unwrap()),
-            Tid(0)
-        );
+        assert_eq!(Tid::from_time("1899-12-31T00:00:00Z".parse().unwrap()), Tid(0));
     }
 }

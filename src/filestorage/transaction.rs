@@ -54,9 +54,7 @@ impl Header {
 
     /// Length in bytes of user, description and extension together.
     pub fn strings_length(&self) -> u64 {
-        u64::from(self.user_length)
-            + u64::from(self.description_length)
-            + u64::from(self.extension_length)
+        u64::from(self.user_length) + u64::from(self.description_length) + u64::from(self.extension_length)
     }
 
     /// Whether the length is enough for the header and its strings.
@@ -66,8 +64,7 @@ impl Header {
 
     /// Offset of the first record.
     pub(super) fn records_start(&self) -> u64 {
-        self.position
-            .saturating_add(HEADER_LENGTH + self.strings_length())
+        self.position.saturating_add(HEADER_LENGTH + self.strings_length())
     }
 
     /// Offset of the byte after the last record, where the length is repeated.
@@ -105,18 +102,12 @@ pub fn transaction_ending_at<S: Source + ?Sized>(source: &S, end: u64) -> Result
     ending_at(source, &mut Window::new(), end)
 }
 
-fn ending_at<S: Source + ?Sized>(
-    source: &S,
-    window: &mut Window,
-    end: u64,
-) -> Result<Option<Header>> {
+fn ending_at<S: Source + ?Sized>(source: &S, window: &mut Window, end: u64) -> Result<Option<Header>> {
     if end < FIRST_TRANSACTION + HEADER_LENGTH + 8 {
         return Ok(None);
     }
     let length = u64::from_be_bytes(window.backward(source, end - 8)?);
-    let position = (end - 8)
-        .checked_sub(length)
-        .filter(|position| *position >= FIRST_TRANSACTION);
+    let position = (end - 8).checked_sub(length).filter(|position| *position >= FIRST_TRANSACTION);
     let Some(position) = position.filter(|_| length >= HEADER_LENGTH) else {
         return Ok(None);
     };
@@ -129,10 +120,7 @@ fn ending_at<S: Source + ?Sized>(
 pub fn read_transaction<S: Source + ?Sized>(source: &S, header: &Header) -> Result<Transaction> {
     let corrupt = |offset, what| unopenable(source.path(), offset, what);
     if !header.is_long_enough() {
-        return Err(corrupt(
-            header.position,
-            "a transaction is too short for its own header",
-        ));
+        return Err(corrupt(header.position, "a transaction is too short for its own header"));
     }
     // Three strings of at most 65,535 bytes.
     let mut strings = vec![0; usize::try_from(header.strings_length()).unwrap_or(0)];
@@ -146,10 +134,7 @@ pub fn read_transaction<S: Source + ?Sized>(source: &S, header: &Header) -> Resu
     while header.status != b'u' && at < end {
         let left = end - at;
         if left < RECORD_HEADER_LENGTH {
-            return Err(corrupt(
-                at,
-                "a record reaches beyond the end of its transaction",
-            ));
+            return Err(corrupt(at, "a record reaches beyond the end of its transaction"));
         }
         let head: [u8; 42] = window.forward(source, at, end)?;
         let data = match u64_at(&head, 34) {
@@ -157,21 +142,12 @@ pub fn read_transaction<S: Source + ?Sized>(source: &S, header: &Header) -> Resu
             length => length,
         };
         if data > left - RECORD_HEADER_LENGTH {
-            return Err(corrupt(
-                at,
-                "a record reaches beyond the end of its transaction",
-            ));
+            return Err(corrupt(at, "a record reaches beyond the end of its transaction"));
         }
         at += RECORD_HEADER_LENGTH + data;
         objects += 1;
     }
-    Ok(Transaction {
-        header: *header,
-        user: strings,
-        description,
-        extension,
-        objects,
-    })
+    Ok(Transaction { header: *header, user: strings, description, extension, objects })
 }
 
 /// The transactions before an offset, newest first. Ends after the first error.
@@ -184,11 +160,7 @@ pub struct Backwards<'a, S: Source + ?Sized> {
 impl<'a, S: Source + ?Sized> Backwards<'a, S> {
     /// The transactions before `end`, which must be the end of one, or of the magic.
     pub fn new(source: &'a S, end: u64) -> Self {
-        Backwards {
-            source,
-            window: Window::new(),
-            end,
-        }
+        Backwards { source, window: Window::new(), end }
     }
 }
 
@@ -205,11 +177,9 @@ impl<S: Source + ?Sized> Iterator for Backwards<'_, S> {
                 self.end = header.position;
                 Some(Ok(header))
             }
-            Ok(None) => Some(Err(unopenable(
-                self.source.path(),
-                end,
-                "no complete transaction ends here, where one should",
-            ))),
+            Ok(None) => {
+                Some(Err(unopenable(self.source.path(), end, "no complete transaction ends here, where one should")))
+            }
             Err(error) => Some(Err(error)),
         }
     }
@@ -226,12 +196,7 @@ pub struct Forwards<'a, S: Source + ?Sized> {
 impl<'a, S: Source + ?Sized> Forwards<'a, S> {
     /// The transactions from `from` to `to`, both of which must be the ends of transactions, or of the magic.
     pub fn new(source: &'a S, from: u64, to: u64) -> Self {
-        Forwards {
-            source,
-            window: Window::new(),
-            from,
-            to,
-        }
+        Forwards { source, window: Window::new(), from, to }
     }
 
     fn step(&mut self, position: u64) -> Result<Header> {
@@ -239,16 +204,11 @@ impl<'a, S: Source + ?Sized> Forwards<'a, S> {
         if self.to - position < HEADER_LENGTH + 8 {
             return corrupt("a transaction is not complete");
         }
-        let header = Header::parse(
-            position,
-            &self.window.forward(self.source, position, self.to)?,
-        );
+        let header = Header::parse(position, &self.window.forward(self.source, position, self.to)?);
         if header.end() > self.to || !header.is_long_enough() {
             return corrupt("the length of a transaction is impossible");
         }
-        let again: [u8; 8] = self
-            .window
-            .forward(self.source, header.records_end(), self.to)?;
+        let again: [u8; 8] = self.window.forward(self.source, header.records_end(), self.to)?;
         if u64::from_be_bytes(again) != header.length {
             return corrupt("the two lengths of a transaction differ");
         }

@@ -49,11 +49,7 @@ impl Warnings {
     pub fn push(&mut self, position: u64, kind: WarningKind, text: impl FnOnce() -> String) {
         self.total = self.total.saturating_add(1);
         if self.kept.len() < KEPT {
-            self.kept.push(Warning {
-                position,
-                kind,
-                text: text(),
-            });
+            self.kept.push(Warning { position, kind, text: text() });
         }
     }
 

@@ -15,10 +15,7 @@ pub(super) struct Window {
 impl Window {
     /// Holds nothing yet.
     pub(super) fn new() -> Window {
-        Window {
-            buffer: Vec::new(),
-            start: 0,
-        }
+        Window { buffer: Vec::new(), start: 0 }
     }
 
     /// Forgets what was read: the next look is a fresh one.
@@ -43,11 +40,7 @@ impl Window {
     }
 
     /// `N` bytes at `offset`; if it has to read, it reads what comes before them too.
-    pub(super) fn backward<const N: usize, S: Source + ?Sized>(
-        &mut self,
-        source: &S,
-        offset: u64,
-    ) -> Result<[u8; N]> {
+    pub(super) fn backward<const N: usize, S: Source + ?Sized>(&mut self, source: &S, offset: u64) -> Result<[u8; N]> {
         if let Some(bytes) = self.held(offset) {
             return Ok(bytes);
         }

@@ -55,19 +55,9 @@ impl Writer {
     /// Like [`Writer::create`], with another magic.
     pub fn create_as(path: impl AsRef<Path>, magic: Magic) -> Result<Writer> {
         let path = path.as_ref().to_path_buf();
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .open(&path)
-            .at("create", &path)?;
+        let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path).at("create", &path)?;
         file.write_all_at(&magic.bytes(), 0).at("write", &path)?;
-        Ok(Writer {
-            file,
-            path,
-            end: Position::START,
-            index: BTreeMap::new(),
-        })
+        Ok(Writer { file, path, end: Position::START, index: BTreeMap::new() })
     }
 
     /// Opens a file to append to it. What follows its last complete transaction is cut off by the next one.
@@ -107,10 +97,7 @@ impl Writer {
         for (oid, offset) in &self.index {
             writer.push(*oid, *offset)?;
         }
-        writer
-            .finish()?
-            .into_inner()
-            .map_err(|error| Error::io("write", &path, error.into_error()))?;
+        writer.finish()?.into_inner().map_err(|error| Error::io("write", &path, error.into_error()))?;
         Ok(())
     }
 
@@ -120,24 +107,14 @@ impl Writer {
             Tid(0) => FIRST_TID,
             Tid(last) => Tid(last.saturating_add(SECOND)),
         };
-        TransactionBuilder {
-            writer: self,
-            tid,
-            status: b' ',
-            strings: Default::default(),
-            records: Vec::new(),
-        }
+        TransactionBuilder { writer: self, tid, status: b' ', strings: Default::default(), records: Vec::new() }
     }
 
     /// Puts bytes after the last committed transaction, in place of whatever is there. The next transaction
     /// overwrites them.
     pub fn set_tail(&mut self, bytes: &[u8]) -> Result<()> {
-        self.file
-            .set_len(self.end.offset)
-            .at("truncate", &self.path)?;
-        self.file
-            .write_all_at(bytes, self.end.offset)
-            .at("write", &self.path)
+        self.file.set_len(self.end.offset).at("truncate", &self.path)?;
+        self.file.write_all_at(bytes, self.end.offset).at("write", &self.path)
     }
 }
 
@@ -207,32 +184,18 @@ impl TransactionBuilder<'_> {
     /// Writes the transaction as ZODB does: first as voted, then it sets the final status. Returns its header.
     pub fn commit(self) -> Result<Header> {
         let (bytes, offsets) = self.encode(b'c')?;
-        let TransactionBuilder {
-            writer,
-            tid,
-            status,
-            ..
-        } = self;
+        let TransactionBuilder { writer, tid, status, .. } = self;
         writer.set_tail(&bytes)?;
         let position = writer.end.offset;
-        writer
-            .file
-            .write_all_at(&[status], position + STATUS_AT)
-            .at("write", &writer.path)?;
+        writer.file.write_all_at(&[status], position + STATUS_AT).at("write", &writer.path)?;
         // ZODB ignores the records of a transaction that was undone in place.
         if status != b'u' {
             writer.index.extend(offsets);
         }
-        writer.end = Position {
-            offset: position + bytes.len() as u64,
-            tid,
-        };
+        writer.end = Position { offset: position + bytes.len() as u64, tid };
         let mut head = [0; HEADER_LENGTH as usize];
         head.copy_from_slice(&bytes[..HEADER_LENGTH as usize]);
-        Ok(Header {
-            status,
-            ..Header::parse(position, &head)
-        })
+        Ok(Header { status, ..Header::parse(position, &head) })
     }
 
     /// Writes the transaction as it is between vote and finish. Returns its length in bytes. It doesn't count
@@ -275,10 +238,7 @@ impl TransactionBuilder<'_> {
                 Payload::Deleted => (&[][..], Some(0)),
             };
             if back.is_none() && data.is_empty() {
-                return Err(Error::usage(format!(
-                    "the state of object {} is empty",
-                    Oid(*oid)
-                )));
+                return Err(Error::usage(format!("the state of object {} is empty", Oid(*oid))));
             }
             let previous = self.writer.index.get(oid).copied().unwrap_or(0);
             for number in [*oid, self.tid.0, previous, position] {

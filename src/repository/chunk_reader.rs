@@ -74,11 +74,7 @@ impl ChunkReader {
     }
 
     /// The bytes of a chunk, checked: gives them to `use_bytes`.
-    pub fn with_chunk<T>(
-        &mut self,
-        location: &Location,
-        use_bytes: impl FnOnce(&[u8]) -> Result<T>,
-    ) -> Result<T> {
+    pub fn with_chunk<T>(&mut self, location: &Location, use_bytes: impl FnOnce(&[u8]) -> Result<T>) -> Result<T> {
         let frame = self.frame(location)?;
         let start = location.start as usize;
         let bytes = start
@@ -130,23 +126,18 @@ impl ChunkReader {
             return Err(damaged(&path, "it is missing"));
         };
         self.compressed.resize(stored, 0);
-        file.read_exact_at(&mut self.compressed, location.frame_offset)
-            .map_err(|error| match error.kind() {
-                std::io::ErrorKind::UnexpectedEof => damaged(&path, "it is too short"),
-                _ => Error::io("read", &path, error),
-            })?;
+        file.read_exact_at(&mut self.compressed, location.frame_offset).map_err(|error| match error.kind() {
+            std::io::ErrorKind::UnexpectedEof => damaged(&path, "it is too short"),
+            _ => Error::io("read", &path, error),
+        })?;
         self.counters.read(stored as u64);
         match location.codec {
             Codec::Raw => Ok(self.compressed.clone()),
-            Codec::Zstd => zstd::bulk::decompress(&self.compressed, raw)
-                .ok()
-                .filter(|bytes| bytes.len() == raw)
-                .ok_or_else(|| {
-                    damaged(
-                        &path,
-                        &format!("the frame at offset {} does not decompress", location.frame_offset),
-                    )
-                }),
+            Codec::Zstd => {
+                zstd::bulk::decompress(&self.compressed, raw).ok().filter(|bytes| bytes.len() == raw).ok_or_else(|| {
+                    damaged(&path, &format!("the frame at offset {} does not decompress", location.frame_offset))
+                })
+            }
         }
     }
 }

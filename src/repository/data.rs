@@ -86,8 +86,7 @@ pub struct Frame {
 /// The table and footer that end a data file with these frames; the table begins at `offset`.
 pub fn encode_table(frames: &[Frame], offset: u64) -> Vec<u8> {
     let chunks: usize = frames.iter().map(|frame| frame.chunks.len()).sum();
-    let mut bytes =
-        Vec::with_capacity(frames.len() * FRAME_ENTRY + chunks * CHUNK_ENTRY + FOOTER);
+    let mut bytes = Vec::with_capacity(frames.len() * FRAME_ENTRY + chunks * CHUNK_ENTRY + FOOTER);
     for frame in frames {
         bytes.extend([frame.content as u8, frame.codec as u8, 0, 0]);
         bytes.extend((frame.chunks.len() as u32).to_le_bytes());
@@ -119,8 +118,7 @@ pub fn read_table(layout: &Layout, name: &Hash) -> Result<Vec<Frame>> {
         return Err(bad("it is too short"));
     }
     let mut footer = [0; FOOTER];
-    file.read_exact_at(&mut footer, length - FOOTER as u64)
-        .at("read", &path)?;
+    file.read_exact_at(&mut footer, length - FOOTER as u64).at("read", &path)?;
     let mut fields = Fields(&footer);
     let table_offset = fields.u64();
     let frame_count = fields.u32() as usize;
@@ -130,8 +128,7 @@ pub fn read_table(layout: &Layout, name: &Hash) -> Result<Vec<Frame>> {
         return Err(bad("it has no footer"));
     }
     let table_length = frame_count as u64 * FRAME_ENTRY as u64 + chunk_count as u64 * CHUNK_ENTRY as u64;
-    let fits = table_offset >= HEADER as u64
-        && table_offset.checked_add(table_length) == Some(length - FOOTER as u64);
+    let fits = table_offset >= HEADER as u64 && table_offset.checked_add(table_length) == Some(length - FOOTER as u64);
     if !fits {
         return Err(bad("its table is not where its footer says"));
     }
@@ -155,16 +152,15 @@ fn decode_table(table: &[u8], frame_count: usize, table_offset: u64) -> Result<V
         let (stored, raw) = (fields.u32(), fields.u32());
         let content = Content::from_number(entry[0]).ok_or("a frame's content is of no known kind")?;
         let codec = Codec::from_number(entry[1]).ok_or("a frame's codec is unknown")?;
-        let inside = offset >= HEADER as u64
-            && offset.checked_add(u64::from(stored)).is_some_and(|end| end <= table_offset);
+        let inside =
+            offset >= HEADER as u64 && offset.checked_add(u64::from(stored)).is_some_and(|end| end <= table_offset);
         if !inside || raw as usize > FRAME_LIMIT {
             return Err("a frame is not inside the file");
         }
         if chunk_fields.0.len() < chunk_count * CHUNK_ENTRY {
             return Err("its frames list more chunks than there are");
         }
-        let chunks: Vec<(Hash, u32)> =
-            (0..chunk_count).map(|_| (chunk_fields.hash(), chunk_fields.u32())).collect();
+        let chunks: Vec<(Hash, u32)> = (0..chunk_count).map(|_| (chunk_fields.hash(), chunk_fields.u32())).collect();
         if chunks.iter().map(|(_, length)| u64::from(*length)).sum::<u64>() != u64::from(raw) {
             return Err("a frame's chunks do not add up to its length");
         }

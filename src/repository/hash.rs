@@ -51,11 +51,8 @@ impl Uid {
     /// A new one from the operating system's random numbers.
     pub fn random() -> Result<Self> {
         let mut bytes = [0; 16];
-        getrandom::fill(&mut bytes).map_err(|error| {
-            Error::failed(format!(
-                "cannot get random numbers from the operating system: {error}"
-            ))
-        })?;
+        getrandom::fill(&mut bytes)
+            .map_err(|error| Error::failed(format!("cannot get random numbers from the operating system: {error}")))?;
         Ok(Uid(bytes))
     }
 
@@ -139,14 +136,12 @@ fn decode_hex(text: &str, into: &mut [u8]) -> bool {
         b'a'..=b'f' => Some(digit - b'a' + 10),
         _ => None,
     };
-    digits.chunks_exact(2).zip(into).all(|(pair, byte)| {
-        match (value(pair[0]), value(pair[1])) {
-            (Some(high), Some(low)) => {
-                *byte = high << 4 | low;
-                true
-            }
-            _ => false,
+    digits.chunks_exact(2).zip(into).all(|(pair, byte)| match (value(pair[0]), value(pair[1])) {
+        (Some(high), Some(low)) => {
+            *byte = high << 4 | low;
+            true
         }
+        _ => false,
     })
 }
 

@@ -54,26 +54,18 @@ impl Layout {
             result => result.at("create the repository", root)?,
         }
         if let Access::Group(group) = access {
-            std::os::unix::fs::chown(root, None, Some(group))
-                .at("give to the database's group", root)?;
+            std::os::unix::fs::chown(root, None, Some(group)).at("give to the database's group", root)?;
         }
         // After the group: chown clears the set-group-id bit.
         set_mode(root, mode)?;
         let objects = root.join("objects");
-        DirBuilder::new()
-            .mode(0o700)
-            .create(&objects)
-            .at("create", &objects)?;
+        DirBuilder::new().mode(0o700).create(&objects).at("create", &objects)?;
         if let Access::Group(group) = access {
-            std::os::unix::fs::chown(&objects, None, Some(group))
-                .at("give to the database's group", &objects)?;
+            std::os::unix::fs::chown(&objects, None, Some(group)).at("give to the database's group", &objects)?;
         }
         set_mode(&objects, mode)?;
         let layout = Self::open(root)?;
-        layout
-            .create_file(&root.join(".gitignore"))?
-            .write_all(b"*\n")
-            .at("write", root.join(".gitignore"))?;
+        layout.create_file(&root.join(".gitignore"))?.write_all(b"*\n").at("write", root.join(".gitignore"))?;
         layout.create_file(&layout.lock())?;
         layout.create_file(&layout.gate())?;
         Ok(layout)
@@ -83,19 +75,13 @@ impl Layout {
     pub fn open(root: &Path) -> Result<Self> {
         let metadata = match fs::metadata(root) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(Error::not_found(format!(
-                    "there is no repository at {}",
-                    root.display()
-                ))
-                .hint("znap init DATA.FS starts one; -R names another"));
+                return Err(Error::not_found(format!("there is no repository at {}", root.display()))
+                    .hint("znap init DATA.FS starts one; -R names another"));
             }
             result => result.at("look at", root)?,
         };
         if !metadata.is_dir() {
-            return Err(Error::not_found(format!(
-                "{} is not a repository: it is no directory",
-                root.display()
-            )));
+            return Err(Error::not_found(format!("{} is not a repository: it is no directory", root.display())));
         }
         let root_user = rustix::process::geteuid().is_root();
         Ok(Layout {
@@ -107,10 +93,7 @@ impl Layout {
 
     /// The nearest `.znap` in `start` or a directory above it.
     pub fn find(start: &Path) -> Option<PathBuf> {
-        start
-            .ancestors()
-            .map(|directory| directory.join(DIRECTORY))
-            .find(|candidate| candidate.is_dir())
+        start.ancestors().map(|directory| directory.join(DIRECTORY)).find(|candidate| candidate.is_dir())
     }
 
     /// Refuses a repository of another user: what it says could have been made up.
@@ -122,9 +105,7 @@ impl Layout {
             return Ok(());
         }
         let real = fs::canonicalize(&self.root).at("resolve", &self.root)?;
-        let is_trusted = trusted
-            .iter()
-            .any(|path| fs::canonicalize(path).is_ok_and(|path| path == real));
+        let is_trusted = trusted.iter().any(|path| fs::canonicalize(path).is_ok_and(|path| path == real));
         // Where the directory is open to a group that one belongs to, its members share it on purpose.
         if is_trusted {
             return Ok(());
@@ -134,10 +115,7 @@ impl Layout {
             self.root.display(),
             user_name(metadata.uid())
         ))
-        .hint(format!(
-            "if you trust it, set ZNAP_TRUST={} and try again",
-            real.display()
-        )))
+        .hint(format!("if you trust it, set ZNAP_TRUST={} and try again", real.display())))
     }
 
     /// The directory itself.
@@ -185,13 +163,8 @@ impl Layout {
 
     /// Creates a file that isn't there yet, with the repository's mode and owner, whatever the umask.
     pub fn create_file(&self, path: &Path) -> Result<File> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(path)
-            .at("create", path)?;
+        let file =
+            OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path).at("create", path)?;
         self.adopt(&file, path)?;
         Ok(file)
     }
@@ -199,8 +172,7 @@ impl Layout {
     /// Gives a file that was just made the repository's mode and owner.
     pub fn adopt(&self, file: &File, path: &Path) -> Result<()> {
         if self.file_mode != 0o600 {
-            file.set_permissions(fs::Permissions::from_mode(self.file_mode))
-                .at("set the mode of", path)?;
+            file.set_permissions(fs::Permissions::from_mode(self.file_mode)).at("set the mode of", path)?;
         }
         if let Some((user, group)) = self.owner {
             std::os::unix::fs::fchown(file, Some(user), Some(group)).at("set the owner of", path)?;
@@ -211,17 +183,12 @@ impl Layout {
 
 /// Makes the entries of a directory durable.
 pub fn sync_directory(path: &Path) -> Result<()> {
-    File::open(path)
-        .and_then(|directory| directory.sync_all())
-        .at("sync", path)
+    File::open(path).and_then(|directory| directory.sync_all()).at("sync", path)
 }
 
 /// The name of a user, or its number.
 pub fn user_name(uid: u32) -> String {
-    uzers::get_user_by_uid(uid).map_or_else(
-        || format!("uid {uid}"),
-        |user| user.name().to_string_lossy().into_owned(),
-    )
+    uzers::get_user_by_uid(uid).map_or_else(|| format!("uid {uid}"), |user| user.name().to_string_lossy().into_owned())
 }
 
 fn set_mode(path: &Path, mode: u32) -> Result<()> {

@@ -35,11 +35,7 @@ impl WriterLock {
                 match layout.create_file(&path) {
                     Ok(file) => file,
                     // Another process made it first.
-                    Err(_) => OpenOptions::new()
-                        .read(true)
-                        .write(true)
-                        .open(&path)
-                        .at("open", &path)?,
+                    Err(_) => OpenOptions::new().read(true).write(true).open(&path).at("open", &path)?,
                 }
             }
             result => result.at("open", &path)?,
@@ -54,11 +50,8 @@ impl WriterLock {
             }
             let holder = read_text(&mut file).lines().next().unwrap_or("another znap").to_string();
             if Instant::now() >= deadline {
-                return Err(Error::busy(format!(
-                    "the repository {} is in use by {holder}",
-                    layout.root().display()
-                ))
-                .hint("wait until it has finished, and try again"));
+                return Err(Error::busy(format!("the repository {} is in use by {holder}", layout.root().display()))
+                    .hint("wait until it has finished, and try again"));
             }
             if !told {
                 monitor.notice(&format!("waiting for {holder}"));
@@ -119,9 +112,7 @@ impl WriterLock {
 
 fn read_text(file: &mut File) -> String {
     let mut text = String::new();
-    let read = file
-        .seek(SeekFrom::Start(0))
-        .and_then(|_| file.take(1000).read_to_string(&mut text));
+    let read = file.seek(SeekFrom::Start(0)).and_then(|_| file.take(1000).read_to_string(&mut text));
     match read {
         Ok(_) => text,
         Err(_) => String::new(),

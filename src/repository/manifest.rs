@@ -309,19 +309,12 @@ impl Config {
 
 fn read_json<T: for<'de> Deserialize<'de>>(layout: &Layout, name: &Hash, kind: ObjectKind) -> Result<T> {
     let bytes = read_record(layout, name, kind)?;
-    split_json(&bytes)
-        .map(|(value, _)| value)
-        .map_err(|reason| damaged(&layout.object(name), &reason))
+    split_json(&bytes).map(|(value, _)| value).map_err(|reason| damaged(&layout.object(name), &reason))
 }
 
-fn write_record(
-    layout: &Layout,
-    kind: ObjectKind,
-    body: Result<Vec<u8>, serde_json::Error>,
-) -> Result<ObjectWriter> {
-    let body = body.map_err(|error| {
-        crate::error::Error::failed(format!("cannot write a {kind:?} as JSON: {error}"))
-    })?;
+fn write_record(layout: &Layout, kind: ObjectKind, body: Result<Vec<u8>, serde_json::Error>) -> Result<ObjectWriter> {
+    let body =
+        body.map_err(|error| crate::error::Error::failed(format!("cannot write a {kind:?} as JSON: {error}")))?;
     let mut writer = ObjectWriter::create(layout, kind)?;
     writer.write(&body)?;
     Ok(writer)

@@ -66,10 +66,7 @@ impl ObjectKind {
             return Err("it does not begin as one".into());
         }
         if header[8] != VERSION {
-            return Err(format!(
-                "it has format version {}, and this znap knows version {VERSION}",
-                header[8]
-            ));
+            return Err(format!("it has format version {}, and this znap knows version {VERSION}", header[8]));
         }
         if header[10..].iter().any(|&byte| byte != 0) {
             return Err("it uses a codec or cipher that this znap does not know".into());
@@ -94,14 +91,7 @@ impl ObjectWriter {
     pub fn create(layout: &Layout, kind: ObjectKind) -> Result<Self> {
         let path = layout.objects().join(format!("{TEMPORARY}{}", Uid::random()?));
         let file = layout.create_file(&path)?;
-        let mut writer = ObjectWriter {
-            file,
-            path,
-            hasher: blake3::Hasher::new(),
-            length: 0,
-            kind,
-            renamed: false,
-        };
+        let mut writer = ObjectWriter { file, path, hasher: blake3::Hasher::new(), length: 0, kind, renamed: false };
         writer.write(&kind.header())?;
         Ok(writer)
     }
@@ -158,8 +148,7 @@ impl Finished {
     /// Gives the file its name. The caller syncs the directory: see [`publish`].
     /// An existing file of that name has the same content, and is replaced.
     fn rename(mut self, layout: &Layout) -> Result<()> {
-        fs::rename(&self.writer.path, layout.object(&self.name))
-            .at("rename to its hash", &self.writer.path)?;
+        fs::rename(&self.writer.path, layout.object(&self.name)).at("rename to its hash", &self.writer.path)?;
         self.writer.renamed = true;
         Ok(())
     }
@@ -208,9 +197,7 @@ pub fn read_record(layout: &Layout, name: &Hash, kind: ObjectKind) -> Result<Vec
 pub fn open_object(layout: &Layout, name: &Hash) -> Result<File> {
     let path = layout.object(name);
     match File::open(&path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            Err(damaged(&path, "it is missing"))
-        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(damaged(&path, "it is missing")),
         result => result.at("open", &path),
     }
 }
@@ -219,8 +206,7 @@ pub fn open_object(layout: &Layout, name: &Hash) -> Result<File> {
 pub fn kind_of(path: &Path) -> Result<ObjectKind> {
     let file = File::open(path).at("open", path)?;
     let mut header = [0; HEADER];
-    file.read_exact_at(&mut header, 0)
-        .map_err(|_| damaged(path, "it is too short"))?;
+    file.read_exact_at(&mut header, 0).map_err(|_| damaged(path, "it is too short"))?;
     ObjectKind::from_header(&header).map_err(|reason| damaged(path, &reason))
 }
 
@@ -228,9 +214,6 @@ pub fn kind_of(path: &Path) -> Result<ObjectKind> {
 pub fn damaged(path: &Path, reason: &str) -> Error {
     let name = path.file_name().unwrap_or(path.as_os_str());
     let short: String = name.to_string_lossy().chars().take(12).collect();
-    Error::damaged(format!(
-        "object file {short}… in {} is damaged: {reason}",
-        path.parent().unwrap_or(path).display()
-    ))
-    .hint("snapshots that do not need it still restore; put the file back from a copy of .znap if there is one")
+    Error::damaged(format!("object file {short}… in {} is damaged: {reason}", path.parent().unwrap_or(path).display()))
+        .hint("snapshots that do not need it still restore; put the file back from a copy of .znap if there is one")
 }

@@ -50,8 +50,7 @@ pub fn recognise(file: &DataFile, generation: &Generation) -> Result<Recognition
         Err(_) => false,
     };
     let size = file.size()?;
-    let first_is_packed =
-        size >= FIRST_TRANSACTION + 31 && header_at(file, FIRST_TRANSACTION)?.status == b'p';
+    let first_is_packed = size >= FIRST_TRANSACTION + 31 && header_at(file, FIRST_TRANSACTION)?.status == b'p';
     Ok(if old_is_base {
         Recognition::Packed { old: Some(old) }
     } else if first_is_packed {
@@ -101,9 +100,7 @@ fn ends_a_transaction(file: &DataFile, cut: &CutEntry) -> Result<bool> {
         return Ok(cut.offset == FIRST_TRANSACTION);
     }
     let found = transaction_ending_at(file, cut.offset)?;
-    Ok(found.is_some_and(|header| {
-        header.tid == Tid(cut.tid) && header.end() - header.position == cut.last_length
-    }))
+    Ok(found.is_some_and(|header| header.tid == Tid(cut.tid) && header.end() - header.position == cut.last_length))
 }
 
 /// Whether the file begins with this snapshot's tail. The base has been recognised before.
@@ -164,10 +161,10 @@ pub fn refusal(path: &std::path::Path, recognition: &Recognition, generation: &G
                  put the file before it back, or start a repository for this one with znap -R DIR init";
     Some(match recognition {
         Recognition::Same => return None,
-        Recognition::Converted { now } => Error::failed(format!(
-            "{path} was converted from {} to {now} since znap first saw it", generation.magic
-        ))
-        .hint(again),
+        Recognition::Converted { now } => {
+            Error::failed(format!("{path} was converted from {} to {now} since znap first saw it", generation.magic))
+                .hint(again)
+        }
         Recognition::Packed { old: Some(old) } => Error::failed(format!("{path} was packed since znap first saw it"))
             .hint(format!("the file before the pack is {}; {again}", old.display())),
         Recognition::Packed { old: None } => {

@@ -73,11 +73,7 @@ pub fn copy_out(repository: &Repository, word: &str, to: &Path, monitor: &dyn Mo
         written += job.stream.cut.offset;
         copied.push(job.run(repository, monitor)?);
     }
-    let counts = Counts {
-        database_bytes_read: read,
-        database_bytes_written: written,
-        ..repository.counts()
-    };
+    let counts = Counts { database_bytes_read: read, database_bytes_written: written, ..repository.counts() };
     Ok(CopyReport { id: snapshot.name, databases: copied, counts })
 }
 
@@ -169,9 +165,7 @@ impl Job {
 
 /// The nearest folder above that exists.
 fn existing(path: &Path) -> &Path {
-    path.ancestors()
-        .find(|folder| folder.is_dir())
-        .unwrap_or(Path::new("."))
+    path.ancestors().find(|folder| folder.is_dir()).unwrap_or(Path::new("."))
 }
 
 fn refuse_occupied(folder: &Path) -> Result<()> {

@@ -83,9 +83,7 @@ pub fn maybe_as_text<S: serde::Serializer>(path: &Option<PathBuf>, serializer: S
 /// A path in hexadecimal, if it isn't UTF-8.
 pub fn hex_unless_utf8(path: &Path) -> Option<String> {
     let bytes = path.as_os_str().as_bytes();
-    std::str::from_utf8(bytes)
-        .is_err()
-        .then(|| bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    std::str::from_utf8(bytes).is_err().then(|| bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// Warnings as lines; the last says how many more there were.
@@ -159,8 +157,9 @@ pub fn names(paths: &[PathBuf]) -> Result<Vec<String>> {
             })
             .collect();
         let Some(last) = parts.pop() else {
-            return Err(Error::usage(format!("{} is no path of a database", path.display()))
-                .hint("give the path of a Data.fs"));
+            return Err(
+                Error::usage(format!("{} is no path of a database", path.display())).hint("give the path of a Data.fs")
+            );
         };
         let stem = last.strip_suffix(".fs").filter(|stem| !stem.is_empty()).unwrap_or(&last).to_string();
         let mut candidates = vec![stem.clone()];
@@ -195,17 +194,21 @@ mod tests {
 
     #[test]
     fn names_are_unique_and_plain() {
-        let paths = ["var/filestorage/Data.fs", "b/Data.fs", "/abs/ünï code.fs", "../..fs", "x/Data.fs", "x/../x/Data.fs"];
+        let paths =
+            ["var/filestorage/Data.fs", "b/Data.fs", "/abs/ünï code.fs", "../..fs", "x/Data.fs", "x/../x/Data.fs"];
         let paths: Vec<PathBuf> = paths.iter().map(PathBuf::from).collect();
         let names = names(&paths).expect("names");
         assert_eq!(names[0], "data");
         assert_eq!(names[1], "b-data");
-        assert_eq!(names[2], "_n___code");
+        assert_eq!(names[2], "_n__code");
         let mut unique = names.clone();
         unique.sort();
         unique.dedup();
         assert_eq!(unique.len(), paths.len());
-        assert!(names.iter().all(|name| !name.starts_with('.') && !name.contains('/') && !name.is_empty()), "{names:?}");
+        assert!(
+            names.iter().all(|name| !name.starts_with('.') && !name.contains('/') && !name.is_empty()),
+            "{names:?}"
+        );
     }
 
     #[test]

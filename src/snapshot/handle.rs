@@ -85,9 +85,7 @@ impl Repository {
 
     /// The writer's lock; an error if the repository was opened for reading.
     pub(crate) fn writer_lock(&mut self) -> Result<&mut WriterLock> {
-        self.lock
-            .as_mut()
-            .ok_or_else(|| Error::failed("the repository was opened for reading only"))
+        self.lock.as_mut().ok_or_else(|| Error::failed("the repository was opened for reading only"))
     }
 
     /// The directory itself.
@@ -98,11 +96,7 @@ impl Repository {
     /// Where a database's file is: its stored path, seen from the present directory.
     pub fn path_of(&self, database: &Database) -> PathBuf {
         let home = self.layout.home();
-        if home == Path::new(".") {
-            database.path.clone()
-        } else {
-            home.join(&database.path)
-        }
+        if home == Path::new(".") { database.path.clone() } else { home.join(&database.path) }
     }
 
     /// What was counted since it was opened; bytes of databases are counted by the operations.
@@ -113,9 +107,10 @@ impl Repository {
     /// The snapshot that `word` means: `latest`, an id, or the unique beginning of one.
     pub fn resolve(&self, word: &str) -> Result<Snapshot> {
         if word == id::LATEST {
-            return self.catalog.latest()?.ok_or_else(|| {
-                Error::not_found("there is no snapshot yet").hint("znap save makes one")
-            });
+            return self
+                .catalog
+                .latest()?
+                .ok_or_else(|| Error::not_found("there is no snapshot yet").hint("znap save makes one"));
         }
         id::check(word, "a snapshot's id")?;
         if let Some(snapshot) = self.catalog.snapshot(word)? {
@@ -123,8 +118,7 @@ impl Repository {
         }
         let ids = self.catalog.ids_beginning(word, 6)?;
         match ids.as_slice() {
-            [] => Err(Error::not_found(format!("there is no snapshot {word}"))
-                .hint("znap list shows those there are")),
+            [] => Err(Error::not_found(format!("there is no snapshot {word}")).hint("znap list shows those there are")),
             [only] => self.exactly(only),
             several => Err(Error::usage(format!(
                 "{word} could be any of several snapshots: {}{}",

@@ -76,10 +76,8 @@ pub fn init(options: &InitOptions, monitor: &dyn Monitor) -> Result<InitReport> 
     }
     if std::fs::symlink_metadata(&options.root).is_ok() {
         // The same words as for a race between two.
-        return Layout::create(&options.root, Access::Private).map(|_| InitReport {
-            root: options.root.clone(),
-            databases: Vec::new(),
-        });
+        return Layout::create(&options.root, Access::Private)
+            .map(|_| InitReport { root: options.root.clone(), databases: Vec::new() });
     }
     let home = match options.root.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => options.current.join(parent),
@@ -93,12 +91,8 @@ pub fn init(options: &InitOptions, monitor: &dyn Monitor) -> Result<InitReport> 
     for (typed, name) in options.databases.iter().zip(database::names(&options.databases)?) {
         let file = DataFile::open(options.current.join(typed)).map_err(|error| error.context("init"))?;
         if let Some((_, other)) = seen.iter().find(|(identity, _)| *identity == file.identity()) {
-            return Err(Error::usage(format!(
-                "{} and {} are the same file",
-                other.display(),
-                typed.display()
-            ))
-            .hint("name each database once"));
+            return Err(Error::usage(format!("{} and {} are the same file", other.display(), typed.display()))
+                .hint("name each database once"));
         }
         seen.push((file.identity(), typed));
         if group.is_none() {
@@ -177,12 +171,8 @@ fn create(root: &Path, access: Access, now: i64, registrations: &[Registration])
     let fill = || -> Result<()> {
         let layout = Layout::create(&temporary, access)?;
         let counters = std::sync::Arc::new(Counters::default());
-        let config = Config {
-            repository: Uid::random()?,
-            created: now,
-            format: VERSION,
-            chunker: ChunkerConfig::current(),
-        };
+        let config =
+            Config { repository: Uid::random()?, created: now, format: VERSION, chunker: ChunkerConfig::current() };
         let file = config.write(&layout)?.finish(&counters)?;
         let (name, bytes) = (file.name, file.bytes);
         publish(&layout, vec![file], &counters)?;

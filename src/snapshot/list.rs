@@ -143,10 +143,7 @@ pub fn show(repository: &Repository, word: &str) -> Result<SnapshotDetails> {
 }
 
 fn of<'a>(databases: &'a [Database], stream: &Stream) -> Result<&'a Database> {
-    databases
-        .iter()
-        .find(|database| database.row == stream.database)
-        .ok_or_else(|| damaged_list(stream))
+    databases.iter().find(|database| database.row == stream.database).ok_or_else(|| damaged_list(stream))
 }
 
 fn info(
@@ -177,8 +174,9 @@ fn info(
     Ok(SnapshotInfo {
         id: snapshot.name,
         kind: snapshot.kind,
-        created: Timestamp::from_microsecond(snapshot.created)
-            .map_err(|_| Error::damaged("the catalog has an impossible time").hint("put catalog.db back from a copy"))?,
+        created: Timestamp::from_microsecond(snapshot.created).map_err(|_| {
+            Error::damaged("the catalog has an impossible time").hint("put catalog.db back from a copy")
+        })?,
         message: snapshot.message,
         sequence: snapshot.sequence,
         one_moment: snapshot.one_moment,

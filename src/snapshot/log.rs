@@ -8,9 +8,7 @@ use jiff::tz::TimeZone;
 use serde::Serialize;
 
 use crate::error::{Error, Result};
-use crate::filestorage::{
-    Backwards, DataFile, Position, Source, Tid, Transaction, find_cut, read_transaction,
-};
+use crate::filestorage::{Backwards, DataFile, Position, Source, Tid, Transaction, find_cut, read_transaction};
 use crate::monitor::Monitor;
 use crate::repository::catalog::{Database, Stream, StreamChunk};
 use crate::repository::chunk_reader::ChunkReader;
@@ -66,9 +64,8 @@ impl LogEntry {
 
     /// One line about it, for messages, with the time as in this zone: nothing in it can control a terminal.
     pub fn line(&self, zone: &TimeZone) -> String {
-        let clean = |text: &str| -> String {
-            text.chars().take(80).map(|c| if c.is_control() { ' ' } else { c }).collect()
-        };
+        let clean =
+            |text: &str| -> String { text.chars().take(80).map(|c| if c.is_control() { ' ' } else { c }).collect() };
         let time = self.time.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M:%S %Z").to_string();
         let words: Vec<String> = [time, clean(&self.user), clean(&self.description)]
             .into_iter()
@@ -141,7 +138,9 @@ fn logs(repository: &Repository, options: &LogOptions, monitor: &dyn Monitor) ->
             let databases = repository.catalog.databases()?;
             streams
                 .iter()
-                .filter_map(|stream| databases.iter().find(|database| database.row == stream.database).map(|d| (d, stream)))
+                .filter_map(|stream| {
+                    databases.iter().find(|database| database.row == stream.database).map(|d| (d, stream))
+                })
                 .map(|(database, stream)| log_of_stream(repository, database, stream, options, monitor))
                 .collect()
         }

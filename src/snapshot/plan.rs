@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::filestorage::{DataFile, Forwards, Position, Source, Tid, find_cut, read_transaction};
 use crate::repository::catalog::{Catalog, Database, Snapshot, Stream, StreamChunk};
 use crate::repository::hash::ListHash;
-use crate::snapshot::anchor::{damaged_list, nearest, recognise, refusal};
+use crate::snapshot::anchor::{begins_with, damaged_list, nearest, recognise, refusal};
 use crate::snapshot::handle::Repository;
 use crate::snapshot::log::LogEntry;
 
@@ -94,16 +94,19 @@ pub(crate) fn plan(
 ) -> Result<RestorePlan> {
     let mut databases = Vec::new();
     for stream in repository.catalog.streams_of(snapshot.row)? {
-        let (database, file) = files
-            .iter()
-            .find(|(database, _)| database.row == stream.database)
-            .ok_or_else(|| damaged_list(&stream))?;
+        let (database, file) =
+            files.iter().find(|(database, _)| database.row == stream.database).ok_or_else(|| damaged_list(&stream))?;
         databases.push(plan_database(repository, database, file, stream)?);
     }
     Ok(RestorePlan { id: snapshot.name.clone(), databases })
 }
 
-fn plan_database(repository: &Repository, database: &Database, file: &DataFile, target: Stream) -> Result<DatabasePlan> {
+fn plan_database(
+    repository: &Repository,
+    database: &Database,
+    file: &DataFile,
+    target: Stream,
+) -> Result<DatabasePlan> {
     let catalog = &repository.catalog;
     let generation = &database.generation;
     let recognition = recognise(file, &generation.known)?;
@@ -129,7 +132,11 @@ fn plan_database(repository: &Repository, database: &Database, file: &DataFile, 
     for header in Forwards::new(file, saved.offset, cut.offset).take(LISTED) {
         unsaved_transactions.push(LogEntry::new(&read_transaction(file, &header?)?));
     }
-    let (keep, chunks) = difference(catalog, now.as_ref(), &target, base_length)?;
+    let (keep, chunks) = if begins_with(file, size, catalog, &target)? {
+        (target.cut.offset, Vec::new())
+    } else {
+        difference(catalog, now.as_ref(), &target, base_length)?
+    };
     use std::os::unix::fs::MetadataExt;
     Ok(DatabasePlan {
         name: database.name.clone(),
@@ -163,10 +170,7 @@ fn difference(
         None => None,
         Some(now) => {
             let line = catalog.ancestry(now.row)?;
-            catalog
-                .ancestry(target.row)?
-                .into_iter()
-                .find(|stream| line.iter().any(|other| other.row == stream.row))
+            catalog.ancestry(target.row)?.into_iter().find(|stream| line.iter().any(|other| other.row == stream.row))
         }
     };
     let mut keep = shared.as_ref().map_or(base_length, |stream| stream.cut.offset);
@@ -236,7 +240,11 @@ pub(crate) fn refuse_loss(plan: &RestorePlan, zone: &TimeZone) -> Result<()> {
             lines.push_str(&format!("\n  {}: and {more} more", database.name));
         }
     }
-    let what = if count == 1 { "1 transaction that no snapshot holds".into() } else { format!("{count} transactions that no snapshot holds") };
+    let what = if count == 1 {
+        "1 transaction that no snapshot holds".into()
+    } else {
+        format!("{count} transactions that no snapshot holds")
+    };
     Err(Error::failed(format!("restoring {} would lose {what}:{lines}", plan.id))
         .hint(format!("znap save keeps them; znap restore --discard {} drops them", plan.id)))
 }

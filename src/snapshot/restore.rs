@@ -11,9 +11,7 @@ use jiff::tz::TimeZone;
 use serde::Serialize;
 
 use crate::error::{Error, IoContext, Result};
-use crate::filestorage::{
-    DataFile, FIRST_TRANSACTION, Position, Source, StorageLock, index_path, openers, scan,
-};
+use crate::filestorage::{DataFile, FIRST_TRANSACTION, Position, Source, StorageLock, index_path, openers, scan};
 use crate::monitor::Monitor;
 use crate::repository::catalog::Database;
 use crate::repository::chunk_reader::ChunkReader;
@@ -21,10 +19,12 @@ use crate::repository::counters::Counts;
 use crate::repository::hash::Hash;
 use crate::repository::layout::sync_directory;
 use crate::snapshot::anchor::damaged_list;
-use crate::snapshot::handle::Repository;
 use crate::snapshot::database;
+use crate::snapshot::handle::Repository;
 use crate::snapshot::plan::{DatabasePlan, RestorePlan, plan, refuse_loss};
-use crate::snapshot::writing::{IndexSource, TemporaryFile, copy_range, folder_of, require_room, write_chunks, write_index};
+use crate::snapshot::writing::{
+    IndexSource, TemporaryFile, copy_range, folder_of, require_room, write_chunks, write_index,
+};
 
 /// How to restore.
 #[derive(Debug, Clone)]
@@ -113,7 +113,8 @@ fn open_all(repository: &Repository, writable: bool, monitor: &dyn Monitor) -> R
         .into_iter()
         .map(|database| {
             let path = repository.path_of(&database);
-            let file = if writable { DataFile::open_for_writing(path) } else { database::open_patiently(&path, monitor) };
+            let file =
+                if writable { DataFile::open_for_writing(path) } else { database::open_patiently(&path, monitor) };
             file.map(|file| (database, file))
         })
         .collect()
@@ -274,7 +275,8 @@ impl Prepared {
 fn index_paths(path: &Path) -> Result<Vec<PathBuf>> {
     let real = fs::canonicalize(path).at("resolve", path)?;
     let mut paths = vec![index_path(path)];
-    let same_folder = fs::canonicalize(folder_of(path)).at("resolve", folder_of(path))?.join(path.file_name().unwrap_or_default());
+    let same_folder =
+        fs::canonicalize(folder_of(path)).at("resolve", folder_of(path))?.join(path.file_name().unwrap_or_default());
     if real != same_folder {
         paths.push(index_path(&real));
     }

@@ -15,9 +15,7 @@ use crate::repository::chunker;
 use crate::repository::counters::Counts;
 use crate::repository::data::{Content, Frame};
 use crate::repository::hash::{Hash, Uid};
-use crate::repository::manifest::{
-    ChunkName, CutEntry, DatabaseEntry, FinalPoint, IndexEntry, Manifest, StreamEntry,
-};
+use crate::repository::manifest::{ChunkName, CutEntry, DatabaseEntry, FinalPoint, IndexEntry, Manifest, StreamEntry};
 use crate::repository::object::{Finished, publish};
 use crate::snapshot::anchor::{nearest, recognise, refusal};
 use crate::snapshot::handle::Repository;
@@ -206,10 +204,7 @@ fn attempt(
         one_moment,
         databases: saved,
         stored_bytes: counts.object_bytes_written - before.object_bytes_written,
-        counts: Counts {
-            database_bytes_read: sources.iter().map(|source| source.file.bytes_read()).sum(),
-            ..counts
-        },
+        counts: Counts { database_bytes_read: sources.iter().map(|source| source.file.bytes_read()).sum(), ..counts },
     }))
 }
 
@@ -326,11 +321,8 @@ fn save_database(
     } else {
         let whole = database::whole_index(file, generation.base_length, cut, pairs, monitor)?;
         let keyframe = index_parts::store(whole, Content::Keyframe, writer, &repository.catalog)?;
-        let keyframe = keyframe.unwrap_or(crate::repository::manifest::IndexPart {
-            entries: 0,
-            bytes: 0,
-            chunks: Vec::new(),
-        });
+        let keyframe =
+            keyframe.unwrap_or(crate::repository::manifest::IndexPart { entries: 0, bytes: 0, chunks: Vec::new() });
         IndexEntry { keyframe: Some(keyframe), deltas: Vec::new() }
     };
     let last = match parent {

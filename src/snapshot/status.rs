@@ -100,8 +100,7 @@ fn look(repository: &Repository, database: &Database, monitor: &dyn Monitor) -> 
     let from = match nearest(&file, size, &repository.catalog, generation.row)? {
         Some(stream) => {
             let snapshot = repository.catalog.snapshot(&stream.snapshot_name)?;
-            status.snapshot_created =
-                snapshot.and_then(|snapshot| Timestamp::from_microsecond(snapshot.created).ok());
+            status.snapshot_created = snapshot.and_then(|snapshot| Timestamp::from_microsecond(snapshot.created).ok());
             status.snapshot = Some(stream.snapshot_name);
             Position { offset: stream.cut.offset, tid: Tid(stream.cut.tid) }
         }

@@ -70,8 +70,12 @@ pub(crate) fn copy_range(from: &File, start: u64, end: u64, to: &File, path: &Pa
     };
     let copied = copy().at("copy into", path)?;
     if copied != end - start {
-        return Err(Error::failed(format!("only {copied} of {} bytes could be copied into {}", end - start, path.display()))
-            .hint("the database became shorter meanwhile; try again"));
+        return Err(Error::failed(format!(
+            "only {copied} of {} bytes could be copied into {}",
+            end - start,
+            path.display()
+        ))
+        .hint("the database became shorter meanwhile; try again"));
     }
     Ok(())
 }
@@ -134,7 +138,9 @@ impl TemporaryFile {
         let path = PathBuf::from(path);
         // What a killed restore left; this one holds the database's lock.
         match fs::remove_file(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(Error::io("remove", &path, error)),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::io("remove", &path, error));
+            }
             _ => {}
         }
         let file = create_like(&path, model)?;

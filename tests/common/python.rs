@@ -13,17 +13,17 @@ const MARKER: &str = "complete";
 /// The first use ever makes it, in the target directory: that needs `python3` (3.10 or newer) with its `venv` module,
 /// and pip must reach a package index.
 pub fn python() -> PathBuf {
-    static PYTHON: OnceLock<PathBuf> = OnceLock::new();
-    PYTHON
-        .get_or_init(|| make().unwrap_or_else(|error| panic!("{error}")))
-        .clone()
+    // A failure too: or each test would wait for pip again.
+    static PYTHON: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    match PYTHON.get_or_init(make) {
+        Ok(python) => python.clone(),
+        Err(error) => panic!("{error}"),
+    }
 }
 
 /// A file in `tests/python`.
 pub fn script(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/python")
-        .join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python").join(name)
 }
 
 fn make() -> Result<PathBuf, String> {
@@ -31,18 +31,14 @@ fn make() -> Result<PathBuf, String> {
     let pins = fs::read(&list).map_err(|error| format!("{}: {error}", list.display()))?;
     let hash = blake3::hash(&pins).to_hex();
     // `CARGO_TARGET_TMPDIR` is `tmp` in the target directory.
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR"))
-        .parent()
-        .expect("a target directory");
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("a target directory");
     let venv = target.join(format!("python-{}", &hash[..16]));
     let python = venv.join("bin/python");
 
     // Cargo may run several test binaries at once, each with several threads.
     let guard = target.join(format!("python-{}.lock", &hash[..16]));
     let guard = File::create(&guard).map_err(|error| format!("{}: {error}", guard.display()))?;
-    guard
-        .lock()
-        .map_err(|error| format!("cannot lock the tests' Python: {error}"))?;
+    guard.lock().map_err(|error| format!("cannot lock the tests' Python: {error}"))?;
     if venv.join(MARKER).exists() && python.exists() {
         return Ok(python);
     }
@@ -56,14 +52,7 @@ fn make() -> Result<PathBuf, String> {
     )?;
     run(
         Command::new(&python)
-            .args([
-                "-m",
-                "pip",
-                "install",
-                "--disable-pip-version-check",
-                "--no-input",
-                "--requirement",
-            ])
+            .args(["-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--requirement"])
             .arg(&list),
         "The tests compare znap with real ZODB, which pip could not install; \
          it needs a package index (PIP_INDEX_URL names another one) and Python 3.10 or newer",

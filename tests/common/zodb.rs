@@ -29,19 +29,12 @@ pub fn try_zodb(args: &[&str]) -> Result<Value, String> {
 pub fn boundaries(path: &Path) -> Vec<(u64, u64)> {
     let found = zodb(&["boundaries", path.to_str().expect("a UTF-8 path")]);
     let pairs: Vec<(u64, String)> = serde_json::from_value(found).expect("pairs");
-    pairs
-        .into_iter()
-        .map(|(end, tid)| (end, u64::from_str_radix(&tid, 16).expect("hex")))
-        .collect()
+    pairs.into_iter().map(|(end, tid)| (end, u64::from_str_radix(&tid, 16).expect("hex"))).collect()
 }
 
 fn tool() -> Command {
     let mut command = Command::new(python());
-    command
-        .arg("-B")
-        .arg(script("zodb_tool.py"))
-        .env("TZ", "UTC")
-        .env_remove("PYTHONPATH");
+    command.arg("-B").arg(script("zodb_tool.py")).env("TZ", "UTC").env_remove("PYTHONPATH");
     command
 }
 
@@ -54,25 +47,15 @@ pub struct Zodb {
 
 impl Zodb {
     pub fn start() -> Self {
-        let mut child = tool()
-            .arg("serve")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("python runs");
+        let mut child = tool().arg("serve").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("python runs");
         let stdin = child.stdin.take();
         let stdout = BufReader::new(child.stdout.take().expect("a pipe"));
-        Zodb {
-            child,
-            stdin,
-            stdout,
-        }
+        Zodb { child, stdin, stdout }
     }
 
     /// As [`zodb`].
     pub fn run(&mut self, args: &[&str]) -> Value {
-        self.try_run(args)
-            .unwrap_or_else(|error| panic!("zodb {args:?}: {error}"))
+        self.try_run(args).unwrap_or_else(|error| panic!("zodb {args:?}: {error}"))
     }
 
     /// As [`try_zodb`].
@@ -100,6 +83,7 @@ impl Drop for Zodb {
 /// A process that has a storage open: a live writer, or one that just holds it.
 pub struct ZodbProcess {
     child: Option<Child>,
+    stdout: BufReader<ChildStdout>,
 }
 
 impl ZodbProcess {
@@ -115,30 +99,17 @@ impl ZodbProcess {
 
     /// Returns once the storage is open.
     fn spawn(command: &str, path: &Path, args: &[&str]) -> Self {
-        let args: Vec<OsString> = [command.into(), path.into()]
-            .into_iter()
-            .chain(args.iter().map(OsString::from))
-            .collect();
-        let mut child = tool()
-            .args(&args)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("python runs");
-        // Byte by byte: what comes later is for `stop`.
-        let mut line = Vec::new();
-        let stdout = child.stdout.as_mut().expect("a pipe");
-        for byte in stdout.bytes() {
-            match byte.expect("it writes") {
-                b'\n' => break,
-                byte => line.push(byte),
-            }
-        }
-        if line != b"ready" {
+        let args: Vec<OsString> =
+            [command.into(), path.into()].into_iter().chain(args.iter().map(OsString::from)).collect();
+        let mut child = tool().args(&args).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("python runs");
+        let mut stdout = BufReader::new(child.stdout.take().expect("a pipe"));
+        let mut line = String::new();
+        stdout.read_line(&mut line).expect("it writes");
+        if line != "ready\n" {
             let status = child.wait().expect("it ends");
             panic!("zodb {args:?} did not open the storage: {status}");
         }
-        ZodbProcess { child: Some(child) }
+        ZodbProcess { child: Some(child), stdout }
     }
 
     /// Its process id.
@@ -148,12 +119,7 @@ impl ZodbProcess {
 
     /// Whether it still runs (a writer with `--transactions` or `--seconds` ends by itself).
     pub fn is_running(&mut self) -> bool {
-        self.child
-            .as_mut()
-            .expect("it was started")
-            .try_wait()
-            .expect("it is ours")
-            .is_none()
+        self.child.as_mut().expect("it was started").try_wait().expect("it is ours").is_none()
     }
 
     /// Lets it finish what it does and close the storage; returns what it reports.
@@ -163,13 +129,11 @@ impl ZodbProcess {
             // It may have ended by itself.
             let _ = stdin.write_all(b"stop\n");
         }
-        let output = child.wait_with_output().expect("it ends");
-        assert!(
-            output.status.success(),
-            "the ZODB process failed: {}",
-            output.status
-        );
-        serde_json::from_slice(&output.stdout).expect("the tool prints JSON")
+        let mut report = String::new();
+        self.stdout.read_to_string(&mut report).expect("it writes");
+        let status = child.wait().expect("it ends");
+        assert!(status.success(), "the ZODB process failed: {status}");
+        serde_json::from_str(&report).expect("the tool prints JSON")
     }
 
     /// Ends it as a power failure would: nothing is closed, no index written.

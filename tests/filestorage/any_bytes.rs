@@ -23,10 +23,7 @@ impl Sink for Log {
     }
 }
 
-fn events(
-    bytes: &[u8],
-    mut sizes: impl Iterator<Item = usize>,
-) -> (Log, Result<ScanSummary, String>) {
+fn events(bytes: &[u8], mut sizes: impl Iterator<Item = usize>) -> (Log, Result<ScanSummary, String>) {
     let mut log = Log::default();
     let mut scanner = Scanner::new("Data.fs", Position::START);
     let mut rest = bytes;
@@ -49,19 +46,11 @@ fn slices_do_not_matter() {
     let expected = events(&bytes[4..], std::iter::empty());
     assert!(expected.1.is_ok() && expected.0.records.len() == 8 && expected.0.data.len() > 20_000);
     for size in [1, 2, 3, 7, 8, 22, 23, 41, 42, 43, 49, 50, 51, 1000] {
-        assert_eq!(
-            events(&bytes[4..], std::iter::repeat(size)),
-            expected,
-            "{size}"
-        );
+        assert_eq!(events(&bytes[4..], std::iter::repeat(size)), expected, "{size}");
     }
     for end in 5..bytes.len().min(1000) {
         let (_, result) = events(&bytes[4..end], std::iter::repeat(64));
-        let boundary = expected
-            .0
-            .headers
-            .iter()
-            .any(|header| header.end() == end as u64);
+        let boundary = expected.0.headers.iter().any(|header| header.end() == end as u64);
         assert_eq!(result.is_ok(), boundary, "{end}");
     }
 }
@@ -83,24 +72,11 @@ mod nothing_panics {
             .data(Oid(1), vec![1; 60])
             .commit()
             .unwrap();
-        writer
-            .transaction()
-            .status(b'u')
-            .data(Oid(9), "gone")
-            .commit()
-            .unwrap();
-        writer
-            .transaction()
-            .delete(Oid(1))
-            .data(Oid(0x2_0000), "far")
-            .commit()
-            .unwrap();
+        writer.transaction().status(b'u').data(Oid(9), "gone").commit().unwrap();
+        writer.transaction().delete(Oid(1)).data(Oid(0x2_0000), "far").commit().unwrap();
         writer.transaction().commit().unwrap();
         writer.save_index().unwrap();
-        (
-            fs::read(&path).unwrap(),
-            fs::read(index_path(&path)).unwrap(),
-        )
+        (fs::read(&path).unwrap(), fs::read(index_path(&path)).unwrap())
     });
 
     /// Everything that reads a file, on any bytes.
@@ -113,29 +89,16 @@ mod nothing_panics {
         };
         let size = bytes.len() as u64;
         if let Ok(cut) = find_cut(&data, Position::START, size) {
-            let scanned = scan(
-                &data,
-                Position::START,
-                cut.offset,
-                &mut Changes::new(4),
-                &Silent,
-            );
+            let scanned = scan(&data, Position::START, cut.offset, &mut Changes::new(4), &Silent);
             assert!(scanned.is_err() || scanned.unwrap().end == cut.position());
         }
-        for header in Forwards::new(&data, 4, size)
-            .chain(Backwards::new(&data, size))
-            .flatten()
-        {
+        for header in Forwards::new(&data, 4, size).chain(Backwards::new(&data, size)).flatten() {
             let _ = read_transaction(&data, &header);
         }
         let _ = usable_index(&data, &index_path(&path)).unwrap();
     }
 
-    fn mutated(
-        bytes: &[u8],
-        changes: &[(prop::sample::Index, u8)],
-        cut: prop::sample::Index,
-    ) -> Vec<u8> {
+    fn mutated(bytes: &[u8], changes: &[(prop::sample::Index, u8)], cut: prop::sample::Index) -> Vec<u8> {
         let mut bytes = bytes.to_vec();
         for (at, value) in changes {
             let at = at.index(bytes.len());

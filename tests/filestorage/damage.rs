@@ -14,49 +14,23 @@ fn p3_an_unfinished_end_is_left_out() {
         for from in [Position::START, end] {
             let cut = cut(&path, from).unwrap();
             assert_eq!(cut.position(), end);
-            assert_eq!(
-                cut.left_out.map(|left| (left.kind, left.bytes)),
-                kind.map(|kind| (kind, bytes))
-            );
+            assert_eq!(cut.left_out.map(|left| (left.kind, left.bytes)), kind.map(|kind| (kind, bytes)));
             assert!(cut.warnings.is_empty());
             assert_eq!(cut.last_length == 0, from == end);
         }
     };
-    let length = writer
-        .transaction()
-        .data(Oid(1), vec![1; 5000])
-        .vote()
-        .unwrap();
+    let length = writer.transaction().data(Oid(1), vec![1; 5000]).vote().unwrap();
     check(Some(LeftOutKind::Voted), length);
     for torn in [1, 22, 23, 100, length as usize - 1] {
-        writer
-            .transaction()
-            .data(Oid(1), vec![1; 5000])
-            .tear(torn)
-            .unwrap();
-        let kind = if torn < 23 {
-            LeftOutKind::ShortHeader
-        } else {
-            LeftOutKind::ShortTransaction
-        };
+        writer.transaction().data(Oid(1), vec![1; 5000]).tear(torn).unwrap();
+        let kind = if torn < 23 { LeftOutKind::ShortHeader } else { LeftOutKind::ShortTransaction };
         check(Some(kind), torn as u64);
     }
     for zeros in [1, 22, 23, 31, 4096, 100_000] {
         writer.set_tail(&vec![0; zeros]).unwrap();
-        let kind = if zeros < 31 {
-            LeftOutKind::ShortHeader
-        } else {
-            LeftOutKind::BadTail
-        };
+        let kind = if zeros < 31 { LeftOutKind::ShortHeader } else { LeftOutKind::BadTail };
         // Of 23 zeros there is a header, but of a transaction of 8 bytes, which fit.
-        check(
-            Some(if zeros == 23 {
-                LeftOutKind::BadTail
-            } else {
-                kind
-            }),
-            zeros as u64,
-        );
+        check(Some(if zeros == 23 { LeftOutKind::BadTail } else { kind }), zeros as u64);
     }
     // A length that would overflow, and one that just doesn't fit.
     for length in [u64::MAX, u64::MAX - 8, u64::MAX - end.offset, 24] {
@@ -77,34 +51,21 @@ fn p3_the_file_may_shrink_meanwhile() {
     let mut writer = sample(&path);
     let end = writer.end();
     let data = DataFile::open(&path).unwrap();
-    writer
-        .transaction()
-        .data(Oid(1), vec![1; 50_000])
-        .vote()
-        .unwrap();
+    writer.transaction().data(Oid(1), vec![1; 50_000]).vote().unwrap();
     let voted = data.size().unwrap();
     writer.set_tail(&[]).unwrap();
     for from in [Position::START, end] {
         let cut = find_cut(&data, from, voted).unwrap();
         assert_eq!((cut.position(), cut.left_out), (end, None));
     }
-    writer
-        .transaction()
-        .data(Oid(1), vec![1; 500])
-        .vote()
-        .unwrap();
+    writer.transaction().data(Oid(1), vec![1; 500]).vote().unwrap();
     let cut = find_cut(&data, Position::START, voted).unwrap();
     assert_eq!(cut.position(), end);
     assert_eq!(cut.left_out.unwrap().kind, LeftOutKind::Voted);
     // Never below the start, though.
     writer.set_tail(&[]).unwrap();
     patch(&path, 0, b"FS30");
-    fs::OpenOptions::new()
-        .write(true)
-        .open(&path)
-        .unwrap()
-        .set_len(end.offset - 1)
-        .unwrap();
+    fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(end.offset - 1).unwrap();
     assert!(find_cut(&data, end, voted).is_err());
 }
 
@@ -119,14 +80,8 @@ fn a_voted_transaction_in_the_middle_ends_the_file() {
     let cut = cut(&path, Position::START).unwrap();
     assert_eq!((cut.offset, cut.transactions), (second.position, 1));
     let left = cut.left_out.unwrap();
-    assert_eq!(
-        (left.kind, left.bytes),
-        (LeftOutKind::Voted, end - second.position)
-    );
-    assert!(
-        left.to_string()
-            .starts_with("a transaction that was voted but not finished")
-    );
+    assert_eq!((left.kind, left.bytes), (LeftOutKind::Voted, end - second.position));
+    assert!(left.to_string().starts_with("a transaction that was voted but not finished"));
 }
 
 #[test]
@@ -144,12 +99,7 @@ fn damage_that_zodb_refuses_is_refused() {
         (second.position + 8, &[0; 8], true, "too short"),
         (second.position + 16, &[0xff], true, "status"),
         (headers[3].end() - 1, &[0xff], true, "two lengths"),
-        (
-            record + 24,
-            &[0, 0, 0, 0, 0, 0, 0, 9],
-            false,
-            "another transaction",
-        ),
+        (record + 24, &[0, 0, 0, 0, 0, 0, 0, 9], false, "another transaction"),
         (record + 33, &[1], false, "version"),
         (record + 34, &[0xff; 8], false, "beyond the end"),
         (record + 34, &[0, 0, 0, 0, 0, 0, 0, 1], false, "is damaged"),
@@ -168,11 +118,7 @@ fn damage_that_zodb_refuses_is_refused() {
         let text = error.to_string();
         assert!(text.contains(words), "{words}: {text}");
         assert!(text.contains("Data.fs") && text.contains("ZODB itself would not open this file"));
-        assert!(
-            error
-                .hint_text()
-                .is_some_and(|hint| hint.contains("fsrecover"))
-        );
+        assert!(error.hint_text().is_some_and(|hint| hint.contains("fsrecover")));
         // What find_cut refuses, the scan refuses too.
         assert!(scan(&data, Position::START, end, &mut (), &Silent).is_err());
     }
@@ -195,10 +141,7 @@ fn oddities_are_warnings() {
         kinds
     };
     let cut = cut(&path, Position::START).unwrap();
-    assert_eq!(
-        kinds(&cut.warnings),
-        [WarningKind::TimeWentBack, WarningKind::UnknownStatus]
-    );
+    assert_eq!(kinds(&cut.warnings), [WarningKind::TimeWentBack, WarningKind::UnknownStatus]);
     let mut changes = Changes::new(4);
     let summary = scan(&data, Position::START, end, &mut changes, &Silent).unwrap();
     assert_eq!(
@@ -221,15 +164,6 @@ fn a_start_beyond_the_end_is_refused() {
     let path = dir.path().join("Data.fs");
     let end = sample(&path).end().offset;
     for offset in [0, end + 1, u64::MAX] {
-        assert!(
-            cut(
-                &path,
-                Position {
-                    offset,
-                    tid: Tid(0)
-                }
-            )
-            .is_err()
-        );
+        assert!(cut(&path, Position { offset, tid: Tid(0) }).is_err());
     }
 }

@@ -17,40 +17,24 @@ fn an_index_is_used_if_it_fits() {
     // Its last transaction has an object twice, of which ZODB's own check makes too much.
     assert!(judge().is_ok());
     for oid in 0..2000 {
-        writer
-            .transaction()
-            .data(Oid(oid * 7), "state")
-            .commit()
-            .unwrap();
+        writer.transaction().data(Oid(oid * 7), "state").commit().unwrap();
     }
     writer.save_index().unwrap();
     let found = judge().unwrap();
-    assert_eq!(
-        (found.position(), found.len()),
-        (writer.end().offset, writer.index().len() as u64)
-    );
+    assert_eq!((found.position(), found.len()), (writer.end().offset, writer.index().len() as u64));
     // Behind the file, as beside a running server.
     let behind = fs::read(&index).unwrap();
     writer.transaction().data(Oid(0), "more").commit().unwrap();
     assert!(judge().is_ok());
     // Ahead of it, as after something cut the file.
     writer.save_index().unwrap();
-    fs::OpenOptions::new()
-        .write(true)
-        .open(&path)
-        .unwrap()
-        .set_len(writer.end().offset - 1)
-        .unwrap();
+    fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(writer.end().offset - 1).unwrap();
     assert!(matches!(judge().unwrap_err(), Unusable::Ahead { .. }));
     fs::write(&index, &behind).unwrap();
     assert!(judge().is_ok());
     // The right position, but entries that point elsewhere: ZODB would take it.
     let mut wrong = behind.clone();
-    let start = wrong
-        .windows(2)
-        .position(|two| two == b"B\x60")
-        .unwrap_or(20)
-        + 5;
+    let start = wrong.windows(2).position(|two| two == b"B\x60").unwrap_or(20) + 5;
     let count = found.iter().filter(|(oid, _)| *oid < 0x1_0000).count();
     for entry in 20..count - 20 {
         wrong[start + count * 2 + entry * 6 + 5] ^= 1;
@@ -60,15 +44,8 @@ fn an_index_is_used_if_it_fits() {
     assert!(matches!(judge().unwrap_err(), Unusable::WrongRecord { .. }));
     // Made for another place.
     let mut writer = Writer::create(dir.path().join("Other.fs")).unwrap();
-    writer
-        .transaction()
-        .data(Oid(0), vec![0; 300])
-        .commit()
-        .unwrap();
+    writer.transaction().data(Oid(0), vec![0; 300]).commit().unwrap();
     writer.save_index().unwrap();
     fs::copy(dir.path().join("Other.fs.index"), &index).unwrap();
-    assert!(matches!(
-        judge().unwrap_err(),
-        Unusable::NoTransaction { .. }
-    ));
+    assert!(matches!(judge().unwrap_err(), Unusable::NoTransaction { .. }));
 }

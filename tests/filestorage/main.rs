@@ -15,8 +15,8 @@ use std::path::Path;
 use znap::error::{Kind, Result};
 use znap::filestorage::pickles::{Content, mapping};
 use znap::filestorage::{
-    Backwards, Changes, Cut, DataFile, Forwards, Header, IndexFile, LeftOutKind, Oid, Position,
-    Record, ScanSummary, Scanner, Sink, Source, Tid, Unusable, WarningKind, Writer, find_cut,
-    index_path, read_transaction, scan, transaction_ending_at, usable_index,
+    Backwards, Changes, Cut, DataFile, Forwards, Header, IndexFile, LeftOutKind, Oid, Position, Record, ScanSummary,
+    Scanner, Sink, Source, Tid, Unusable, WarningKind, Writer, find_cut, index_path, read_transaction, scan,
+    transaction_ending_at, usable_index,
 };
 use znap::monitor::Silent;

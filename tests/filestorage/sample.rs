@@ -24,26 +24,10 @@ pub fn sample(path: &Path) -> Writer {
         .commit()
         .unwrap();
     writer.transaction().commit().unwrap();
-    writer
-        .transaction()
-        .status(b'u')
-        .data(Oid(99), "skipped")
-        .commit()
-        .unwrap();
-    writer
-        .transaction()
-        .status(b'p')
-        .back(Oid(1), one)
-        .delete(Oid(0x10_0000))
-        .commit()
-        .unwrap();
+    writer.transaction().status(b'u').data(Oid(99), "skipped").commit().unwrap();
+    writer.transaction().status(b'p').back(Oid(1), one).delete(Oid(0x10_0000)).commit().unwrap();
     // An undo of several transactions at once writes an object twice.
-    writer
-        .transaction()
-        .back(Oid(1), one)
-        .data(Oid(1), "later")
-        .commit()
-        .unwrap();
+    writer.transaction().back(Oid(1), one).data(Oid(1), "later").commit().unwrap();
     assert_eq!(first.position, 4);
     writer
 }
@@ -63,10 +47,5 @@ pub fn whole(path: &Path) -> (ScanSummary, Vec<(u64, u64)>) {
 }
 
 pub fn patch(path: &Path, offset: u64, bytes: &[u8]) {
-    fs::OpenOptions::new()
-        .write(true)
-        .open(path)
-        .unwrap()
-        .write_all_at(bytes, offset)
-        .unwrap();
+    fs::OpenOptions::new().write(true).open(path).unwrap().write_all_at(bytes, offset).unwrap();
 }

@@ -262,11 +262,11 @@ def work(site, transactions, megabytes):
     for number in range(1, transactions + 1):
         site.step(is_last=number == transactions and not megabytes)
     if megabytes:
-        site.deck_of_kinds["bulk"] = 60
+        site.deck_of_kinds["bulk"] = 25
         site.deck.clear()
     done = transactions
     while megabytes and site.storage.getSize() < megabytes * 1_000_000:
-        site.bulk()
+        site.step()
         done += 1
         if done % 10 == 0:
             site.connection.cacheGC()

@@ -45,6 +45,8 @@ def check(args):
     index_path = beside(path, ".index")
     problems = []
     usable = can_use_an_index(path)
+    # Python 3 does not read Python 2's strings without a conversion: of those, the records are loaded and no more.
+    unpickle = magic_of(path) != b"FS21"
     before = sha256_of(path), sha256_of(index_path), left_tails(path)
     with accepting_what_is_in(path), captured() as warnings:
         storage = FileStorage(str(path))
@@ -53,7 +55,7 @@ def check(args):
         size = storage.getSize()
         db = DB(storage)
         try:
-            found = load_everything(storage, db, problems)
+            found = load_everything(storage, db, problems, unpickle)
         finally:
             db.close()
         try:
@@ -107,7 +109,7 @@ def can_use_an_index(path):
         return all(last[record.oid] == at for at, record in records[:5])
 
 
-def load_everything(storage, db, problems):
+def load_everything(storage, db, problems, unpickle):
     """Loads and unpickles every object, and follows every reference from the root."""
     digest = hashlib.sha256()
     references = {}
@@ -121,8 +123,11 @@ def load_everything(storage, db, problems):
             digest.update(oid + b"deleted")
             continue
         digest.update(oid + tid + len(data).to_bytes(8, "big") + data)
-        references[oid] = referencesf(data)
+        references[oid] = ()
+        if not unpickle:
+            continue
         try:
+            references[oid] = referencesf(data)
             connection.get(oid)._p_activate()
         except Exception as error:
             problems.append(f"object {oid.hex()}: {type(error).__name__}: {error}")
@@ -130,7 +135,7 @@ def load_everything(storage, db, problems):
             connection.cacheMinimize()
     connection.close()
     reached = set()
-    ahead = [z64] if references else []
+    ahead = [z64] if unpickle and references else []
     while ahead:
         oid = ahead.pop()
         if oid in reached:

@@ -114,12 +114,10 @@ impl Catalog {
             },
         )?;
         for stream in &mut dead {
-            stream.children = self.many(
-                "read what was deleted",
-                "SELECT id FROM stream WHERE parent = ?1",
-                [stream.row],
-                |row| row.get(0),
-            )?;
+            stream.children =
+                self.many("read what was deleted", "SELECT id FROM stream WHERE parent = ?1", [stream.row], |row| {
+                    row.get(0)
+                })?;
         }
         Ok(dead)
     }
@@ -298,9 +296,8 @@ impl Catalog {
                 [file],
                 |row| {
                     let (content, codec): (u8, u8) = (row.get(1)?, row.get(8)?);
-                    let unknown = |column, number: u8| {
-                        rusqlite::Error::IntegralValueOutOfRange(column, i64::from(number))
-                    };
+                    let unknown =
+                        |column, number: u8| rusqlite::Error::IntegralValueOutOfRange(column, i64::from(number));
                     Ok(MovingChunk {
                         row: row.get(0)?,
                         content: Content::from_number(content).ok_or_else(|| unknown(1, content))?,

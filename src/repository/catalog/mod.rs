@@ -105,12 +105,7 @@ impl Catalog {
             Ok(connection)
         };
         let connection = open().map_err(|error| Error::catalog("open what is", path, error))?;
-        Ok(Catalog {
-            connection,
-            path: path.to_path_buf(),
-            counters: Arc::clone(counters),
-            rows: Cell::new(0),
-        })
+        Ok(Catalog { connection, path: path.to_path_buf(), counters: Arc::clone(counters), rows: Cell::new(0) })
     }
 
     fn check_version(&self) -> Result<()> {
@@ -178,10 +173,7 @@ impl Catalog {
 
     /// Runs `read` so that all it sees is of one moment.
     pub fn snapshot_of<T>(&self, read: impl FnOnce(&Self) -> Result<T>) -> Result<T> {
-        let transaction = self
-            .connection
-            .unchecked_transaction()
-            .map_err(|error| self.error("read", error))?;
+        let transaction = self.connection.unchecked_transaction().map_err(|error| self.error("read", error))?;
         let result = read(self);
         drop(transaction);
         result
@@ -197,9 +189,7 @@ mod tests {
         MIGRATIONS.validate().expect("valid SQL");
         let mut connection = Connection::open_in_memory().expect("SQLite");
         MIGRATIONS.to_latest(&mut connection).expect("migrated");
-        let version: i64 = connection
-            .pragma_query_value(None, "user_version", |row| row.get(0))
-            .expect("version");
+        let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).expect("version");
         assert_eq!(version, Catalog::known_version());
     }
 }

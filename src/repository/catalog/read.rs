@@ -3,8 +3,8 @@
 use rusqlite::{OptionalExtension, Params, Row, params};
 
 use crate::error::{Error, Result};
-use crate::repository::catalog::rows::{Database, GenerationRow, IndexPartRow, Snapshot, Stream};
 use crate::repository::catalog::Catalog;
+use crate::repository::catalog::rows::{Database, GenerationRow, IndexPartRow, Snapshot, Stream};
 use crate::repository::chunk_reader::Location;
 use crate::repository::data::Codec;
 use crate::repository::hash::{Hash, Uid};
@@ -109,10 +109,7 @@ impl Catalog {
 
     /// All snapshots, oldest first.
     pub fn snapshots(&self) -> Result<Vec<Snapshot>> {
-        let sql = format!(
-            "SELECT {} FROM snapshot s WHERE s.tombstone IS NULL ORDER BY s.sequence",
-            Snapshot::COLUMNS
-        );
+        let sql = format!("SELECT {} FROM snapshot s WHERE s.tombstone IS NULL ORDER BY s.sequence", Snapshot::COLUMNS);
         self.many("read the snapshots", &sql, [], Snapshot::from_row)
     }
 
@@ -142,10 +139,8 @@ impl Catalog {
     }
 
     fn streams_where(&self, condition: &str, parameters: impl Params) -> Result<Vec<Stream>> {
-        let sql = format!(
-            "SELECT {} FROM stream t JOIN snapshot s ON s.id = t.snapshot WHERE {condition}",
-            Stream::COLUMNS
-        );
+        let sql =
+            format!("SELECT {} FROM stream t JOIN snapshot s ON s.id = t.snapshot WHERE {condition}", Stream::COLUMNS);
         self.many("read the cuts", &sql, parameters, Stream::from_row)
     }
 
@@ -161,9 +156,7 @@ impl Catalog {
 
     /// One stream, of a deleted snapshot too.
     pub fn stream(&self, row: i64) -> Result<Stream> {
-        self.streams_where("t.id = ?1", [row])?
-            .pop()
-            .ok_or_else(|| self.missing("a stream"))
+        self.streams_where("t.id = ?1", [row])?.pop().ok_or_else(|| self.missing("a stream"))
     }
 
     /// The stream of this snapshot and database, of a deleted snapshot too.
@@ -249,12 +242,7 @@ impl Catalog {
             "SELECT id, keyframe, entries, bytes FROM index_part WHERE stream = ?1 ORDER BY position",
             [stream],
             |row| {
-                Ok(IndexPartRow {
-                    row: row.get(0)?,
-                    keyframe: row.get(1)?,
-                    entries: row.get(2)?,
-                    bytes: row.get(3)?,
-                })
+                Ok(IndexPartRow { row: row.get(0)?, keyframe: row.get(1)?, entries: row.get(2)?, bytes: row.get(3)? })
             },
         )
     }

@@ -199,11 +199,7 @@ impl Stream {
             },
             count: row.get(14)?,
             list_hash: row.get(15)?,
-            last_final: FinalPoint {
-                count: row.get(16)?,
-                length: row.get(17)?,
-                hash: row.get(18)?,
-            },
+            last_final: FinalPoint { count: row.get(16)?, length: row.get(17)?, hash: row.get(18)? },
             new_bytes: row.get(19)?,
         })
     }
@@ -247,8 +243,7 @@ impl Database {
 impl ObjectFile {
     pub(super) fn from_row(row: &Row<'_>) -> rusqlite::Result<Self> {
         let kind: u8 = row.get(2)?;
-        let kind = ObjectKind::from_number(kind)
-            .ok_or(rusqlite::Error::IntegralValueOutOfRange(2, i64::from(kind)))?;
+        let kind = ObjectKind::from_number(kind).ok_or(rusqlite::Error::IntegralValueOutOfRange(2, i64::from(kind)))?;
         Ok(ObjectFile { row: row.get(0)?, name: row.get(1)?, kind, bytes: row.get(3)? })
     }
 }

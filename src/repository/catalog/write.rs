@@ -36,7 +36,6 @@ pub struct PreparedSnapshot {
     pub data_files: Vec<(Hash, u64, Vec<Frame>)>,
 }
 
-
 type Tx<'a> = Transaction<'a>;
 
 impl Catalog {
@@ -142,14 +141,7 @@ pub(super) fn insert_frames(tx: &Tx<'_>, name: &Hash, bytes: u64, frames: &[Fram
     frames
         .iter()
         .map(|frame| {
-            insert.insert(params![
-                file,
-                frame.content as u8,
-                frame.codec as u8,
-                frame.offset,
-                frame.stored,
-                frame.raw
-            ])
+            insert.insert(params![file, frame.content as u8, frame.codec as u8, frame.offset, frame.stored, frame.raw])
         })
         .collect()
 }
@@ -171,8 +163,16 @@ fn insert_generation(tx: &Tx<'_>, database: i64, generation: &Generation) -> rus
                                  base_check_length, base_check)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
         params![
-            generation.uid, database, generation.number, generation.began, generation.magic, generation.base_length,
-            generation.base_tid, generation.base_last_length, generation.base_check_length, generation.base_check
+            generation.uid,
+            database,
+            generation.number,
+            generation.began,
+            generation.magic,
+            generation.base_length,
+            generation.base_tid,
+            generation.base_last_length,
+            generation.base_check_length,
+            generation.base_check
         ],
     )?;
     let row = tx.last_insert_rowid();
@@ -246,13 +246,18 @@ pub(super) fn insert_index_part(
     keyframe: bool,
     part: &IndexPart,
 ) -> rusqlite::Result<()> {
-    tx.prepare_cached("INSERT INTO index_part (stream, position, keyframe, entries, bytes) VALUES (?1, ?2, ?3, ?4, ?5)")?
-        .execute(params![stream, position, keyframe, part.entries, part.bytes])?;
+    tx.prepare_cached(
+        "INSERT INTO index_part (stream, position, keyframe, entries, bytes) VALUES (?1, ?2, ?3, ?4, ?5)",
+    )?
+    .execute(params![stream, position, keyframe, part.entries, part.bytes])?;
     let row = tx.last_insert_rowid();
     for (position, chunk) in part.chunks.iter().enumerate() {
         let position = position as i64;
-        tx.prepare_cached("INSERT INTO index_chunk (part, position, chunk) VALUES (?1, ?2, ?3)")?
-            .execute(params![row, position, stored_chunk(tx, chunk)?])?;
+        tx.prepare_cached("INSERT INTO index_chunk (part, position, chunk) VALUES (?1, ?2, ?3)")?.execute(params![
+            row,
+            position,
+            stored_chunk(tx, chunk)?
+        ])?;
     }
     Ok(())
 }

@@ -18,12 +18,8 @@ use crate::snapshot::index_parts::{self, PartReader};
 /// Drops the lists of deleted snapshots that nothing builds on, and joins those that one list builds on
 /// into it. One that several build on stays.
 pub(super) fn fold_deleted(repository: &mut Repository, monitor: &dyn Monitor) -> Result<()> {
-    let mut dead: HashMap<i64, DeadStream> = repository
-        .catalog
-        .dead_streams()?
-        .into_iter()
-        .map(|stream| (stream.row, stream))
-        .collect();
+    let mut dead: HashMap<i64, DeadStream> =
+        repository.catalog.dead_streams()?.into_iter().map(|stream| (stream.row, stream)).collect();
     let mut leaves: Vec<i64> = dead.values().filter(|s| s.children.is_empty()).map(|s| s.row).collect();
     while let Some(row) = leaves.pop() {
         monitor.check()?;
@@ -61,13 +57,11 @@ fn fold(repository: &mut Repository, child: i64, line: &[&DeadStream]) -> Result
     let name = repository.catalog.manifest_of(stream.snapshot)?;
     let mut manifest = Manifest::read(&repository.layout, &name)?;
     let database = line.first().map(|dead| dead.database);
-    let lacks = || Error::damaged(format!("the manifest of snapshot {} lacks a database", stream.snapshot_name))
-        .hint("restore from a copy of the repository");
-    let entry = manifest
-        .databases
-        .iter_mut()
-        .find(|entry| Some(entry.uid) == database)
-        .ok_or_else(lacks)?;
+    let lacks = || {
+        Error::damaged(format!("the manifest of snapshot {} lacks a database", stream.snapshot_name))
+            .hint("restore from a copy of the repository")
+    };
+    let entry = manifest.databases.iter_mut().find(|entry| Some(entry.uid) == database).ok_or_else(lacks)?;
     for dead in line {
         let parent = Manifest::read(&repository.layout, &dead.manifest)?;
         let parent = parent.databases.into_iter().find(|other| other.uid == entry.uid).ok_or_else(lacks)?;
@@ -107,10 +101,7 @@ fn fold(repository: &mut Repository, child: i64, line: &[&DeadStream]) -> Result
         dead: line.iter().map(|dead| dead.row).collect(),
         manifest: (manifest_file.name, manifest_file.bytes, manifest.revision),
         delta,
-        data_files: data_files
-            .iter()
-            .map(|data| (data.file.name, data.file.bytes, data.frames.clone()))
-            .collect(),
+        data_files: data_files.iter().map(|data| (data.file.name, data.file.bytes, data.frames.clone())).collect(),
     };
     let files = data_files.into_iter().map(|data| data.file).chain([manifest_file]).collect();
     publish(&repository.layout, files, &repository.counters)?;

@@ -18,6 +18,8 @@ pub(super) struct Inventory {
     deletions: Vec<Tombstone>,
     /// Names of files that aren't znap's.
     pub(super) unknown: Vec<String>,
+    /// The snapshots that the catalog's tombstones are of, once they were read.
+    deleted: Option<HashSet<Uid>>,
 }
 
 impl Inventory {
@@ -27,7 +29,8 @@ impl Inventory {
         let layout = &repository.layout;
         let named: HashSet<Hash> = repository.catalog.object_files()?.iter().map(|file| file.name).collect();
         let known: HashSet<Uid> = repository.catalog.known_snapshots()?.into_iter().collect();
-        let mut inventory = Inventory { left_over: Vec::new(), deletions: Vec::new(), unknown: Vec::new() };
+        let mut inventory =
+            Inventory { left_over: Vec::new(), deletions: Vec::new(), unknown: Vec::new(), deleted: None };
         let mut there = HashSet::new();
         let folder = layout.objects();
         for entry in fs::read_dir(&folder).at("read", &folder)? {
@@ -64,7 +67,7 @@ impl Inventory {
             Ok(ObjectKind::Data) => self.left_over.push((path, bytes)),
             Ok(ObjectKind::Manifest) => {
                 let manifest = Manifest::read(layout, &name)?;
-                if !known.contains(&manifest.uid) {
+                if !known.contains(&manifest.uid) && !self.is_deleted(repository, &manifest.uid)? {
                     return Err(Error::damaged(format!(
                         "the catalog {} is older than the object files: it does not know snapshot {} ({})",
                         layout.catalog().display(),
@@ -88,6 +91,21 @@ impl Inventory {
             }
         }
         Ok(())
+    }
+
+    /// Whether one of the tombstones that the catalog names is of this snapshot: it was deleted and
+    /// dropped, and only its manifest file is still there.
+    fn is_deleted(&mut self, repository: &Repository, snapshot: &Uid) -> Result<bool> {
+        if self.deleted.is_none() {
+            let mut deleted = HashSet::new();
+            for file in repository.catalog.object_files()? {
+                if file.kind == ObjectKind::Tombstone {
+                    deleted.insert(Tombstone::read(&repository.layout, &file.name)?.snapshot);
+                }
+            }
+            self.deleted = Some(deleted);
+        }
+        Ok(self.deleted.as_ref().is_some_and(|deleted| deleted.contains(snapshot)))
     }
 
     /// Commits deletions whose tombstones are there but which the catalog doesn't know: a delete was killed

@@ -70,9 +70,7 @@ fn is_wasteful(file: &ObjectUse, options: GcOptions) -> bool {
 /// The data files to write anew: the wasteful ones, and the small ones if there are several.
 fn to_rewrite(files: &[ObjectUse], options: GcOptions) -> Vec<&ObjectUse> {
     let live = files.iter().filter(|file| file.live_raw > 0);
-    let chosen: Vec<&ObjectUse> = live
-        .filter(|file| is_wasteful(file, options) || file.live_raw < SMALL)
-        .collect();
+    let chosen: Vec<&ObjectUse> = live.filter(|file| is_wasteful(file, options) || file.live_raw < SMALL).collect();
     let small = chosen.iter().filter(|file| !is_wasteful(file, options)).count();
     if small == chosen.len() && small < 2 { Vec::new() } else { chosen }
 }
@@ -167,13 +165,14 @@ fn unlink_unnamed(repository: &Repository) -> Result<u64> {
     Ok(inventory.left_over.len() as u64)
 }
 
-/// How many bytes all files of the repository have.
+/// How many bytes all files of the repository have, but for the lock's few, which say who holds it.
 pub(crate) fn repository_bytes(layout: &Layout) -> Result<u64> {
     let mut bytes = 0;
     for folder in [layout.root().to_path_buf(), layout.objects()] {
         for entry in fs::read_dir(&folder).at("read", &folder)? {
             let entry = entry.at("read", &folder)?;
             match entry.metadata() {
+                Ok(_) if entry.path() == layout.lock() => {}
                 Ok(metadata) if metadata.is_file() => bytes += metadata.len(),
                 Ok(_) => {}
                 // Removed since the folder was read.

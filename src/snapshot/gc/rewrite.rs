@@ -49,12 +49,13 @@ fn rewrite_step(repository: &mut Repository, files: &[&ObjectUse], monitor: &dyn
     }
     let new_files = writer.finish()?;
     let moved: HashMap<Hash, i64> = chunks.iter().map(|chunk| (chunk.location.hash, chunk.row)).collect();
-    let records: Vec<_> = new_files
-        .iter()
-        .map(|data| (data.file.name, data.file.bytes, data.frames.clone()))
-        .collect();
+    let records: Vec<_> = new_files.iter().map(|data| (data.file.name, data.file.bytes, data.frames.clone())).collect();
     let names: Vec<Hash> = records.iter().map(|(name, _, _)| *name).collect();
-    publish(&repository.layout, new_files.into_iter().map(|data: NewDataFile| data.file).collect(), &repository.counters)?;
+    publish(
+        &repository.layout,
+        new_files.into_iter().map(|data: NewDataFile| data.file).collect(),
+        &repository.counters,
+    )?;
     check_copies(repository, &chunks, &names, monitor)?;
 
     // Nobody opens object files between the commit and the removal of those that it makes useless.
