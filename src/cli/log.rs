@@ -47,12 +47,7 @@ pub(super) fn run(context: &Context, args: &Log) -> Result<Outcome> {
         Some(text) => Some(times::time(text, Timestamp::now(), &terminal.zone)?),
         None => None,
     };
-    let options = LogOptions {
-        snapshot: args.id.clone(),
-        since,
-        grep: args.grep.clone(),
-        limit: args.limit,
-    };
+    let options = LogOptions { snapshot: args.id.clone(), since, grep: args.grep.clone(), limit: args.limit };
     let repository = Repository::open(&place::existing(context.global)?)?;
     let logs = log(&repository, &options, context.progress)?;
     context.progress.clear();
@@ -73,10 +68,8 @@ pub(super) fn run(context: &Context, args: &Log) -> Result<Outcome> {
 }
 
 fn text(context: &Context, logs: &[DatabaseLog]) -> String {
-    let mut entries: Vec<(&str, &LogEntry)> = logs
-        .iter()
-        .flat_map(|log| log.transactions.iter().map(|entry| (log.database.as_str(), entry)))
-        .collect();
+    let mut entries: Vec<(&str, &LogEntry)> =
+        logs.iter().flat_map(|log| log.transactions.iter().map(|entry| (log.database.as_str(), entry))).collect();
     // Within a database the file's order stands, even where its times don't go up.
     if logs.len() > 1 {
         entries.sort_by(|(_, a), (_, b)| b.time.cmp(&a.time));

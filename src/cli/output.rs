@@ -41,11 +41,7 @@ impl Terminal {
             ColorChoice::Auto => anstream::ColorChoice::Auto,
         }
         .write_global();
-        Terminal {
-            quiet: global.quiet,
-            verbose: global.verbose,
-            zone: TimeZone::try_system().unwrap_or(TimeZone::UTC),
-        }
+        Terminal { quiet: global.quiet, verbose: global.verbose, zone: TimeZone::try_system().unwrap_or(TimeZone::UTC) }
     }
 
     /// What was asked for: a text of whole lines, without the last line's end.

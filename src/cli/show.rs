@@ -76,12 +76,19 @@ fn facts_of(context: &Context, cut: &CutInfo, details: &DatabaseDetails) -> Vec<
     vec![
         ("length", words::exact_size(cut.cut)),
         ("last transaction", last),
-        ("needs", match &cut.needs {
-            Some(path) => {
-                format!("the first {} of {}", words::size(details.base_length), words::clean(&path.to_string_lossy()))
-            }
-            None => "nothing but the repository".into(),
-        }),
+        (
+            "needs",
+            match &cut.needs {
+                Some(path) => {
+                    format!(
+                        "the first {} of {}",
+                        words::size(details.base_length),
+                        words::clean(&path.to_string_lossy())
+                    )
+                }
+                None => "nothing but the repository".into(),
+            },
+        ),
         ("tail", format!("{}, {}", words::exact_size(cut.tail_bytes), words::transactions(cut.transactions))),
         ("new in it", words::exact_size(cut.new_bytes)),
         ("chunks", format!("{}{keeps}", details.chunks)),

@@ -97,23 +97,32 @@ fn facts(database: &DatabaseStatus, now: Timestamp) -> Vec<(&'static str, String
     let mut facts = Vec::new();
     if let Some(size) = database.size {
         facts.push(("size", words::exact_size(size)));
-        facts.push(("open in", match database.openers.as_slice() {
-            [] => "no process that can be seen".into(),
-            openers => openers.join(", "),
-        }));
+        facts.push((
+            "open in",
+            match database.openers.as_slice() {
+                [] => "no process that can be seen".into(),
+                openers => openers.join(", "),
+            },
+        ));
     }
     if let Some(problem) = &database.problem {
         facts.push(("problem", words::clean(problem)));
         return facts;
     }
-    facts.push(("snapshot", match (&database.snapshot, age(database, now)) {
-        (Some(id), Some(age)) => format!("{id}, {} old", words::age(age)),
-        _ => "none that the file begins with".into(),
-    }));
-    facts.push(("new since", match database.new_transactions {
-        0 => "nothing".into(),
-        number => format!("{}, {}", words::transactions(number), words::size(database.new_bytes)),
-    }));
+    facts.push((
+        "snapshot",
+        match (&database.snapshot, age(database, now)) {
+            (Some(id), Some(age)) => format!("{id}, {} old", words::age(age)),
+            _ => "none that the file begins with".into(),
+        },
+    ));
+    facts.push((
+        "new since",
+        match database.new_transactions {
+            0 => "nothing".into(),
+            number => format!("{}, {}", words::transactions(number), words::size(database.new_bytes)),
+        },
+    ));
     if let Some(left_out) = &database.left_out {
         facts.push(("unfinished", left_out.clone()));
     }

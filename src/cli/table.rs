@@ -32,10 +32,8 @@ pub fn table(columns: &[Column], rows: Vec<Vec<String>>) -> String {
 /// Names and values, one pair a line, the values below each other. `indent` goes in front of each line.
 pub fn pairs(indent: &str, pairs: &[(&str, String)]) -> String {
     let width = pairs.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
-    let lines: Vec<String> = pairs
-        .iter()
-        .map(|(name, value)| format!("{indent}{name:width$}  {value}").trim_end().to_string())
-        .collect();
+    let lines: Vec<String> =
+        pairs.iter().map(|(name, value)| format!("{indent}{name:width$}  {value}").trim_end().to_string()).collect();
     lines.join("\n")
 }
 
@@ -45,7 +43,8 @@ mod tests {
 
     #[test]
     fn numbers_are_below_each_other() {
-        let rows = vec![vec!["a".into(), "1 MB".into(), "x".into()], vec!["bcd".into(), "100 MB".into(), String::new()]];
+        let rows =
+            vec![vec!["a".into(), "1 MB".into(), "x".into()], vec!["bcd".into(), "100 MB".into(), String::new()]];
         let text = table(&[("id", false), ("size", true), ("", false)], rows);
         let plain = anstream::adapter::strip_str(&text).to_string();
         assert_eq!(plain, "id     size\na      1 MB  x\nbcd  100 MB");

@@ -62,7 +62,9 @@ mod tests {
 
     #[test]
     fn durations_are_read() {
-        for (text, seconds) in [("26h", 93_600), ("1d", 86_400), ("1d 2h", 93_600), ("90 minutes", 5400), ("1w", 604_800), ("PT5M", 300)] {
+        for (text, seconds) in
+            [("26h", 93_600), ("1d", 86_400), ("1d 2h", 93_600), ("90 minutes", 5400), ("1w", 604_800), ("PT5M", 300)]
+        {
             assert_eq!(duration(text).unwrap().as_secs(), seconds, "{text}");
         }
         for bad in ["", "26", "-1h", "1 month", "1 year", "soon"] {

@@ -43,7 +43,13 @@ pub fn size(bytes: u64) -> String {
         value /= 1e3;
         unit = next;
     }
-    let places = if value < 9.995 { 2 } else if value < 99.95 { 1 } else { 0 };
+    let places = if value < 9.995 {
+        2
+    } else if value < 99.95 {
+        1
+    } else {
+        0
+    };
     format!("{value:.places$} {unit}")
 }
 
