@@ -57,12 +57,7 @@ struct Inner {
 impl Error {
     /// An error of this kind with a message of one sentence, without a full stop.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Error(Box::new(Inner {
-            kind,
-            message: message.into(),
-            hint: None,
-            source: None,
-        }))
+        Error(Box::new(Inner { kind, message: message.into(), hint: None, source: None }))
     }
 
     /// [`Kind::Failed`]: it failed, or was refused.
@@ -146,10 +141,7 @@ impl Error {
     /// Whether a full disk or an exhausted quota is the cause.
     pub fn is_no_space(&self) -> bool {
         if let Some(error) = self.io_error() {
-            return matches!(
-                error.kind(),
-                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-            );
+            return matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
         }
         self.0
             .source

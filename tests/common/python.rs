@@ -23,9 +23,7 @@ pub fn python() -> PathBuf {
 
 /// A file in `tests/python`.
 pub fn script(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/python")
-        .join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python").join(name)
 }
 
 fn make() -> Result<PathBuf, String> {
@@ -33,18 +31,14 @@ fn make() -> Result<PathBuf, String> {
     let pins = fs::read(&list).map_err(|error| format!("{}: {error}", list.display()))?;
     let hash = blake3::hash(&pins).to_hex();
     // `CARGO_TARGET_TMPDIR` is `tmp` in the target directory.
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR"))
-        .parent()
-        .expect("a target directory");
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("a target directory");
     let venv = target.join(format!("python-{}", &hash[..16]));
     let python = venv.join("bin/python");
 
     // Cargo may run several test binaries at once, each with several threads.
     let guard = target.join(format!("python-{}.lock", &hash[..16]));
     let guard = File::create(&guard).map_err(|error| format!("{}: {error}", guard.display()))?;
-    guard
-        .lock()
-        .map_err(|error| format!("cannot lock the tests' Python: {error}"))?;
+    guard.lock().map_err(|error| format!("cannot lock the tests' Python: {error}"))?;
     if venv.join(MARKER).exists() && python.exists() {
         return Ok(python);
     }
@@ -58,14 +52,7 @@ fn make() -> Result<PathBuf, String> {
     )?;
     run(
         Command::new(&python)
-            .args([
-                "-m",
-                "pip",
-                "install",
-                "--disable-pip-version-check",
-                "--no-input",
-                "--requirement",
-            ])
+            .args(["-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--requirement"])
             .arg(&list),
         "The tests compare znap with real ZODB, which pip could not install; \
          it needs a package index (PIP_INDEX_URL names another one) and Python 3.10 or newer",

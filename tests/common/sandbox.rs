@@ -23,10 +23,7 @@ pub struct Output {
 
 impl Sandbox {
     pub fn new() -> Self {
-        let directory = tempfile::Builder::new()
-            .prefix("znap-test-")
-            .tempdir()
-            .expect("a temporary directory");
+        let directory = tempfile::Builder::new().prefix("znap-test-").tempdir().expect("a temporary directory");
         Sandbox { directory }
     }
 
@@ -66,17 +63,7 @@ impl Sandbox {
 
     fn change(&self, command: &str, seed: u64, transactions: u32, profile: &str) -> Value {
         let (seed, transactions) = (seed.to_string(), transactions.to_string());
-        self.zodb(
-            command,
-            &[
-                "--seed",
-                &seed,
-                "--transactions",
-                &transactions,
-                "--profile",
-                profile,
-            ],
-        )
+        self.zodb(command, &["--seed", &seed, "--transactions", &transactions, "--profile", profile])
     }
 
     /// Runs a subcommand of the ZODB tool on `Data.fs`.
@@ -94,12 +81,7 @@ impl Sandbox {
     /// znap, in the sandbox and with an environment that is the same everywhere.
     pub fn znap_command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_znap"));
-        command
-            .current_dir(self.path())
-            .env_clear()
-            .env("TZ", "UTC")
-            .env("NO_COLOR", "1")
-            .env("HOME", self.path());
+        command.current_dir(self.path()).env_clear().env("TZ", "UTC").env("NO_COLOR", "1").env("HOME", self.path());
         for name in ["PATH", "TMPDIR", "LLVM_PROFILE_FILE"] {
             if let Some(value) = std::env::var_os(name) {
                 command.env(name, value);
@@ -128,35 +110,20 @@ impl Sandbox {
 
 fn code_of(status: std::process::ExitStatus) -> i32 {
     use std::os::unix::process::ExitStatusExt;
-    status
-        .code()
-        .unwrap_or_else(|| 128 + status.signal().expect("a code or a signal"))
+    status.code().unwrap_or_else(|| 128 + status.signal().expect("a code or a signal"))
 }
 
 /// The two files have the same bytes.
 pub fn assert_same_file(left: impl AsRef<Path>, right: impl AsRef<Path>) {
     let (left, right) = (left.as_ref(), right.as_ref());
-    let read =
-        |path: &Path| fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    assert_same_bytes(
-        &read(left),
-        &read(right),
-        &format!("{} and {}", left.display(), right.display()),
-    );
+    let read = |path: &Path| fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    assert_same_bytes(&read(left), &read(right), &format!("{} and {}", left.display(), right.display()));
 }
 
 /// As `assert_eq!`, but says where they part instead of printing megabytes.
 pub fn assert_same_bytes(left: &[u8], right: &[u8], what: &str) {
     if left != right {
-        let at = left
-            .iter()
-            .zip(right)
-            .take_while(|(left, right)| left == right)
-            .count();
-        panic!(
-            "{what} differ from byte {at} on ({} and {} bytes long)",
-            left.len(),
-            right.len()
-        );
+        let at = left.iter().zip(right).take_while(|(left, right)| left == right).count();
+        panic!("{what} differ from byte {at} on ({} and {} bytes long)", left.len(), right.len());
     }
 }

@@ -29,19 +29,12 @@ pub fn try_zodb(args: &[&str]) -> Result<Value, String> {
 pub fn boundaries(path: &Path) -> Vec<(u64, u64)> {
     let found = zodb(&["boundaries", path.to_str().expect("a UTF-8 path")]);
     let pairs: Vec<(u64, String)> = serde_json::from_value(found).expect("pairs");
-    pairs
-        .into_iter()
-        .map(|(end, tid)| (end, u64::from_str_radix(&tid, 16).expect("hex")))
-        .collect()
+    pairs.into_iter().map(|(end, tid)| (end, u64::from_str_radix(&tid, 16).expect("hex"))).collect()
 }
 
 fn tool() -> Command {
     let mut command = Command::new(python());
-    command
-        .arg("-B")
-        .arg(script("zodb_tool.py"))
-        .env("TZ", "UTC")
-        .env_remove("PYTHONPATH");
+    command.arg("-B").arg(script("zodb_tool.py")).env("TZ", "UTC").env_remove("PYTHONPATH");
     command
 }
 
@@ -54,25 +47,15 @@ pub struct Zodb {
 
 impl Zodb {
     pub fn start() -> Self {
-        let mut child = tool()
-            .arg("serve")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("python runs");
+        let mut child = tool().arg("serve").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("python runs");
         let stdin = child.stdin.take();
         let stdout = BufReader::new(child.stdout.take().expect("a pipe"));
-        Zodb {
-            child,
-            stdin,
-            stdout,
-        }
+        Zodb { child, stdin, stdout }
     }
 
     /// As [`zodb`].
     pub fn run(&mut self, args: &[&str]) -> Value {
-        self.try_run(args)
-            .unwrap_or_else(|error| panic!("zodb {args:?}: {error}"))
+        self.try_run(args).unwrap_or_else(|error| panic!("zodb {args:?}: {error}"))
     }
 
     /// As [`try_zodb`].
@@ -116,16 +99,9 @@ impl ZodbProcess {
 
     /// Returns once the storage is open.
     fn spawn(command: &str, path: &Path, args: &[&str]) -> Self {
-        let args: Vec<OsString> = [command.into(), path.into()]
-            .into_iter()
-            .chain(args.iter().map(OsString::from))
-            .collect();
-        let mut child = tool()
-            .args(&args)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("python runs");
+        let args: Vec<OsString> =
+            [command.into(), path.into()].into_iter().chain(args.iter().map(OsString::from)).collect();
+        let mut child = tool().args(&args).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("python runs");
         let mut stdout = BufReader::new(child.stdout.take().expect("a pipe"));
         let mut line = String::new();
         stdout.read_line(&mut line).expect("it writes");
@@ -133,10 +109,7 @@ impl ZodbProcess {
             let status = child.wait().expect("it ends");
             panic!("zodb {args:?} did not open the storage: {status}");
         }
-        ZodbProcess {
-            child: Some(child),
-            stdout,
-        }
+        ZodbProcess { child: Some(child), stdout }
     }
 
     /// Its process id.
@@ -146,12 +119,7 @@ impl ZodbProcess {
 
     /// Whether it still runs (a writer with `--transactions` or `--seconds` ends by itself).
     pub fn is_running(&mut self) -> bool {
-        self.child
-            .as_mut()
-            .expect("it was started")
-            .try_wait()
-            .expect("it is ours")
-            .is_none()
+        self.child.as_mut().expect("it was started").try_wait().expect("it is ours").is_none()
     }
 
     /// Lets it finish what it does and close the storage; returns what it reports.
