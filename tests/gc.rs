@@ -68,7 +68,7 @@ impl Bench {
     }
 
     fn restore(&self, id: &str) {
-        let options = RestoreOptions { discard: true, verify: true };
+        let options = RestoreOptions { discard: true, verify: true, ..RestoreOptions::default() };
         restore(&mut self.write(), id, &options, &Silent).unwrap();
     }
 
@@ -158,10 +158,9 @@ fn p10_without_its_catalog_nothing_is_made_up() {
     bench.save("a");
     let objects = bench.objects();
     fs::remove_file(bench.place.root.join("catalog.db")).unwrap();
-    for error in [
-        Repository::open(&bench.place).err().unwrap(),
-        Repository::open_to_write(&bench.place, &Silent).err().unwrap(),
-    ] {
+    for error in
+        [Repository::open(&bench.place).err().unwrap(), Repository::open_to_write(&bench.place, &Silent).err().unwrap()]
+    {
         assert_eq!(error.kind(), Kind::Damaged);
         assert!(error.hint_text().unwrap().contains("repair"));
     }
@@ -305,11 +304,8 @@ fn a_manifest_that_a_killed_save_left_is_not_taken_for_a_snapshot() {
     bench.save("b");
     // As it is if the save is killed between writing its object files and committing.
     fs::write(&catalog, &before).unwrap();
-    let manifest = bench
-        .objects()
-        .into_iter()
-        .find(|path| !objects.contains(path) && fs::read(path).unwrap()[9] == 2)
-        .unwrap();
+    let manifest =
+        bench.objects().into_iter().find(|path| !objects.contains(path) && fs::read(path).unwrap()[9] == 2).unwrap();
     let name = manifest.file_name().unwrap().to_str().unwrap().to_string();
     fs::write(bench.place.root.join("lock"), format!("znap (pid 1, user nobody)\nmanifest {name}\n")).unwrap();
     bench.gc(false);
@@ -351,11 +347,8 @@ fn p6_damage_is_found_named_and_contained() {
     bench.save("b");
     bench.grow(3, 300_000);
     let now = bench.bytes();
-    let damaged = bench
-        .objects()
-        .into_iter()
-        .find(|path| !first.contains(path) && fs::read(path).unwrap()[9] == 1)
-        .unwrap();
+    let damaged =
+        bench.objects().into_iter().find(|path| !first.contains(path) && fs::read(path).unwrap()[9] == 1).unwrap();
     let good = fs::read(&damaged).unwrap();
     let mut bad = good.clone();
     let middle = bad.len() / 2;
@@ -364,8 +357,13 @@ fn p6_damage_is_found_named_and_contained() {
     bench.restore("a");
     fs::write(&damaged, &bad).unwrap();
     for id in ["b", "c"] {
-        let error =
-            restore(&mut bench.write(), id, &RestoreOptions { discard: true, verify: false }, &Silent).unwrap_err();
+        let error = restore(
+            &mut bench.write(),
+            id,
+            &RestoreOptions { discard: true, verify: false, ..RestoreOptions::default() },
+            &Silent,
+        )
+        .unwrap_err();
         assert_eq!(error.kind(), Kind::Damaged, "{error}");
         let name = damaged.file_name().unwrap().to_str().unwrap();
         assert!(error.to_string().contains(&name[..12]), "{error}");
@@ -406,8 +404,13 @@ fn a_row_that_was_changed_in_the_catalog_is_found() {
         let catalog = rusqlite::Connection::open(&path).unwrap();
         assert!(catalog.execute(damage, []).unwrap() > 0, "{damage}");
         drop(catalog);
-        let error = restore(&mut bench.write(), "b", &RestoreOptions { discard: true, verify: false }, &Silent)
-            .expect_err(damage);
+        let error = restore(
+            &mut bench.write(),
+            "b",
+            &RestoreOptions { discard: true, verify: false, ..RestoreOptions::default() },
+            &Silent,
+        )
+        .expect_err(damage);
         assert_eq!(error.kind(), Kind::Damaged, "{damage}: {error}");
         assert!(bench.bytes() == a, "P6: {damage}: the database was changed");
         fs::write(&path, &good).unwrap();

@@ -279,7 +279,8 @@ impl Real {
         let saved = self.is_saved();
         let mut repository = self.write();
         let before = fs::read(&self.data_fs).unwrap();
-        let result = restore(&mut repository, &id, &RestoreOptions { discard, verify }, &Silent);
+        let result =
+            restore(&mut repository, &id, &RestoreOptions { discard, verify, ..RestoreOptions::default() }, &Silent);
         if !discard && !saved {
             let error = result.expect_err("unsaved transactions would be lost");
             assert!(error.to_string().contains("would lose"), "{error}");

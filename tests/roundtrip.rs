@@ -284,8 +284,7 @@ fn p12_files_stay_the_owners() {
         eprintln!("only root can give files away: owner and group are not tested, modes are");
     }
     let sandbox = Sandbox::with_database(71, 20, "mixed");
-    let (user, group) =
-        if rustix::process::geteuid().is_root() { (12345, 23456) } else { owner(&sandbox.data_fs()) };
+    let (user, group) = if rustix::process::geteuid().is_root() { (12345, 23456) } else { owner(&sandbox.data_fs()) };
     for file in [sandbox.data_fs(), sandbox.index(), sandbox.file("Data.fs.lock")] {
         chown(&file, Some(user), Some(group)).unwrap();
         fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
