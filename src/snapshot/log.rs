@@ -175,10 +175,10 @@ fn log_of_stream(
         Some(file) if recognise(&file, &generation)? == Recognition::Same => Some(file),
         _ => None,
     };
-    if let Some(file) = &file {
-        if begins_with(file, file.size()?, &repository.catalog, stream)? {
-            return read(&database.name, file, stream.cut.offset, 0, options, monitor);
-        }
+    if let Some(file) = &file
+        && begins_with(file, file.size()?, &repository.catalog, stream)?
+    {
+        return read(&database.name, file, stream.cut.offset, 0, options, monitor);
     }
     let stored = StoredTail::open(repository, stream, generation.base_length, file)?;
     let oldest = if stored.base.is_some() { 0 } else { generation.base_length };

@@ -319,8 +319,8 @@ fn save_database(
         let delta = index_parts::store(pairs.into_iter().map(Ok), Content::Delta, writer, &repository.catalog)?;
         IndexEntry { keyframe: None, deltas: delta.into_iter().collect() }
     } else {
-        let whole = database::whole_index(file, generation.base_length, cut, pairs, monitor)?;
-        let keyframe = index_parts::store(whole, Content::Keyframe, writer, &repository.catalog)?;
+        let whole = database::WholeIndex::of(file, generation.base_length, cut, pairs, monitor)?;
+        let keyframe = index_parts::store(whole.pairs(), Content::Keyframe, writer, &repository.catalog)?;
         let keyframe =
             keyframe.unwrap_or(crate::repository::manifest::IndexPart { entries: 0, bytes: 0, chunks: Vec::new() });
         IndexEntry { keyframe: Some(keyframe), deltas: Vec::new() }
