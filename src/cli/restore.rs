@@ -104,9 +104,8 @@ fn tell(context: &Context, report: &RestoreReport, json: bool) -> Result<Outcome
 
 /// What a ZEO client remembers of transactions that are gone.
 const ZEO: &str = "\
-if ZEO clients use this database, stop every one and delete its persistent cache (*.zec) on every host
-before the ZEO server starts again: a client that saw the transactions that are gone now can serve them, or
-commit on top of them, without a word";
+if ZEO clients use this database, stop every one and delete its persistent cache (*.zec) on every host:
+one that saw the transactions that are gone now can serve them, or commit on top of them, without a word";
 
 fn now(context: &Context, database: &DatabasePlan) -> String {
     words::up_to(database.target_time, &database.target_tid, &context.terminal.zone)

@@ -332,9 +332,8 @@ exit code 0
         str![[r#"
 restored one
   data: kept 1.51 kB, cut off 922 bytes, wrote 0 bytes; now up to 2026-01-01 00:00:02 UTC (tid 0x0405e70008888888)
-stderr: warning: if ZEO clients use this database, stop every one and delete its persistent cache (*.zec) on every host
-stderr: before the ZEO server starts again: a client that saw the transactions that are gone now can serve them, or
-stderr: commit on top of them, without a word
+stderr: warning: if ZEO clients use this database, stop every one and delete its persistent cache (*.zec) on every host:
+stderr: one that saw the transactions that are gone now can serve them, or commit on top of them, without a word
 exit code 0
 
 "#]]
@@ -347,9 +346,8 @@ exit code 0
 restored two
   data: kept 1.51 kB, cut off 482 bytes, wrote 922 bytes; now up to 2026-01-01 00:00:04 UTC (tid 0x0405e70011111110)
 checked the 1.51 kB that stayed
-stderr: warning: if ZEO clients use this database, stop every one and delete its persistent cache (*.zec) on every host
-stderr: before the ZEO server starts again: a client that saw the transactions that are gone now can serve them, or
-stderr: commit on top of them, without a word
+stderr: warning: if ZEO clients use this database, stop every one and delete its persistent cache (*.zec) on every host:
+stderr: one that saw the transactions that are gone now can serve them, or commit on top of them, without a word
 exit code 0
 
 "#]]
@@ -430,9 +428,8 @@ exit code 0
         str![[r#"
 restored two
   data: kept 2.44 kB, cut off 5.34 kB, wrote 0 bytes; now up to 2026-01-01 00:00:04 UTC (tid 0x0405e70011111110)
-stderr: warning: if ZEO clients use this database, stop every one and delete its persistent cache (*.zec) on every host
-stderr: before the ZEO server starts again: a client that saw the transactions that are gone now can serve them, or
-stderr: commit on top of them, without a word
+stderr: warning: if ZEO clients use this database, stop every one and delete its persistent cache (*.zec) on every host:
+stderr: one that saw the transactions that are gone now can serve them, or commit on top of them, without a word
 exit code 0
 
 "#]]
