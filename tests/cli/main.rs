@@ -10,6 +10,8 @@ mod errors;
 mod help;
 mod json;
 mod places;
+mod reading;
+mod restoring;
 mod several;
 mod site;
 mod terminal;
