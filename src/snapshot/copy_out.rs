@@ -155,9 +155,11 @@ impl Job {
         write_chunks(&mut self.reader, &self.chunks, self.base_length, &file, &path, monitor)?;
         (&file).flush().and_then(|()| file.sync_all()).at("sync", &path)?;
         monitor.end();
-        let index = index_path(&path);
-        let index_file = crate::filestorage::ownership::create_like(&index, &model)?;
-        write_index(&self.index, &self.stream, &index_file, &index)?;
+        if !self.index.is_empty() {
+            let index = index_path(&path);
+            let index_file = crate::filestorage::ownership::create_like(&index, &model)?;
+            write_index(&self.index, &self.stream, &index_file, &index)?;
+        }
         sync_directory(&self.folder)?;
         Ok(CopiedDatabase { name: self.name, path, bytes: self.stream.cut.offset })
     }
