@@ -102,8 +102,13 @@ impl Error {
         };
         let path = path.as_ref().display();
         let mut error = Self::new(kind, format!("cannot {action} in the catalog {path}"));
-        if kind == Kind::Busy {
-            error = error.hint("another program holds a lock on it; wait for it, or close it");
+        match kind {
+            Kind::Busy => error = error.hint("another program holds a lock on it; wait for it, or close it"),
+            Kind::Damaged => {
+                error = error
+                    .hint("put catalog.db back from a copy; or rebuild it with znap repair, in a version that has it");
+            }
+            _ => {}
         }
         error.0.source = Some(Box::new(source));
         error

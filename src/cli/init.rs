@@ -60,7 +60,10 @@ pub(super) fn run(context: &Context, args: &Init) -> Result<Outcome> {
         if let Some(reason) = &database.index
             && terminal.verbose
         {
-            terminal.note(format_args!("{}: the whole file was read: {reason}", database.name));
+            terminal.note(format_args!(
+                "{}: the whole file was read, because its index can't be used: {reason}",
+                database.name
+            ));
         }
     }
     terminal.hint("znap save ID takes the first snapshot, such as: znap save before-upgrade");

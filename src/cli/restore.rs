@@ -96,16 +96,16 @@ fn tell(context: &Context, report: &RestoreReport, json: bool) -> Result<Outcome
     }
     terminal.counts(&report.counts);
     if report.plan.goes_back() {
-        terminal.note(ZEO);
+        // Even when it is to be quiet.
+        terminal.warn(ZEO);
     }
     Ok(Outcome::Done)
 }
 
 /// What a ZEO client remembers of transactions that are gone.
 const ZEO: &str = "\
-If ZEO clients use this database: before you start the ZEO server again, stop every client, and delete its
-persistent cache (*.zec) on every host. A client that saw the transactions that are now gone can serve them, or
-commit on top of them, without a word.";
+if ZEO clients use this database, stop every one and delete its persistent cache (*.zec) on every host:
+one that saw the transactions that are gone now can serve them, or commit on top of them, without a word";
 
 fn now(context: &Context, database: &DatabasePlan) -> String {
     words::up_to(database.target_time, &database.target_tid, &context.terminal.zone)

@@ -80,7 +80,12 @@ impl Sandbox {
 
     /// znap, in the sandbox and with an environment that is the same everywhere.
     pub fn znap_command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_znap"));
+        self.command_of(env!("CARGO_BIN_EXE_znap"))
+    }
+
+    /// Another program, in the same place and environment.
+    pub fn command_of(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
         command.current_dir(self.path()).env_clear().env("TZ", "UTC").env("NO_COLOR", "1").env("HOME", self.path());
         for name in ["PATH", "TMPDIR", "LLVM_PROFILE_FILE"] {
             if let Some(value) = std::env::var_os(name) {
