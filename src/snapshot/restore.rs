@@ -4,7 +4,7 @@
 //! written beside; then the old index goes, the file is cut and written and synced, and the new index takes its
 //! place. A database never has an index of another state.
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use jiff::tz::TimeZone;
