@@ -135,7 +135,13 @@ impl Error {
 
     /// What the user can do about it, if anything is known.
     pub fn hint_text(&self) -> Option<&str> {
-        self.0.hint.as_deref()
+        match &self.0.hint {
+            Some(hint) => Some(hint),
+            None if self.is_no_space() => {
+                Some("free some space and try again; znap delete ID and znap gc free some in .znap")
+            }
+            None => None,
+        }
     }
 
     /// The error of the operating system behind this one, if there is one.

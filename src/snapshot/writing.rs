@@ -111,6 +111,10 @@ impl IndexSource {
 
 /// Writes the index of a stream, as ZODB would, and syncs it.
 pub(crate) fn write_index(source: &IndexSource, stream: &Stream, file: &File, path: &Path) -> Result<()> {
+    write_pairs(source, stream, file, path).map_err(|error| error.context(path.display()))
+}
+
+fn write_pairs(source: &IndexSource, stream: &Stream, file: &File, path: &Path) -> Result<()> {
     let layers: Vec<PartReader<'_>> = source
         .parts
         .iter()
