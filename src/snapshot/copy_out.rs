@@ -44,7 +44,7 @@ pub struct CopiedDatabase {
     pub bytes: u64,
 }
 
-/// Writes the databases of a snapshot to `to`/<name>/, whole, with their indexes. The folders must not
+/// Writes the databases of a snapshot to `to/NAME/`, whole, with their indexes. The folders must not
 /// exist, or be empty. Needs no lock on the databases: what is read of them never changes.
 pub fn copy_out(repository: &Repository, word: &str, to: &Path, monitor: &dyn Monitor) -> Result<CopyReport> {
     let snapshot = repository.resolve(word)?;

@@ -1,14 +1,14 @@
 //! The tour.
 
-use crate::common::Sandbox;
+use crate::common::{Sandbox, output};
 
 #[test]
 fn it_runs_every_command_and_finds_all_well() {
     let sandbox = Sandbox::new();
     std::fs::create_dir(sandbox.file("tmp")).unwrap();
-    let output = sandbox.znap_command().env("TMPDIR", sandbox.file("tmp")).arg("demo").output().unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
-    assert_eq!(output.status.code(), Some(0), "{text}");
+    let output = output(sandbox.znap_command().env("TMPDIR", sandbox.file("tmp")).arg("demo"));
+    let text = output.stdout;
+    assert_eq!(output.code, 0, "{text}");
     for command in ["init", "save", "list", "show", "status", "log", "restore", "delete", "gc"] {
         assert!(
             text.contains(&format!("$ znap {command} ")) || text.contains(&format!("$ znap {command}\n")),

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::common::output;
 use crate::site::{Site, vote};
 
 /// Runs a command; its stdout is one document.
@@ -68,8 +69,8 @@ fn every_field_is_described() {
 fn numbers_are_exact_and_times_utc() {
     let site = Site::with_snapshots();
     let mut command = site.sandbox.znap_command();
-    let output = command.env("TZ", "Europe/Berlin").args(["list", "--json"]).output().unwrap();
-    let list: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let output = output(command.env("TZ", "Europe/Berlin").args(["list", "--json"]));
+    let list: Value = serde_json::from_str(&output.stdout).unwrap();
     let ids: Vec<&str> = list.as_array().unwrap().iter().map(|entry| entry["id"].as_str().unwrap()).collect();
     assert_eq!(ids, ["one", "two"]);
     let two = &list[1];
@@ -89,10 +90,7 @@ fn numbers_are_exact_and_times_utc() {
 #[test]
 fn people_see_local_times() {
     let site = Site::with_snapshots();
-    let shown = |zone: &str| {
-        let output = site.sandbox.znap_command().env("TZ", zone).args(["list"]).output().unwrap();
-        String::from_utf8(output.stdout).unwrap()
-    };
+    let shown = |zone: &str| output(site.sandbox.znap_command().env("TZ", zone).args(["list"])).stdout;
     assert!(shown("CET-1").contains("2026-01-01 01:00 CET"), "{}", shown("CET-1"));
     assert!(shown("UTC").contains("2026-01-01 00:00 UTC"));
 }

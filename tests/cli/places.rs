@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::common::Output;
+use crate::common::{Output, output, undisturbed};
 use crate::site::{Site, grow};
 
 /// Runs znap in a folder of the sandbox.
@@ -13,12 +13,7 @@ fn znap_in(site: &Site, folder: &str, args: &[&str], variable: Option<&Path>) ->
     if let Some(value) = variable {
         command.env("ZNAP_DIR", value);
     }
-    let output = command.output().unwrap();
-    Output {
-        code: output.status.code().unwrap(),
-        stdout: String::from_utf8(output.stdout).unwrap(),
-        stderr: String::from_utf8(output.stderr).unwrap(),
-    }
+    output(&mut command)
 }
 
 #[test]
@@ -112,7 +107,7 @@ fn databases_anywhere() {
     assert_eq!(names.len(), paths.len() + 1, "{names:?}");
 
     let read = || -> Vec<Vec<u8>> {
-        paths.iter().map(|path| fs::read(site.sandbox.file("work").join(path)).unwrap()).collect()
+        paths.iter().map(|path| undisturbed(|| fs::read(site.sandbox.file("work").join(path)).unwrap())).collect()
     };
     assert_eq!(znap_in(&site, "work", &["save", "a"], None).code, 0);
     let before = read();

@@ -4,6 +4,7 @@ use std::fs;
 
 use snapbox::{assert_data_eq, str};
 
+use crate::common::undisturbed;
 use crate::site::{Site, grow, vote};
 
 fn two() -> Site {
@@ -26,7 +27,7 @@ exit code 0
 
 "#]]
     );
-    let before = (site.data(), fs::read(site.sandbox.file("catalog.fs")).unwrap());
+    let before = (site.data(), undisturbed(|| fs::read(site.sandbox.file("catalog.fs")).unwrap()));
     site.grow("more", 1);
     grow(&site.sandbox.file("catalog.fs"), "more", 2);
     assert_data_eq!(
@@ -64,7 +65,7 @@ exit code 0
 "#]]
     );
     site.znap_ok(&["restore", "a"]);
-    assert!(before == (site.data(), fs::read(site.sandbox.file("catalog.fs")).unwrap()));
+    assert!(before == (site.data(), undisturbed(|| fs::read(site.sandbox.file("catalog.fs")).unwrap())));
     site.znap_ok(&["restore", "b", "--to", "copy"]);
     assert!(site.sandbox.file("copy/data/Data.fs").exists());
     assert!(site.sandbox.file("copy/catalog/catalog.fs").exists());

@@ -6,7 +6,7 @@ use std::path::Path;
 use znap::filestorage::pickles::{Content, mapping};
 use znap::filestorage::{Oid, Writer, index_path};
 
-use crate::common::{Output, Sandbox};
+use crate::common::{Output, Sandbox, undisturbed};
 
 /// A sandbox with a `Data.fs` of three transactions, and znap to run in it.
 pub struct Site {
@@ -44,12 +44,12 @@ impl Site {
 
     /// The bytes of the database.
     pub fn data(&self) -> Vec<u8> {
-        fs::read(self.sandbox.data_fs()).unwrap()
+        undisturbed(|| fs::read(self.sandbox.data_fs()).unwrap())
     }
 
     /// The bytes of its index.
     pub fn index(&self) -> Vec<u8> {
-        fs::read(self.sandbox.index()).unwrap()
+        undisturbed(|| fs::read(self.sandbox.index()).unwrap())
     }
 
     pub fn znap(&self, args: &[&str]) -> Output {
@@ -82,6 +82,10 @@ pub fn assert_refused(output: &Output, code: i32, words: &str) {
 
 /// Appends transactions to a database, which is made if it isn't there, and saves its index.
 pub fn grow(path: &Path, what: &str, transactions: u64) {
+    undisturbed(|| append(path, what, transactions));
+}
+
+fn append(path: &Path, what: &str, transactions: u64) {
     let mut writer = if path.exists() { Writer::open(path).unwrap() } else { Writer::create(path).unwrap() };
     for number in 1..=transactions {
         let text = format!("{what} {number} ").repeat(20);
@@ -96,8 +100,10 @@ pub fn grow(path: &Path, what: &str, transactions: u64) {
 
 /// A transaction at the end that is voted, but not finished.
 pub fn vote(path: &Path) {
-    let mut writer = Writer::open(path).unwrap();
-    writer.transaction().data(Oid(0), mapping([])).vote().unwrap();
+    undisturbed(|| {
+        let mut writer = Writer::open(path).unwrap();
+        writer.transaction().data(Oid(0), mapping([])).vote().unwrap();
+    });
 }
 
 /// The output with what differs from run to run replaced.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::common::{output, spawn, undisturbed};
 use crate::site::Site;
 
 #[test]
@@ -15,13 +16,14 @@ fn a_reader_that_goes_away_ends_it_quietly() {
     for args in [&["log"][..], &["log", "--json"], &["status"], &["--help"]] {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
-        let output = site.sandbox.znap_command().args(args).stdout(writer).output().unwrap();
+        let mut command = site.sandbox.znap_command();
+        let child = spawn(command.args(args).stdout(writer).stderr(Stdio::piped()));
+        let output = child.wait_with_output().unwrap();
         assert_eq!(output.status.code(), Some(0), "{args:?}: {output:?}");
         assert!(output.stderr.is_empty(), "{args:?}: {output:?}");
     }
     // And one that goes away in the middle.
-    let mut child =
-        site.sandbox.znap_command().arg("log").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = spawn(site.sandbox.znap_command().arg("log").stdout(Stdio::piped()).stderr(Stdio::piped()));
     let mut start = [0; 10];
     child.stdout.take().unwrap().read_exact(&mut start).unwrap();
     let output = child.wait_with_output().unwrap();
@@ -36,8 +38,8 @@ fn colours_only_where_they_are_wanted() {
         if !no_color {
             command.env_remove("NO_COLOR");
         }
-        let output = command.args(args).output().unwrap();
-        output.stdout.contains(&0x1b) || output.stderr.contains(&0x1b)
+        let output = output(command.args(args));
+        output.stdout.contains('\x1b') || output.stderr.contains('\x1b')
     };
     for command in ["list", "nonsense"] {
         assert!(!coloured(&[command], false), "not a terminal");
@@ -71,7 +73,7 @@ fn signals_have_their_exit_codes() {
     let _lock = crate::busy::hold(&site);
     for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143), (Signal::HUP, 129)] {
         let mut command = site.sandbox.znap_command();
-        let mut child = command.args(["restore", "one"]).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = spawn(command.args(["restore", "one"]).stderr(Stdio::piped()));
         // It waits for the lock, and says so.
         let mut stderr = child.stderr.take().unwrap();
         let mut start = [0; 13];
@@ -96,18 +98,13 @@ fn an_ignored_signal_stays_ignored() {
     let znap = site.sandbox.znap_command();
     let mut shell = site.sandbox.command_of("sh");
     let script = "trap '' HUP; exec \"$0\" save three";
-    let mut child = shell
-        .args(["-c", script])
-        .arg(znap.get_program())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    shell.args(["-c", script]).arg(znap.get_program());
+    let mut child = spawn(shell.stdout(Stdio::null()).stderr(Stdio::piped()));
     let mut start = [0; 13];
     child.stderr.as_mut().unwrap().read_exact(&mut start).unwrap();
     kill_process(Pid::from_child(&child), Signal::HUP).unwrap();
     std::thread::sleep(Duration::from_millis(300));
-    drop(lock);
+    undisturbed(|| drop(lock));
     assert_eq!(child.wait().unwrap().code(), Some(0));
     assert!(site.znap_ok(&["list"]).contains("three"));
 }

@@ -9,5 +9,5 @@ mod sandbox;
 mod zodb;
 
 pub use python::{python, script};
-pub use sandbox::{Output, Sandbox, assert_same_bytes, assert_same_file};
+pub use sandbox::{Output, Sandbox, assert_same_bytes, assert_same_file, output, spawn, undisturbed};
 pub use zodb::{Zodb, ZodbProcess, boundaries, try_zodb, zodb};
