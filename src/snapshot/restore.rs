@@ -254,13 +254,15 @@ impl Prepared {
         }
         repository.counters.fsync();
         monitor.end();
+        let mut written = plan.write;
         for (temporary, index) in self.indexes {
             let Some(temporary) = temporary else { continue };
+            written += temporary.file.metadata().at("look at", &temporary.path)?.len();
             temporary.rename(&index)?;
             sync_directory(folder_of(&index))?;
             repository.counters.fsync();
         }
-        Ok(plan.write)
+        Ok(written)
     }
 }
 

@@ -136,7 +136,6 @@ fn attempt(
     now: Timestamp,
     monitor: &dyn Monitor,
 ) -> Result<Option<SaveReport>> {
-    let before = repository.counts();
     let mut sources = Vec::new();
     for database in repository.catalog.databases()? {
         let path = repository.path_of(&database);
@@ -203,7 +202,7 @@ fn attempt(
         sequence: prepared.manifest.sequence,
         one_moment,
         databases: saved,
-        stored_bytes: counts.object_bytes_written - before.object_bytes_written,
+        stored_bytes: prepared.manifest.stored_bytes + prepared.manifest_file.1,
         counts: Counts { database_bytes_read: sources.iter().map(|source| source.file.bytes_read()).sum(), ..counts },
     }))
 }
