@@ -38,7 +38,7 @@ exit code 0
         site.shown(&["list"]),
         str![[r#"
 id when up to tail added state message
-a [DATE] [TIME] UTC 2026-01-01 00:02 UTC 0 bytes 148 bytes needs Data.fs
+a [DATE] [TIME] UTC 2026-01-01 00:02 UTC 0 bytes 1.24 kB needs Data.fs
 exit code 0
 
 "#]]

@@ -58,8 +58,8 @@ exit code 1
         site.shown(&["list"]),
         str![[r#"
 id when up to tail added state message
-a [DATE] [TIME] UTC 2026-01-01 00:00 UTC 1.99 kB 603 bytes complete
-b [DATE] [TIME] UTC 2026-01-01 00:00 UTC 3.37 kB 542 bytes complete
+a [DATE] [TIME] UTC 2026-01-01 00:00 UTC 1.99 kB 2.52 kB complete
+b [DATE] [TIME] UTC 2026-01-01 00:00 UTC 3.37 kB 2.53 kB complete
 exit code 0
 
 "#]]
