@@ -74,7 +74,7 @@ CREATE TABLE snapshot (
     created      INTEGER NOT NULL,
     message      TEXT    NOT NULL,
     one_moment   INTEGER NOT NULL,  -- 0: its databases may be of slightly different moments
-    stored_bytes INTEGER NOT NULL,  -- data files written by its save
+    stored_bytes INTEGER NOT NULL,  -- data files and manifest written by its save
     manifest     INTEGER NOT NULL REFERENCES object_file (id),
     tombstone    INTEGER REFERENCES object_file (id)  -- set: it was deleted
 ) STRICT;

@@ -102,8 +102,13 @@ impl Error {
         };
         let path = path.as_ref().display();
         let mut error = Self::new(kind, format!("cannot {action} in the catalog {path}"));
-        if kind == Kind::Busy {
-            error = error.hint("another program holds a lock on it; wait for it, or close it");
+        match kind {
+            Kind::Busy => error = error.hint("another program holds a lock on it; wait for it, or close it"),
+            Kind::Damaged => {
+                error = error
+                    .hint("put catalog.db back from a copy; or rebuild it with znap repair, in a version that has it");
+            }
+            _ => {}
         }
         error.0.source = Some(Box::new(source));
         error
@@ -130,7 +135,13 @@ impl Error {
 
     /// What the user can do about it, if anything is known.
     pub fn hint_text(&self) -> Option<&str> {
-        self.0.hint.as_deref()
+        match &self.0.hint {
+            Some(hint) => Some(hint),
+            None if self.is_no_space() => {
+                Some("free some space and try again; znap delete ID and znap gc free some in .znap")
+            }
+            None => None,
+        }
     }
 
     /// The error of the operating system behind this one, if there is one.

@@ -4,6 +4,7 @@
 //! P1 and P2 are checked along the way by counting bytes and rows; P4 and P8 by comparing whole files.
 
 #![allow(missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::collections::BTreeMap;
 use std::fs;

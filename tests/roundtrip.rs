@@ -327,3 +327,25 @@ fn owner(path: &Path) -> (u32, u32) {
     let metadata = fs::metadata(path).unwrap();
     (metadata.uid(), metadata.gid())
 }
+
+/// ZODB writes an index for a storage of only empty transactions, and then can't open it: none is restored.
+#[test]
+fn p4_a_database_without_objects_gets_no_index() {
+    use znap::filestorage::{Oid, pickles, write::Writer};
+    let sandbox = Sandbox::new();
+    let mut writer = Writer::create(sandbox.data_fs()).unwrap();
+    for _ in 0..5 {
+        writer.transaction().user("nobody").commit().unwrap();
+    }
+    sandbox.znap_ok(&["init", "Data.fs"]);
+    sandbox.znap_ok(&["save", "empty"]);
+    writer.transaction().data(Oid(0), pickles::mapping([])).commit().unwrap();
+    drop(writer);
+    sandbox.znap_ok(&["save", "root"]);
+    sandbox.znap_ok(&["restore", "empty"]);
+    assert!(!sandbox.index().exists());
+    assert_eq!(sandbox.zodb("open", &["--read-only"])["ok"], true);
+    sandbox.znap_ok(&["restore", "root"]);
+    assert!(sandbox.index().exists());
+    assert_eq!(sandbox.zodb("open", &[])["ok"], true);
+}

@@ -54,7 +54,7 @@ pub(super) fn run(context: &Context, args: &Gc) -> Result<Outcome> {
     for name in &report.unknown_files {
         terminal.warn(format_args!("left alone, because znap knows nothing of it: objects/{}", words::clean(name)));
     }
-    if args.dry_run && report.bytes_after == report.bytes_before {
+    if report.bytes_after >= report.bytes_before {
         terminal.hint("znap delete ID forgets a snapshot; znap list shows those there are");
     }
     terminal.counts(&report.counts);

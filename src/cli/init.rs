@@ -57,10 +57,13 @@ pub(super) fn run(context: &Context, args: &Init) -> Result<Outcome> {
         for warning in &database.warnings {
             terminal.warn(format_args!("{}: {warning}", database.name));
         }
-        if let Some(reason) = &database.index {
-            if terminal.verbose {
-                terminal.note(format_args!("{}: the whole file was read: {reason}", database.name));
-            }
+        if let Some(reason) = &database.index
+            && terminal.verbose
+        {
+            terminal.note(format_args!(
+                "{}: the whole file was read, because its index can't be used: {reason}",
+                database.name
+            ));
         }
     }
     terminal.hint("znap save ID takes the first snapshot, such as: znap save before-upgrade");

@@ -72,7 +72,7 @@ fn text(context: &Context, logs: &[DatabaseLog]) -> String {
         logs.iter().flat_map(|log| log.transactions.iter().map(|entry| (log.database.as_str(), entry))).collect();
     // Within a database the file's order stands, even where its times don't go up.
     if logs.len() > 1 {
-        entries.sort_by(|(_, a), (_, b)| b.time.cmp(&a.time));
+        entries.sort_by_key(|(_, entry)| std::cmp::Reverse(entry.time));
     }
     let mut columns = vec![
         ("time", false),

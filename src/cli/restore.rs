@@ -9,6 +9,8 @@ use znap::snapshot::{
     CopyReport, DatabasePlan, Repository, RestoreOptions, RestorePlan, RestoreReport, copy_out, dry_run, restore,
 };
 
+use super::output::STRONG;
+use super::table::pairs;
 use super::{Context, Outcome, place, words};
 
 /// Put the databases back as they were at a snapshot
@@ -94,16 +96,16 @@ fn tell(context: &Context, report: &RestoreReport, json: bool) -> Result<Outcome
     }
     terminal.counts(&report.counts);
     if report.plan.goes_back() {
-        terminal.note(ZEO);
+        // Even when it is to be quiet.
+        terminal.warn(ZEO);
     }
     Ok(Outcome::Done)
 }
 
 /// What a ZEO client remembers of transactions that are gone.
 const ZEO: &str = "\
-If ZEO clients use this database: before you start the ZEO server again, stop every client, and delete its
-persistent cache (*.zec) on every host. A client that saw the transactions that are now gone can serve them, or
-commit on top of them, without a word.";
+if ZEO clients use this database, stop every one and delete its persistent cache (*.zec) on every host:
+one that saw the transactions that are gone now can serve them, or commit on top of them, without a word";
 
 fn now(context: &Context, database: &DatabasePlan) -> String {
     words::up_to(database.target_time, &database.target_tid, &context.terminal.zone)
@@ -117,7 +119,9 @@ fn tell_plan(context: &Context, plan: &RestorePlan, args: &Restore) -> Result<Ou
     }
     let mut lines = vec![format!("restoring {} would do this:", plan.id)];
     for database in &plan.databases {
-        lines.extend(describe(context, database));
+        lines.push(format!("{STRONG}{}{STRONG:#}  {}", database.name, words::clean(&database.path.to_string_lossy())));
+        lines.push(pairs("  ", &facts(context, database)));
+        lines.extend(losses(context, database));
     }
     terminal.result(lines.join("\n"))?;
     terminal.note("nothing was changed");
@@ -131,28 +135,31 @@ fn tell_plan(context: &Context, plan: &RestorePlan, args: &Restore) -> Result<Ou
     Ok(Outcome::Done)
 }
 
-fn describe(context: &Context, database: &DatabasePlan) -> Vec<String> {
-    let mut lines = vec![format!(
-        "{} ({}): {} of {} stay; {} are cut off; {} are written; then it is {}",
-        database.name,
-        words::clean(&database.path.to_string_lossy()),
-        words::size(database.keep),
-        words::size(database.size),
-        words::size(database.cut_off),
-        words::size(database.write),
-        now(context, database),
-    )];
-    if let Some(from) = &database.from {
-        lines.push(format!("  the file begins with snapshot {from} now"));
-    }
+fn facts(context: &Context, database: &DatabasePlan) -> Vec<(&'static str, String)> {
+    let begins = match &database.from {
+        Some(from) => format!("begins with snapshot {from}"),
+        None => "begins with no snapshot".into(),
+    };
+    let mut facts = vec![
+        ("now", format!("{}, {begins}", words::exact_size(database.size))),
+        ("kept", words::exact_size(database.keep)),
+        ("cut off", words::exact_size(database.cut_off)),
+        ("written", words::exact_size(database.write)),
+        ("then", format!("{}, {}", words::exact_size(database.target), now(context, database))),
+    ];
     if let Some(left_out) = &database.left_out {
-        lines.push(format!("  no complete transaction, and dropped: {left_out}"));
+        facts.push(("dropped", left_out.clone()));
     }
     if database.beside {
-        lines.push("  the file has other names (hard links): a new one takes its place, they keep theirs".into());
+        facts.push(("links", "the file has other names (hard links); they keep it as it is now".into()));
     }
+    facts
+}
+
+fn losses(context: &Context, database: &DatabasePlan) -> Vec<String> {
+    let mut lines = Vec::new();
     if database.unsaved > 0 {
-        lines.push(format!("  {} that no snapshot holds would be lost:", words::transactions(database.unsaved)));
+        lines.push(format!("  lost, because no snapshot holds them: {}", words::transactions(database.unsaved)));
         let listed = &database.unsaved_transactions;
         lines.extend(listed.iter().map(|entry| format!("    {}", entry.line(&context.terminal.zone))));
         let more = database.unsaved.saturating_sub(listed.len() as u64);

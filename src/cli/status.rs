@@ -95,6 +95,7 @@ fn text(report: &StatusReport, now: Timestamp) -> String {
 
 fn facts(database: &DatabaseStatus, now: Timestamp) -> Vec<(&'static str, String)> {
     let mut facts = Vec::new();
+    let since = if database.snapshot.is_some() { "then" } else { "init" };
     if let Some(size) = database.size {
         facts.push(("size", words::exact_size(size)));
         facts.push((
@@ -117,10 +118,10 @@ fn facts(database: &DatabaseStatus, now: Timestamp) -> Vec<(&'static str, String
         },
     ));
     facts.push((
-        "new since",
+        "new",
         match database.new_transactions {
-            0 => "nothing".into(),
-            number => format!("{}, {}", words::transactions(number), words::size(database.new_bytes)),
+            0 => format!("nothing since {since}"),
+            number => format!("{} since {since}, {}", words::transactions(number), words::size(database.new_bytes)),
         },
     ));
     if let Some(left_out) = &database.left_out {

@@ -90,12 +90,12 @@ impl ChunkReader {
 
     fn frame(&mut self, location: &Location) -> Result<Rc<Vec<u8>>> {
         let key = (location.object, location.frame_offset);
-        if let Some(found) = self.frames.iter().position(|(other, _)| *other == key) {
-            if let Some(entry) = self.frames.remove(found) {
-                let frame = Rc::clone(&entry.1);
-                self.frames.push_back(entry);
-                return Ok(frame);
-            }
+        if let Some(found) = self.frames.iter().position(|(other, _)| *other == key)
+            && let Some(entry) = self.frames.remove(found)
+        {
+            let frame = Rc::clone(&entry.1);
+            self.frames.push_back(entry);
+            return Ok(frame);
         }
         let raw = location.frame_raw as usize;
         let mut held: usize = self.frames.iter().map(|(_, frame)| frame.len()).sum();

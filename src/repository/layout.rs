@@ -81,7 +81,8 @@ impl Layout {
             result => result.at("look at", root)?,
         };
         if !metadata.is_dir() {
-            return Err(Error::not_found(format!("{} is not a repository: it is no directory", root.display())));
+            return Err(Error::not_found(format!("{} is not a repository: it is no directory", root.display()))
+                .hint("name the directory itself, such as -R var/.znap"));
         }
         let root_user = rustix::process::geteuid().is_root();
         Ok(Layout {

@@ -225,10 +225,21 @@ mod counted {
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<ChunkName>, D::Error> {
         let count = u64::deserialize(from)?;
-        // A placeholder for each, filled by Manifest::decode. A manifest is read whole before, and
-        // has 36 bytes per chunk: a count beyond that is refused there, so keep none here.
-        let count = usize::try_from(count).unwrap_or(usize::MAX).min(1 << 26);
+        let count = usize::try_from(count).map_err(serde::de::Error::custom)?;
+        // A placeholder for each; Manifest::decode has checked that so many names follow, and fills them in.
         Ok(vec![ChunkName { hash: Hash::default(), length: 0 }; count])
+    }
+}
+
+/// The sum of all members called `chunks`; `None` if it is no possible number.
+fn counted_chunks(json: &serde_json::Value) -> Option<u64> {
+    use serde_json::Value;
+    match json {
+        Value::Array(values) => values.iter().try_fold(0u64, |sum, value| sum.checked_add(counted_chunks(value)?)),
+        Value::Object(members) => members.iter().try_fold(0u64, |sum, (name, value)| {
+            sum.checked_add(if name == "chunks" { value.as_u64()? } else { counted_chunks(value)? })
+        }),
+        _ => Some(0),
     }
 }
 
@@ -256,6 +267,11 @@ impl Manifest {
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, String> {
+        // Before anything is allocated for the chunks that the JSON counts: are they there?
+        let (json, names): (serde_json::Value, &[u8]) = split_json(bytes)?;
+        if counted_chunks(&json).is_none_or(|count| count != (names.len() / NAME) as u64) {
+            return Err("it lists another number of chunks than it counts".into());
+        }
         let (mut manifest, names): (Manifest, &[u8]) = split_json(bytes)?;
         let mut names = names.chunks_exact(NAME);
         for list in manifest.lists_mut() {

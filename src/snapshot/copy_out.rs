@@ -44,7 +44,7 @@ pub struct CopiedDatabase {
     pub bytes: u64,
 }
 
-/// Writes the databases of a snapshot to `to`/<name>/, whole, with their indexes. The folders must not
+/// Writes the databases of a snapshot to `to/NAME/`, whole, with their indexes. The folders must not
 /// exist, or be empty. Needs no lock on the databases: what is read of them never changes.
 pub fn copy_out(repository: &Repository, word: &str, to: &Path, monitor: &dyn Monitor) -> Result<CopyReport> {
     let snapshot = repository.resolve(word)?;
@@ -155,9 +155,11 @@ impl Job {
         write_chunks(&mut self.reader, &self.chunks, self.base_length, &file, &path, monitor)?;
         (&file).flush().and_then(|()| file.sync_all()).at("sync", &path)?;
         monitor.end();
-        let index = index_path(&path);
-        let index_file = crate::filestorage::ownership::create_like(&index, &model)?;
-        write_index(&self.index, &self.stream, &index_file, &index)?;
+        if !self.index.is_empty() {
+            let index = index_path(&path);
+            let index_file = crate::filestorage::ownership::create_like(&index, &model)?;
+            write_index(&self.index, &self.stream, &index_file, &index)?;
+        }
         sync_directory(&self.folder)?;
         Ok(CopiedDatabase { name: self.name, path, bytes: self.stream.cut.offset })
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Error, Kind, Result};
 use crate::filestorage::{
-    Changes, Cut, DataFile, FIRST_TRANSACTION, Position, Source, Tid, Warnings, index_path, merge, scan,
+    Changes, Cut, DataFile, FIRST_TRANSACTION, IndexFile, Position, Source, Tid, Warnings, index_path, merge, scan,
     transaction_ending_at, usable_index,
 };
 use crate::monitor::Monitor;
@@ -29,33 +29,48 @@ pub fn open_patiently(path: &Path, monitor: &dyn Monitor) -> Result<DataFile> {
     }
 }
 
-/// The whole index of a file up to a cut, as pairs in ascending order of oid, from the changes behind
-/// `from` and the index on disk, which is brought up to date; without a usable one the file is scanned.
+/// The whole index of a file up to a cut: one on disk and what changed since, or all from a scan.
 ///
-/// Memory: 8 bytes an object in the index on disk, 16 a changed one, or 16 an object when it scans.
-pub fn whole_index(
-    file: &DataFile,
-    from: u64,
-    cut: &Cut,
-    changes: Vec<(u64, u64)>,
-    monitor: &dyn Monitor,
-) -> Result<Box<dyn Iterator<Item = Result<(u64, u64)>>>> {
-    if from <= FIRST_TRANSACTION {
-        return Ok(Box::new(changes.into_iter().map(Ok)));
+/// Memory: 8 bytes an object in the index on disk and 16 a changed one, or 16 an object after a scan.
+pub struct WholeIndex {
+    on_disk: Option<IndexFile>,
+    newer: Vec<(u64, u64)>,
+}
+
+impl WholeIndex {
+    /// From the changes behind `from` if that is the file's beginning; else from the index on disk, brought
+    /// up to date; without a usable one the file is scanned.
+    pub fn of(
+        file: &DataFile,
+        from: u64,
+        cut: &Cut,
+        changes: Vec<(u64, u64)>,
+        monitor: &dyn Monitor,
+    ) -> Result<WholeIndex> {
+        if from <= FIRST_TRANSACTION {
+            return Ok(WholeIndex { on_disk: None, newer: changes });
+        }
+        drop(changes);
+        let usable = usable_index(file, &index_path(file.path()))?.ok();
+        let on_disk = usable.filter(|index| index.position() <= cut.offset);
+        let position = match &on_disk {
+            Some(index) => {
+                let tid = transaction_ending_at(file, index.position())?.map_or(Tid(0), |header| header.tid);
+                Position { offset: index.position(), tid }
+            }
+            None => Position::START,
+        };
+        Ok(WholeIndex { on_disk, newer: scan_pairs(file, position, cut.offset, monitor)? })
     }
-    drop(changes);
-    let usable = usable_index(file, &index_path(file.path()))?.ok();
-    let Some(index) = usable.filter(|index| index.position() <= cut.offset) else {
-        let pairs = scan_pairs(file, Position::START, cut.offset, monitor)?;
-        return Ok(Box::new(pairs.into_iter().map(Ok)));
-    };
-    let tid = transaction_ending_at(file, index.position())?.map_or(Tid(0), |header| header.tid);
-    let position = Position { offset: index.position(), tid };
-    let newer = scan_pairs(file, position, cut.offset, monitor)?;
-    let older: Vec<(u64, u64)> = index.iter().collect();
-    drop(index);
-    let layers = vec![older.into_iter().map(Ok), newer.into_iter().map(Ok)];
-    Ok(Box::new(merge(layers)))
+
+    /// Its pairs, in ascending order of oid.
+    pub fn pairs(&self) -> impl Iterator<Item = Result<(u64, u64)>> + '_ {
+        type Layer<'a> = Box<dyn Iterator<Item = Result<(u64, u64)>> + 'a>;
+        let older = self.on_disk.iter().flat_map(IndexFile::iter).map(Ok);
+        let newer = self.newer.iter().copied().map(Ok);
+        let layers: Vec<Layer<'_>> = vec![Box::new(older), Box::new(newer)];
+        merge(layers)
+    }
 }
 
 /// The (oid, offset) pairs of everything between two boundaries.

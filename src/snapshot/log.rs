@@ -175,10 +175,10 @@ fn log_of_stream(
         Some(file) if recognise(&file, &generation)? == Recognition::Same => Some(file),
         _ => None,
     };
-    if let Some(file) = &file {
-        if begins_with(file, file.size()?, &repository.catalog, stream)? {
-            return read(&database.name, file, stream.cut.offset, 0, options, monitor);
-        }
+    if let Some(file) = &file
+        && begins_with(file, file.size()?, &repository.catalog, stream)?
+    {
+        return read(&database.name, file, stream.cut.offset, 0, options, monitor);
     }
     let stored = StoredTail::open(repository, stream, generation.base_length, file)?;
     let oldest = if stored.base.is_some() { 0 } else { generation.base_length };
@@ -194,7 +194,6 @@ fn read(
     monitor: &dyn Monitor,
 ) -> Result<DatabaseLog> {
     let mut log = DatabaseLog { database: name.to_string(), transactions: Vec::new(), ends_at_base: false };
-    let since = options.since.map(Tid::from_time);
     let mut backwards = Backwards::new(source, end);
     let mut reached = end;
     while options.limit.is_none_or(|limit| log.transactions.len() < limit) {
@@ -206,7 +205,7 @@ fn read(
         let Some(header) = backwards.next() else { break };
         let header = header?;
         reached = header.position;
-        if since.is_some_and(|since| header.tid < since) {
+        if options.since.is_some_and(|since| header.tid.time() < since) {
             break;
         }
         let entry = LogEntry::new(&read_transaction(source, &header)?);
@@ -260,7 +259,11 @@ impl Source for StoredTail {
         if at < self.base_length && !rest.is_empty() {
             let length = rest.len().min((self.base_length - at) as usize);
             let (part, others) = rest.split_at_mut(length);
-            self.base.as_ref().ok_or_else(outside)?.read_exact_at(part, at)?;
+            match &self.base {
+                Some(base) => base.read_exact_at(part, at)?,
+                // Read along with what follows it, and never looked at: the log ends before.
+                None => part.fill(0),
+            }
             at += length as u64;
             rest = others;
         }

@@ -4,7 +4,7 @@
 //! written beside; then the old index goes, the file is cut and written and synced, and the new index takes its
 //! place. A database never has an index of another state.
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use jiff::tz::TimeZone;
@@ -79,6 +79,7 @@ pub fn restore(
     if !options.discard {
         refuse_loss(&plan, &options.zone)?;
     }
+    let mut reader = ChunkReader::new(&repository.layout, &repository.counters);
     let mut prepared = Vec::new();
     let mut verified = 0;
     for database in &plan.databases {
@@ -89,13 +90,13 @@ pub fn restore(
         if options.verify {
             verified += verify(repository, database, file, monitor)?;
         }
-        prepared.push((database, file, Prepared::new(repository, database, file, monitor)?));
+        prepared.push((database, file, Prepared::new(repository, database, file, &mut reader, monitor)?));
     }
     monitor.check()?;
     let mut written = 0;
     // From here on nothing is asked any more: it is done, or fails.
     for (database, file, prepared) in prepared {
-        written += prepared.execute(repository, database, file, monitor)?;
+        written += prepared.execute(repository, database, file, &mut reader, monitor)?;
     }
     drop(locks);
     let counts = Counts {
@@ -189,13 +190,18 @@ fn verify(repository: &Repository, plan: &DatabasePlan, file: &DataFile, monitor
 
 /// A restore of one database of which everything is checked and the new index is written beside.
 struct Prepared {
-    reader: ChunkReader,
-    indexes: Vec<(TemporaryFile, PathBuf)>,
+    /// Where ZODB looks for an index, and what will be there; nothing, if the state has no objects.
+    indexes: Vec<(Option<TemporaryFile>, PathBuf)>,
 }
 
 impl Prepared {
-    fn new(repository: &Repository, plan: &DatabasePlan, file: &DataFile, monitor: &dyn Monitor) -> Result<Self> {
-        let mut reader = ChunkReader::new(&repository.layout, &repository.counters);
+    fn new(
+        repository: &Repository,
+        plan: &DatabasePlan,
+        file: &DataFile,
+        reader: &mut ChunkReader,
+        monitor: &dyn Monitor,
+    ) -> Result<Self> {
         reader.open(plan.work.chunks.iter().map(|chunk| &chunk.location))?;
         monitor.begin("checking what will be written", plan.write);
         for chunk in &plan.work.chunks {
@@ -210,20 +216,25 @@ impl Prepared {
         let index = IndexSource::open(repository, &plan.work.target)?;
         let mut indexes = Vec::new();
         for target in index_paths(file.path())? {
+            if index.is_empty() {
+                indexes.push((None, target));
+                continue;
+            }
             let temporary = TemporaryFile::create(&target, &model)?;
             write_index(&index, &plan.work.target, &temporary.file, &temporary.path)?;
             repository.counters.fsync();
-            indexes.push((temporary, target));
+            indexes.push((Some(temporary), target));
         }
-        Ok(Prepared { reader, indexes })
+        Ok(Prepared { indexes })
     }
 
     /// Changes the database. Returns the bytes written.
     fn execute(
-        mut self,
+        self,
         repository: &Repository,
         plan: &DatabasePlan,
         file: &DataFile,
+        reader: &mut ChunkReader,
         monitor: &dyn Monitor,
     ) -> Result<u64> {
         for (_, index) in &self.indexes {
@@ -237,38 +248,47 @@ impl Prepared {
         }
         monitor.begin("writing", plan.write);
         if plan.beside {
-            self.build_beside(plan, file, monitor)?;
+            build_beside(plan, file, reader, monitor)?;
         } else {
-            self.change_in_place(plan, file.file(), file.path(), monitor)?;
+            change_in_place(plan, file, reader, monitor)?;
         }
         repository.counters.fsync();
         monitor.end();
+        let mut written = plan.write;
         for (temporary, index) in self.indexes {
+            let Some(temporary) = temporary else { continue };
+            written += temporary.file.metadata().at("look at", &temporary.path)?.len();
             temporary.rename(&index)?;
             sync_directory(folder_of(&index))?;
             repository.counters.fsync();
         }
-        Ok(plan.write)
+        Ok(written)
     }
+}
 
-    fn change_in_place(&mut self, plan: &DatabasePlan, file: &File, path: &Path, monitor: &dyn Monitor) -> Result<()> {
-        if file.metadata().at("look at", path)?.len() > plan.keep {
-            file.set_len(plan.keep).at("truncate", path)?;
-        }
-        write_chunks(&mut self.reader, &plan.work.chunks, plan.keep, file, path, monitor)?;
-        file.sync_all().at("sync", path)
+fn change_in_place(
+    plan: &DatabasePlan,
+    file: &DataFile,
+    reader: &mut ChunkReader,
+    monitor: &dyn Monitor,
+) -> Result<()> {
+    let (path, file) = (file.path(), file.file());
+    if file.metadata().at("look at", path)?.len() > plan.keep {
+        file.set_len(plan.keep).at("truncate", path)?;
     }
+    write_chunks(reader, &plan.work.chunks, plan.keep, file, path, monitor)?;
+    file.sync_all().at("sync", path)
+}
 
-    /// For a file with other names: builds a new one and renames it in, so that the other names keep theirs.
-    fn build_beside(&mut self, plan: &DatabasePlan, file: &DataFile, monitor: &dyn Monitor) -> Result<()> {
-        let path = fs::canonicalize(file.path()).at("resolve", file.path())?;
-        let temporary = TemporaryFile::create(&path, &file.metadata()?)?;
-        copy_range(file.file(), 0, plan.keep, &temporary.file, &temporary.path)?;
-        write_chunks(&mut self.reader, &plan.work.chunks, plan.keep, &temporary.file, &temporary.path, monitor)?;
-        temporary.file.sync_all().at("sync", &temporary.path)?;
-        temporary.rename(&path)?;
-        sync_directory(folder_of(&path))
-    }
+/// For a file with other names: builds a new one and renames it in, so that the other names keep theirs.
+fn build_beside(plan: &DatabasePlan, file: &DataFile, reader: &mut ChunkReader, monitor: &dyn Monitor) -> Result<()> {
+    let path = fs::canonicalize(file.path()).at("resolve", file.path())?;
+    let temporary = TemporaryFile::create(&path, &file.metadata()?)?;
+    copy_range(file.file(), 0, plan.keep, &temporary.file, &temporary.path)?;
+    write_chunks(reader, &plan.work.chunks, plan.keep, &temporary.file, &temporary.path, monitor)?;
+    temporary.file.sync_all().at("sync", &temporary.path)?;
+    temporary.rename(&path)?;
+    sync_directory(folder_of(&path))
 }
 
 /// The names under which ZODB may look for the index: beside the path as typed, and beside the file itself.

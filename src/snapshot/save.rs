@@ -136,7 +136,6 @@ fn attempt(
     now: Timestamp,
     monitor: &dyn Monitor,
 ) -> Result<Option<SaveReport>> {
-    let before = repository.counts();
     let mut sources = Vec::new();
     for database in repository.catalog.databases()? {
         let path = repository.path_of(&database);
@@ -203,7 +202,7 @@ fn attempt(
         sequence: prepared.manifest.sequence,
         one_moment,
         databases: saved,
-        stored_bytes: counts.object_bytes_written - before.object_bytes_written,
+        stored_bytes: prepared.manifest.stored_bytes + prepared.manifest_file.1,
         counts: Counts { database_bytes_read: sources.iter().map(|source| source.file.bytes_read()).sum(), ..counts },
     }))
 }
@@ -319,8 +318,8 @@ fn save_database(
         let delta = index_parts::store(pairs.into_iter().map(Ok), Content::Delta, writer, &repository.catalog)?;
         IndexEntry { keyframe: None, deltas: delta.into_iter().collect() }
     } else {
-        let whole = database::whole_index(file, generation.base_length, cut, pairs, monitor)?;
-        let keyframe = index_parts::store(whole, Content::Keyframe, writer, &repository.catalog)?;
+        let whole = database::WholeIndex::of(file, generation.base_length, cut, pairs, monitor)?;
+        let keyframe = index_parts::store(whole.pairs(), Content::Keyframe, writer, &repository.catalog)?;
         let keyframe =
             keyframe.unwrap_or(crate::repository::manifest::IndexPart { entries: 0, bytes: 0, chunks: Vec::new() });
         IndexEntry { keyframe: Some(keyframe), deltas: Vec::new() }

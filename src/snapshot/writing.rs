@@ -101,10 +101,20 @@ impl IndexSource {
         reader.open(parts.iter().flat_map(|(_, pieces)| pieces))?;
         Ok(IndexSource { parts, reader: RefCell::new(reader) })
     }
+
+    /// Whether no object was ever stored. Then there must be no index: ZODB can't open a storage that
+    /// has one and only empty transactions (it seeks before the file's beginning).
+    pub(crate) fn is_empty(&self) -> bool {
+        self.parts.iter().all(|(part, _)| part.entries == 0)
+    }
 }
 
 /// Writes the index of a stream, as ZODB would, and syncs it.
 pub(crate) fn write_index(source: &IndexSource, stream: &Stream, file: &File, path: &Path) -> Result<()> {
+    write_pairs(source, stream, file, path).map_err(|error| error.context(path.display()))
+}
+
+fn write_pairs(source: &IndexSource, stream: &Stream, file: &File, path: &Path) -> Result<()> {
     let layers: Vec<PartReader<'_>> = source
         .parts
         .iter()

@@ -8,6 +8,6 @@ mod python;
 mod sandbox;
 mod zodb;
 
-pub use python::python;
-pub use sandbox::{Output, Sandbox, assert_same_bytes, assert_same_file};
+pub use python::{python, script};
+pub use sandbox::{Output, Sandbox, assert_same_bytes, assert_same_file, output, spawn, undisturbed};
 pub use zodb::{Zodb, ZodbProcess, boundaries, try_zodb, zodb};

@@ -4,7 +4,8 @@ use super::zodb::zodb;
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
+use std::sync::{PoisonError, RwLock};
 use tempfile::TempDir;
 
 /// A directory that is removed at the end of the test.
@@ -80,7 +81,12 @@ impl Sandbox {
 
     /// znap, in the sandbox and with an environment that is the same everywhere.
     pub fn znap_command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_znap"));
+        self.command_of(env!("CARGO_BIN_EXE_znap"))
+    }
+
+    /// Another program, in the same place and environment.
+    pub fn command_of(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
         command.current_dir(self.path()).env_clear().env("TZ", "UTC").env("NO_COLOR", "1").env("HOME", self.path());
         for name in ["PATH", "TMPDIR", "LLVM_PROFILE_FILE"] {
             if let Some(value) = std::env::var_os(name) {
@@ -92,12 +98,7 @@ impl Sandbox {
 
     /// Runs znap.
     pub fn znap(&self, args: &[&str]) -> Output {
-        let output = self.znap_command().args(args).output().expect("znap runs");
-        Output {
-            code: code_of(output.status),
-            stdout: String::from_utf8(output.stdout).expect("UTF-8 on stdout"),
-            stderr: String::from_utf8(output.stderr).expect("UTF-8 on stderr"),
-        }
+        output(self.znap_command().args(args))
     }
 
     /// Runs znap, which must succeed; returns its stdout.
@@ -106,6 +107,33 @@ impl Sandbox {
         assert_eq!(output.code, 0, "znap {args:?}: {output:#?}");
         output.stdout
     }
+}
+
+/// Between a fork and its exec, a child has every file open that this process has, those of other tests' threads
+/// too, and with them their locks. Held shared while a process is started.
+static STARTING: RwLock<()> = RwLock::new(());
+
+/// Starts a program.
+pub fn spawn(command: &mut Command) -> Child {
+    let _starting = STARTING.read().unwrap_or_else(PoisonError::into_inner);
+    command.spawn().expect("the program starts")
+}
+
+/// Runs a program, and collects what it prints.
+pub fn output(command: &mut Command) -> Output {
+    let child = spawn(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()));
+    let output = child.wait_with_output().expect("the program ends");
+    Output {
+        code: code_of(output.status),
+        stdout: String::from_utf8(output.stdout).expect("UTF-8 on stdout"),
+        stderr: String::from_utf8(output.stderr).expect("UTF-8 on stderr"),
+    }
+}
+
+/// Does something with files that znap must not find open afterwards: no child is just being started meanwhile.
+pub fn undisturbed<T>(work: impl FnOnce() -> T) -> T {
+    let _starting = STARTING.write().unwrap_or_else(PoisonError::into_inner);
+    work()
 }
 
 fn code_of(status: std::process::ExitStatus) -> i32 {

@@ -191,6 +191,12 @@ impl Catalog {
         .ok_or_else(|| self.missing("a manifest"))
     }
 
+    /// How many chunks no snapshot needs, those of deleted snapshots included.
+    pub fn unused_chunks(&self) -> Result<u64> {
+        let sql = "SELECT count(*) FROM chunk WHERE id NOT IN (SELECT chunk FROM live_chunk)";
+        Ok(self.one("count unused chunks", sql, [], |row| row.get(0))?.unwrap_or(0))
+    }
+
     /// How many deleted snapshots are still there in part because several others build on them.
     pub fn deleted_still_needed(&self) -> Result<u64> {
         let count = self.one(

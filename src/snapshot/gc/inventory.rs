@@ -112,13 +112,13 @@ impl Inventory {
     /// just before its end, or the catalog is from before it. Either way the user wanted it.
     pub(super) fn finish_deletions(&self, repository: &mut Repository) -> Result<()> {
         for tombstone in &self.deletions {
-            if let Some(snapshot) = repository.catalog.snapshot(&tombstone.id)? {
-                if snapshot.uid == tombstone.snapshot {
-                    let file = tombstone.write(&repository.layout)?.finish(&repository.counters)?;
-                    let name = (file.name, file.bytes);
-                    crate::repository::object::publish(&repository.layout, vec![file], &repository.counters)?;
-                    repository.catalog.record_tombstone(snapshot.row, name)?;
-                }
+            if let Some(snapshot) = repository.catalog.snapshot(&tombstone.id)?
+                && snapshot.uid == tombstone.snapshot
+            {
+                let file = tombstone.write(&repository.layout)?.finish(&repository.counters)?;
+                let name = (file.name, file.bytes);
+                crate::repository::object::publish(&repository.layout, vec![file], &repository.counters)?;
+                repository.catalog.record_tombstone(snapshot.row, name)?;
             }
         }
         Ok(())

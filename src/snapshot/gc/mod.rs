@@ -85,6 +85,7 @@ pub fn gc_dry_run(repository: &Repository, options: GcOptions) -> Result<GcRepor
             files_removed: inventory.left_over.len() as u64,
             unknown_files: inventory.unknown,
             snapshots: catalog.snapshots()?.len() as u64,
+            chunks_dropped: catalog.unused_chunks()?,
             ..GcReport::default()
         };
         let rewritten = to_rewrite(&files, options);

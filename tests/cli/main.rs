@@ -1,0 +1,20 @@
+//! The command line: what it prints, and its exit codes.
+
+#![allow(missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod busy;
+mod commands;
+mod demo;
+mod errors;
+mod help;
+mod json;
+mod places;
+mod reading;
+mod restoring;
+mod several;
+mod site;
+mod terminal;
+
+#[path = "../common/mod.rs"]
+mod common;

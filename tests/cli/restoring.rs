@@ -1,0 +1,153 @@
+//! What restore does and says.
+
+use snapbox::{assert_data_eq, str};
+
+use crate::site::Site;
+
+#[test]
+fn restore_goes_back_forward_and_sideways() {
+    let site = Site::with_snapshots();
+    let two = (site.data(), site.index());
+    assert_data_eq!(
+        site.shown(&["restore", "one", "--dry-run"]),
+        str![[r#"
+restoring one would do this:
+data Data.fs
+  now 2.44 kB (2,435 bytes), begins with snapshot two
+  kept 1.51 kB (1,513 bytes)
+  cut off 922 bytes
+  written 0 bytes
+  then 1.51 kB (1,513 bytes), up to 2026-01-01 00:00:02 UTC (tid 0x0405e70008888888)
+stderr: nothing was changed
+exit code 0
+
+"#]]
+    );
+    assert_eq!((site.data(), site.index()), two);
+    assert_data_eq!(
+        site.shown(&["restore", "one"]),
+        str![[r#"
+restored one
+  data: kept 1.51 kB, cut off 922 bytes, wrote 0 bytes; now up to 2026-01-01 00:00:02 UTC (tid 0x0405e70008888888)
+stderr: warning: if ZEO clients use this database, stop every one and delete its persistent cache (*.zec) on every host:
+stderr: one that saw the transactions that are gone now can serve them, or commit on top of them, without a word
+exit code 0
+
+"#]]
+    );
+    site.grow("other", 1);
+    site.znap_ok(&["save", "three"]);
+    assert_data_eq!(
+        site.shown(&["restore", "tw", "--verify"]),
+        str![[r#"
+restored two
+  data: kept 1.51 kB, cut off 482 bytes, wrote 922 bytes; now up to 2026-01-01 00:00:04 UTC (tid 0x0405e70011111110)
+checked the 1.51 kB that stayed
+stderr: warning: if ZEO clients use this database, stop every one and delete its persistent cache (*.zec) on every host:
+stderr: one that saw the transactions that are gone now can serve them, or commit on top of them, without a word
+exit code 0
+
+"#]]
+    );
+    assert_eq!((site.data(), site.index()), two);
+    // Nothing to do, and nothing to tell about ZEO.
+    assert_data_eq!(
+        site.shown(&["restore", "two", "-v"]),
+        str![[r#"
+restored two
+  data: kept 2.44 kB, cut off 0 bytes, wrote 0 bytes; now up to 2026-01-01 00:00:04 UTC (tid 0x0405e70011111110)
+stderr: cost: 9.74 kB read from databases, 40 bytes written to databases; 12 bytes read from the repository, 0 bytes written to it; 0 rows and 0 commits in the catalog; 4 syncs
+exit code 0
+
+"#]]
+    );
+}
+
+#[test]
+fn restore_refuses_to_lose_transactions() {
+    let site = Site::with_snapshots();
+    let two = site.data();
+    site.grow("new", 12);
+    let grown = site.data();
+    assert_data_eq!(
+        site.shown(&["restore", "two"]),
+        str![[r#"
+stderr: znap: error: restoring two would lose 12 transactions that no snapshot holds:
+stderr:   data: 2026-01-01 00:00:05 UTC, admin, /page/new-1 (tid 0x0405e70015555554, 440 bytes)
+stderr:   data: 2026-01-01 00:00:06 UTC, admin, /page/new-2 (tid 0x0405e70019999998, 440 bytes)
+stderr:   data: 2026-01-01 00:00:07 UTC, admin, /page/new-3 (tid 0x0405e7001ddddddc, 440 bytes)
+stderr:   data: 2026-01-01 00:00:08 UTC, admin, /page/new-4 (tid 0x0405e70022222220, 440 bytes)
+stderr:   data: 2026-01-01 00:00:09 UTC, admin, /page/new-5 (tid 0x0405e70026666664, 440 bytes)
+stderr:   data: 2026-01-01 00:00:10 UTC, admin, /page/new-6 (tid 0x0405e7002aaaaaa8, 440 bytes)
+stderr:   data: 2026-01-01 00:00:11 UTC, admin, /page/new-7 (tid 0x0405e7002eeeeeec, 440 bytes)
+stderr:   data: 2026-01-01 00:00:12 UTC, admin, /page/new-8 (tid 0x0405e70033333330, 440 bytes)
+stderr:   data: 2026-01-01 00:00:13 UTC, admin, /page/new-9 (tid 0x0405e70037777774, 440 bytes)
+stderr:   data: 2026-01-01 00:00:14 UTC, admin, /page/new-10 (tid 0x0405e7003bbbbbb8, 461 bytes)
+stderr:   data: and 2 more
+stderr: hint: znap save keeps them; znap restore --discard two drops them
+exit code 1
+
+"#]]
+    );
+    assert_eq!(site.data(), grown);
+    assert_data_eq!(
+        site.shown(&["restore", "two", "--dry-run"]),
+        str![[r#"
+restoring two would do this:
+data Data.fs
+  now 7.78 kB (7,778 bytes), begins with snapshot two
+  kept 2.44 kB (2,435 bytes)
+  cut off 5.34 kB (5,343 bytes)
+  written 0 bytes
+  then 2.44 kB (2,435 bytes), up to 2026-01-01 00:00:04 UTC (tid 0x0405e70011111110)
+  lost, because no snapshot holds them: 12 transactions
+    2026-01-01 00:00:05 UTC, admin, /page/new-1 (tid 0x0405e70015555554, 440 bytes)
+    2026-01-01 00:00:06 UTC, admin, /page/new-2 (tid 0x0405e70019999998, 440 bytes)
+    2026-01-01 00:00:07 UTC, admin, /page/new-3 (tid 0x0405e7001ddddddc, 440 bytes)
+    2026-01-01 00:00:08 UTC, admin, /page/new-4 (tid 0x0405e70022222220, 440 bytes)
+    2026-01-01 00:00:09 UTC, admin, /page/new-5 (tid 0x0405e70026666664, 440 bytes)
+    2026-01-01 00:00:10 UTC, admin, /page/new-6 (tid 0x0405e7002aaaaaa8, 440 bytes)
+    2026-01-01 00:00:11 UTC, admin, /page/new-7 (tid 0x0405e7002eeeeeec, 440 bytes)
+    2026-01-01 00:00:12 UTC, admin, /page/new-8 (tid 0x0405e70033333330, 440 bytes)
+    2026-01-01 00:00:13 UTC, admin, /page/new-9 (tid 0x0405e70037777774, 440 bytes)
+    2026-01-01 00:00:14 UTC, admin, /page/new-10 (tid 0x0405e7003bbbbbb8, 461 bytes)
+    2026-01-01 00:00:15 UTC, admin, /page/new-11 (tid 0x0405e7003ffffffc, 461 bytes)
+    2026-01-01 00:00:16 UTC, admin, /page/new-12 (tid 0x0405e70044444440, 461 bytes)
+stderr: nothing was changed
+stderr: hint: as it is, this would be refused: znap save keeps what would be lost; znap restore --discard two drops it
+exit code 0
+
+"#]]
+    );
+    assert_eq!(site.data(), grown);
+    assert_data_eq!(
+        site.shown(&["restore", "two", "--discard"]),
+        str![[r#"
+restored two
+  data: kept 2.44 kB, cut off 5.34 kB, wrote 0 bytes; now up to 2026-01-01 00:00:04 UTC (tid 0x0405e70011111110)
+stderr: warning: if ZEO clients use this database, stop every one and delete its persistent cache (*.zec) on every host:
+stderr: one that saw the transactions that are gone now can serve them, or commit on top of them, without a word
+exit code 0
+
+"#]]
+    );
+    assert_eq!(site.data(), two);
+}
+
+#[test]
+fn restore_writes_elsewhere() {
+    let site = Site::with_snapshots();
+    assert_data_eq!(
+        site.shown(&["restore", "latest", "--to", "copies/of two"]),
+        str![[r#"
+wrote snapshot two
+  data: copies/of two/data/Data.fs, 2.44 kB, with its index
+exit code 0
+
+"#]]
+    );
+    let copy = site.sandbox.file("copies/of two/data/Data.fs");
+    assert_eq!(std::fs::read(&copy).unwrap(), site.data());
+    assert_eq!(std::fs::read(znap::filestorage::index_path(&copy)).unwrap(), site.index());
+    site.refuses(&["restore", "one", "--to", "copies/of two"], 1, "isn't empty");
+}

@@ -1,0 +1,96 @@
+//! Several databases in one repository.
+
+use std::fs;
+
+use snapbox::{assert_data_eq, str};
+
+use crate::common::undisturbed;
+use crate::site::{Site, grow, vote};
+
+fn two() -> Site {
+    let site = Site::new();
+    grow(&site.sandbox.file("catalog.fs"), "index", 1);
+    site.znap_ok(&["init", "Data.fs", "catalog.fs"]);
+    site
+}
+
+#[test]
+fn they_are_saved_and_restored_together() {
+    let site = two();
+    assert_data_eq!(
+        site.shown(&["save", "a"]),
+        str![[r#"
+a: 2 databases; stored [SIZE] kB
+  data: up to 2026-01-01 00:00:02 UTC (tid 0x0405e70008888888), 3 new transactions, 1.51 kB
+  catalog: up to 2026-01-01 00:00:00 UTC (tid 0x0405e70000000000), 1 new transaction, 482 bytes
+exit code 0
+
+"#]]
+    );
+    let before = (site.data(), undisturbed(|| fs::read(site.sandbox.file("catalog.fs")).unwrap()));
+    site.grow("more", 1);
+    grow(&site.sandbox.file("catalog.fs"), "more", 2);
+    assert_data_eq!(
+        site.shown(&["log", "-n", "3"]),
+        str![[r#"
+database time tid user description objects bytes
+data 2026-01-01 00:00:03 UTC 0x0405e7000ccccccc admin /page/more-1 2 461
+data 2026-01-01 00:00:02 UTC 0x0405e70008888888 admin /page/create-3 2 503
+catalog 2026-01-01 00:00:02 UTC 0x0405e70008888888 admin /page/more-2 2 461
+exit code 0
+
+"#]]
+    );
+    assert_data_eq!(
+        site.shown(&["restore", "a"]),
+        str![[r#"
+stderr: znap: error: restoring a would lose 3 transactions that no snapshot holds:
+stderr:   data: 2026-01-01 00:00:03 UTC, admin, /page/more-1 (tid 0x0405e7000ccccccc, 461 bytes)
+stderr:   catalog: 2026-01-01 00:00:01 UTC, admin, /page/more-1 (tid 0x0405e70004444444, 461 bytes)
+stderr:   catalog: 2026-01-01 00:00:02 UTC, admin, /page/more-2 (tid 0x0405e70008888888, 461 bytes)
+stderr: hint: znap save keeps them; znap restore --discard a drops them
+exit code 1
+
+"#]]
+    );
+    site.znap_ok(&["save", "b"]);
+    assert_data_eq!(
+        site.shown(&["list"]),
+        str![[r#"
+id when up to tail added state message
+a [DATE] [TIME] UTC 2026-01-01 00:00 UTC 1.99 kB 2.52 kB complete
+b [DATE] [TIME] UTC 2026-01-01 00:00 UTC 3.37 kB 2.53 kB complete
+exit code 0
+
+"#]]
+    );
+    site.znap_ok(&["restore", "a"]);
+    assert!(before == (site.data(), undisturbed(|| fs::read(site.sandbox.file("catalog.fs")).unwrap())));
+    site.znap_ok(&["restore", "b", "--to", "copy"]);
+    assert!(site.sandbox.file("copy/data/Data.fs").exists());
+    assert!(site.sandbox.file("copy/catalog/catalog.fs").exists());
+}
+
+#[test]
+fn without_a_quiet_moment_there_is_a_warning_that_matters() {
+    let site = two();
+    vote(&site.sandbox.data_fs());
+    assert_data_eq!(
+        site.shown(&["save", "a"]),
+        str![[r#"
+a: 2 databases; stored [SIZE] kB
+  data: up to 2026-01-01 00:00:02 UTC (tid 0x0405e70008888888), 3 new transactions, 1.51 kB
+  catalog: up to 2026-01-01 00:00:00 UTC (tid 0x0405e70000000000), 1 new transaction, 482 bytes
+left out of data: a transaction that was voted but not finished (131 bytes)
+stderr: warning: the databases are not of one moment: transactions were being written all the time
+stderr: hint: save again when less is going on, or with the server stopped
+exit code 6
+
+"#]]
+    );
+    assert!(site.znap_ok(&["list"]).contains("not of one moment"));
+    let json = site.znap(&["save", "b", "--json"]);
+    assert_eq!(json.code, 6);
+    let report: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
+    assert_eq!(report["one_moment"], false);
+}
