@@ -82,11 +82,27 @@ fn recipes() -> BTreeMap<String, String> {
     recipes
 }
 
-/// What the test knows about a snapshot from the files themselves.
+/// What the test knows about a snapshot from the files themselves, by database.
 struct Saved {
     id: String,
-    /// By database: the file's bytes, and where its transactions end, with their ids.
-    files: BTreeMap<&'static str, (Vec<u8>, Vec<(u64, u64)>)>,
+    files: BTreeMap<&'static str, State>,
+}
+
+/// A database's file at a snapshot.
+struct State {
+    bytes: Vec<u8>,
+    /// Where its transactions end, and their ids.
+    ends: Vec<(u64, u64)>,
+}
+
+impl State {
+    fn length(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    fn last_tid(&self) -> u64 {
+        self.ends.last().unwrap().1
+    }
 }
 
 /// Two databases with much in common, and their snapshots.
@@ -132,7 +148,7 @@ impl Site {
         self.sandbox.znap_ok(&["save", id]);
         let files = DATABASES.map(|(name, path)| {
             let path = self.sandbox.file(path);
-            (name, (fs::read(&path).unwrap(), boundaries(&path)))
+            (name, State { bytes: fs::read(&path).unwrap(), ends: boundaries(&path) })
         });
         self.saved.push(Saved { id: id.to_owned(), files: BTreeMap::from(files) });
     }
@@ -166,7 +182,7 @@ impl Site {
     }
 
     fn tail(&self, id: &str, database: &str) -> u64 {
-        self.find(id).files[database].0.len() as u64 - self.bases[database]
+        self.find(id).files[database].length() - self.bases[database]
     }
 
     /// The chunks of a snapshot's tail: offset, length, hash, object file.
@@ -193,7 +209,7 @@ impl Site {
 
     fn check_chunk_lists(&self) {
         for saved in &self.saved {
-            for (database, (bytes, _)) in &saved.files {
+            for (database, State { bytes, .. }) in &saved.files {
                 let mut offset = self.bases[database];
                 for row in self.chunks(&saved.id, database) {
                     assert_eq!(number(&row, "offset"), offset, "{} {database}", saved.id);
@@ -232,10 +248,7 @@ impl Site {
             let growth: Vec<&Row> = growth.iter().filter(|row| text(row, "database") == database).collect();
             assert_eq!(growth.iter().map(|row| text(row, "snapshot")).collect::<Vec<_>>(), ids);
             let lengths: Vec<u64> = growth.iter().map(|row| number(row, "file_bytes")).collect();
-            assert_eq!(
-                lengths,
-                self.saved.iter().map(|saved| saved.files[database].0.len() as u64).collect::<Vec<_>>()
-            );
+            assert_eq!(lengths, self.saved.iter().map(|saved| saved.files[database].length()).collect::<Vec<_>>());
             assert_eq!(growth[0]["growth"], Value::Null);
             for (pair, row) in lengths.windows(2).zip(&growth[1..]) {
                 assert_eq!(row["growth"], Value::Integer(pair[1] as i64 - pair[0] as i64));
@@ -259,11 +272,10 @@ impl Site {
         let last = self.ask("The last transaction of each snapshot");
         assert_eq!(last.len(), 2 * self.saved.len());
         for row in &last {
-            let (_, ends) = &self.find(text(row, "snapshot")).files[text(row, "database")];
-            let (_, tid) = ends.last().unwrap();
-            assert_eq!(text(row, "tid"), format!("0x{tid:016x}"));
+            let state = &self.find(text(row, "snapshot")).files[text(row, "database")];
+            assert_eq!(text(row, "tid"), format!("0x{:016x}", state.last_tid()));
             let base = self.bases[text(row, "database")];
-            assert_eq!(number(row, "transactions"), ends.iter().filter(|(end, _)| *end > base).count() as u64);
+            assert_eq!(number(row, "transactions"), state.ends.iter().filter(|(end, _)| *end > base).count() as u64);
         }
 
         let newest = self.ask("Databases and their newest snapshot");
@@ -272,15 +284,15 @@ impl Site {
             assert_eq!((text(row, "name"), text(row, "path")), (name, path));
             assert_eq!((number(row, "base_length"), number(row, "complete")), (self.bases[name], 0));
             assert_eq!(text(row, "snapshot"), self.saved.last().unwrap().id);
-            assert_eq!(number(row, "file_bytes"), self.saved.last().unwrap().files[name].0.len() as u64);
+            assert_eq!(number(row, "file_bytes"), self.saved.last().unwrap().files[name].length());
         }
 
         // By ids of transactions, which sort like their times.
         let before = self.ask("The last snapshot before something happened");
         assert_eq!(before.len(), 2);
-        let furthest = self.saved.iter().map(|saved| saved.files["data"].1.last().unwrap().1).max().unwrap();
+        let furthest = self.saved.iter().map(|saved| saved.files["data"].last_tid()).max().unwrap();
         let row = before.iter().find(|row| text(row, "database") == "data").unwrap();
-        assert_eq!(self.find(text(row, "snapshot")).files["data"].1.last().unwrap().1, furthest);
+        assert_eq!(self.find(text(row, "snapshot")).files["data"].last_tid(), furthest);
     }
 
     fn check_sharing(&self) {
@@ -351,7 +363,7 @@ impl Site {
         let parted = rows(&self.catalog(), &sql);
         for row in &parted {
             let database = text(row, "database");
-            let (left, right) = (&self.find(left).files[database].0, &self.find(right).files[database].0);
+            let (left, right) = (&self.find(left).files[database].bytes, &self.find(right).files[database].bytes);
             let same = left.iter().zip(right).take_while(|(left, right)| left == right).count() as u64;
             let part = number(row, "same_up_to");
             assert!(part <= same && same - part < 1 << 20, "{database}: {part}, {same}");
@@ -454,7 +466,7 @@ impl Site {
         if done.code == 0 {
             for (name, path) in DATABASES {
                 let file = out.join(name).join(Path::new(path).file_name().unwrap());
-                assert_same_bytes(&fs::read(file).unwrap(), &saved.files[name].0, &saved.id);
+                assert_same_bytes(&fs::read(file).unwrap(), &saved.files[name].bytes, &saved.id);
             }
         }
         let _ = fs::remove_dir_all(out);
