@@ -17,6 +17,7 @@ mod reserve;
 mod restore;
 mod save;
 mod status;
+mod tail;
 mod writing;
 
 pub use copy_out::{CopiedDatabase, CopyReport, copy_out};

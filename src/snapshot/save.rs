@@ -11,14 +11,14 @@ use crate::filestorage::{Changes, Cut, DataFile, Position, Scanner, Source, Tid,
 use crate::monitor::Monitor;
 use crate::repository::catalog::{Database, PreparedSnapshot, Stream};
 use crate::repository::chunk_writer::{ChunkWriter, Compression};
-use crate::repository::chunker;
 use crate::repository::counters::Counts;
 use crate::repository::data::{Content, Frame};
 use crate::repository::hash::{Hash, Uid};
-use crate::repository::manifest::{ChunkName, CutEntry, DatabaseEntry, FinalPoint, IndexEntry, Manifest, StreamEntry};
+use crate::repository::manifest::{CutEntry, DatabaseEntry, IndexEntry, Manifest};
 use crate::repository::object::{Finished, publish};
 use crate::snapshot::anchor::{nearest, recognise, refusal};
 use crate::snapshot::handle::Repository;
+use crate::snapshot::tail::Tail;
 use crate::snapshot::{database, id, index_parts};
 
 /// What to save and how.
@@ -360,72 +360,4 @@ fn save_database(
         warnings: database::warning_lines(&warnings),
     };
     Ok((entry, report))
-}
-
-/// The chunk list of a tail, growing.
-///
-/// What of the parent's list isn't final is kept as it is as long as everything behind the last final
-/// chunk is too short to be cut; otherwise it is read again and cut as if it were all new.
-struct Tail {
-    entry: StreamEntry,
-    /// The offset from which bytes have to be read.
-    read_from: u64,
-    /// The offset up to which the list reaches.
-    reached: u64,
-}
-
-impl Tail {
-    fn after(parent: Option<&Stream>, base_length: u64, cut: u64) -> Self {
-        let nothing = FinalPoint { count: 0, length: base_length, hash: Default::default() };
-        let last_final = parent.map_or(nothing, |stream| stream.last_final);
-        let (kept, read_from, list_hash) = match parent {
-            Some(stream) if cut - last_final.length < chunker::MAX as u64 => {
-                (stream.count, stream.cut.offset, stream.list_hash)
-            }
-            _ => (last_final.count, last_final.length, last_final.hash),
-        };
-        Tail {
-            entry: StreamEntry {
-                parent: parent.map(|stream| stream.snapshot_uid),
-                kept,
-                kept_length: read_from,
-                list_hash,
-                last_final,
-                chunks: Vec::new(),
-            },
-            read_from,
-            reached: read_from,
-        }
-    }
-
-    /// Stores all chunks that the bytes are enough to cut, and takes them out of the buffer.
-    fn cut_chunks(&mut self, buffer: &mut Vec<u8>, writer: &mut ChunkWriter, repository: &Repository) -> Result<()> {
-        // Unfinished chunks that were kept are followed by too little for a cut.
-        let mut start = 0;
-        while let Some(length) = chunker::first_cut(&buffer[start..]) {
-            self.push(&buffer[start..start + length], writer, repository)?;
-            self.entry.last_final = FinalPoint {
-                count: self.entry.kept + self.entry.chunks.len() as u64,
-                length: self.reached,
-                hash: self.entry.list_hash,
-            };
-            start += length;
-        }
-        buffer.drain(..start);
-        Ok(())
-    }
-
-    /// Stores what is left as a chunk that isn't final.
-    fn rest(&mut self, bytes: &[u8], writer: &mut ChunkWriter, repository: &Repository) -> Result<()> {
-        if bytes.is_empty() { Ok(()) } else { self.push(bytes, writer, repository) }
-    }
-
-    fn push(&mut self, bytes: &[u8], writer: &mut ChunkWriter, repository: &Repository) -> Result<()> {
-        let (hash, _) = writer.put(&repository.catalog, Content::Tail, bytes)?;
-        let length = bytes.len() as u32;
-        self.entry.chunks.push(ChunkName { hash, length });
-        self.entry.list_hash = self.entry.list_hash.extended(length, &hash);
-        self.reached += u64::from(length);
-        Ok(())
-    }
 }
