@@ -101,6 +101,7 @@ CREATE TABLE stream (
     final_count  INTEGER NOT NULL,  -- of these, how many are final,
     final_length INTEGER NOT NULL,  -- up to which offset,
     final_hash   BLOB    NOT NULL CHECK (length(final_hash) = 32),
+    index_hash   BLOB    NOT NULL CHECK (length(index_hash) = 32),  -- of its own index parts
     new_bytes    INTEGER NOT NULL,  -- behind the parent's cut
     UNIQUE (snapshot, database)
 ) STRICT;

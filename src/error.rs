@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// What a function of this crate returns.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -195,9 +195,4 @@ impl<T> IoContext<T> for Result<T, rustix::io::Errno> {
     fn at(self, action: &str, path: impl AsRef<Path>) -> Result<T> {
         self.map_err(|error| Error::io(action, path, error.into()))
     }
-}
-
-/// A path as it is named in a message: as the user typed it where possible.
-pub fn shown(path: &Path) -> String {
-    PathBuf::from(path).display().to_string()
 }

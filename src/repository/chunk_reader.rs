@@ -38,6 +38,9 @@ pub struct Location {
 /// stream whose chunks alternate between an old frame and a new one is read once.
 const CACHE: usize = 2 * FRAME_LIMIT;
 
+/// How many files stay open for the next chunk, unless they have to.
+const OPEN_FILES: usize = 64;
+
 type FrameKey = (Hash, u64);
 
 /// Reads chunks, keeping files open and the last frames decompressed.
@@ -45,6 +48,8 @@ pub struct ChunkReader {
     layout: Layout,
     counters: Arc<Counters>,
     files: HashMap<Hash, File>,
+    /// Whether the files that are open have to stay open.
+    pinned: bool,
     frames: VecDeque<(FrameKey, Rc<Vec<u8>>)>,
     compressed: Vec<u8>,
 }
@@ -56,14 +61,16 @@ impl ChunkReader {
             layout: layout.clone(),
             counters: Arc::clone(counters),
             files: HashMap::new(),
+            pinned: false,
             frames: VecDeque::new(),
             compressed: Vec::new(),
         }
     }
 
-    /// Opens the object files of these chunks now, so that a later gc can't take them away.
-    /// The caller holds the gate or the writer's lock.
+    /// Opens the object files of these chunks now, so that a later gc can't take them away: the caller holds the
+    /// gate. Who holds the writer's lock needn't, and has but a few files open at any time.
     pub fn open<'a>(&mut self, locations: impl IntoIterator<Item = &'a Location>) -> Result<()> {
+        self.pinned = true;
         for location in locations {
             if !self.files.contains_key(&location.object) {
                 let file = open_object(&self.layout, &location.object)?;
@@ -112,7 +119,12 @@ impl ChunkReader {
 
     fn decompress(&mut self, location: &Location) -> Result<Vec<u8>> {
         let path = self.layout.object(&location.object);
-        self.open([location])?;
+        if !self.files.contains_key(&location.object) {
+            if !self.pinned && self.files.len() >= OPEN_FILES {
+                self.files.clear();
+            }
+            self.files.insert(location.object, open_object(&self.layout, &location.object)?);
+        }
         let (raw, stored) = (location.frame_raw as usize, location.frame_stored as usize);
         // Both bounded by what a frame may be, whatever a damaged catalog says.
         if raw > FRAME_LIMIT || stored > FRAME_LIMIT {

@@ -45,6 +45,13 @@ pub struct NewDataFile {
     pub frames: Vec<Frame>,
 }
 
+impl NewDataFile {
+    /// What the catalog records of it: name, length, frames.
+    pub fn record(&self) -> (Hash, u64, Vec<Frame>) {
+        (self.file.name, self.file.bytes, self.frames.clone())
+    }
+}
+
 /// Stores chunks for one operation. Nothing is visible before the data files of
 /// [`ChunkWriter::finish`] are published and the catalog refers to them.
 pub struct ChunkWriter {

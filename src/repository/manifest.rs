@@ -105,6 +105,8 @@ pub struct CutEntry {
     pub time: i64,
     /// How many transactions the tail has.
     pub transactions: u64,
+    /// How many bytes lie behind the cut that the file was found to begin with when it was saved.
+    pub new_bytes: u64,
 }
 
 /// A tail as a list of chunks.
@@ -137,12 +139,43 @@ pub struct FinalPoint {
 }
 
 /// What an index is made from.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IndexEntry {
     /// The whole index at some point; without one, the parent's index is the start.
     pub keyframe: Option<IndexPart>,
     /// The changes since, oldest first.
     pub deltas: Vec<IndexPart>,
+    /// The hash of these parts, so that a catalog that has lost one is found out: see [`parts_hash`].
+    pub hash: Hash,
+}
+
+impl IndexEntry {
+    /// One whose hash is right.
+    pub fn new(keyframe: Option<IndexPart>, deltas: Vec<IndexPart>) -> Self {
+        let parts = keyframe.iter().map(|part| (true, part)).chain(deltas.iter().map(|part| (false, part)));
+        let hash = parts_hash(parts.map(|(keyframe, part)| (keyframe, part.entries, part.bytes, part.chunks.iter())));
+        IndexEntry { keyframe, deltas, hash }
+    }
+}
+
+/// The hash of index parts: of, for each, whether it is a keyframe (one byte), its entries, bytes and number
+/// of chunks (u64 each), and its chunks' names as they are in a manifest.
+pub fn parts_hash<'a, C>(parts: impl IntoIterator<Item = (bool, u64, u64, C)>) -> Hash
+where
+    C: ExactSizeIterator<Item = &'a ChunkName>,
+{
+    let mut hasher = blake3::Hasher::new();
+    for (keyframe, entries, bytes, chunks) in parts {
+        hasher.update(&[u8::from(keyframe)]);
+        for number in [entries, bytes, chunks.len() as u64] {
+            hasher.update(&number.to_le_bytes());
+        }
+        for chunk in chunks {
+            hasher.update(&chunk.hash.0);
+            hasher.update(&chunk.length.to_le_bytes());
+        }
+    }
+    Hash(*hasher.finalize().as_bytes())
 }
 
 /// A keyframe or a delta.

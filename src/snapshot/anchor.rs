@@ -78,6 +78,7 @@ fn begins_with_base(file: &DataFile, generation: &Generation) -> Result<bool> {
         last_length: generation.base_last_length,
         time: 0,
         transactions: 0,
+        new_bytes: 0,
     };
     if !ends_a_transaction(file, &known)? {
         return Ok(false);
@@ -94,13 +95,26 @@ pub fn base_check(file: &DataFile, base_length: u64) -> Result<(u32, Hash)> {
     Ok((length as u32, Hash::of(&bytes)))
 }
 
+/// `None` if the file has become too short for what was to be read: ZODB cuts an aborted transaction off at
+/// any moment, and a file that is shorter than a snapshot doesn't begin with it.
+fn unless_shorter<T>(result: Result<T>) -> Result<Option<T>> {
+    match result {
+        Err(error) if error.io_error().is_some_and(|error| error.kind() == std::io::ErrorKind::UnexpectedEof) => {
+            Ok(None)
+        }
+        result => result.map(Some),
+    }
+}
+
 /// Whether the transaction that a cut names ends there.
 fn ends_a_transaction(file: &DataFile, cut: &CutEntry) -> Result<bool> {
     if cut.last_length == 0 {
         return Ok(cut.offset == FIRST_TRANSACTION);
     }
-    let found = transaction_ending_at(file, cut.offset)?;
-    Ok(found.is_some_and(|header| header.tid == Tid(cut.tid) && header.end() - header.position == cut.last_length))
+    let found = unless_shorter(transaction_ending_at(file, cut.offset))?.flatten();
+    Ok(found.is_some_and(|header| {
+        header.tid == Tid(cut.tid) && header.end() - header.position == cut.last_length && header.status != b'c'
+    }))
 }
 
 /// Whether the file begins with this snapshot's tail. The base has been recognised before.
@@ -128,8 +142,8 @@ pub fn begins_with(file: &DataFile, size: u64, catalog: &Catalog, stream: &Strea
             return Err(damaged_list(stream));
         }
         let mut bytes = vec![0; chunk.location.length as usize];
-        file.read_exact_at(&mut bytes, chunk.offset)?;
-        if Hash::of(&bytes) != chunk.location.hash {
+        let read = unless_shorter(file.read_exact_at(&mut bytes, chunk.offset))?;
+        if read.is_none() || Hash::of(&bytes) != chunk.location.hash {
             return Ok(false);
         }
     }

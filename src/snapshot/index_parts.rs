@@ -10,7 +10,7 @@ use crate::repository::catalog::{Catalog, IndexPartRow, Stream};
 use crate::repository::chunk_reader::{ChunkReader, Location};
 use crate::repository::chunk_writer::ChunkWriter;
 use crate::repository::data::Content;
-use crate::repository::manifest::{ChunkName, IndexPart};
+use crate::repository::manifest::{ChunkName, IndexPart, parts_hash};
 
 /// The length of the pieces that a part is stored in.
 const PIECE: usize = 1 << 20;
@@ -65,34 +65,50 @@ fn unzigzag(number: u64) -> i64 {
     (number >> 1) as i64 ^ -((number & 1) as i64)
 }
 
-/// The parts that a stream's index is made from: its keyframe, then the deltas, oldest first.
-pub fn sources(catalog: &Catalog, stream: &Stream) -> Result<Vec<IndexPartRow>> {
+/// An index part, and where its pieces are.
+pub struct StoredPart {
+    /// The part.
+    pub part: IndexPartRow,
+    /// Its pieces, in order.
+    pub pieces: Vec<Location>,
+}
+
+/// The parts that a stream's index is made from: its keyframe, then the deltas, oldest first. Each stream's own
+/// parts are checked against their hash: ZODB would believe an index that lacks some.
+pub fn sources(catalog: &Catalog, stream: &Stream) -> Result<Vec<StoredPart>> {
     let mut newest_first = Vec::new();
-    let mut next = Some(stream.row);
-    while let Some(row) = next {
-        let mut parts = catalog.index_parts(row)?;
-        let keyframe = parts.iter().rposition(|part| part.keyframe);
-        let own = parts.split_off(keyframe.unwrap_or(0));
+    for ancestor in catalog.ancestry(stream.row)? {
+        let own = own_parts(catalog, &ancestor)?;
+        let has_keyframe = own.first().is_some_and(|stored| stored.part.keyframe);
         newest_first.extend(own.into_iter().rev());
-        if keyframe.is_some() {
-            break;
+        if has_keyframe {
+            newest_first.reverse();
+            return Ok(newest_first);
         }
-        next = catalog.stream(row)?.parent;
     }
-    newest_first.reverse();
-    Ok(newest_first)
+    Err(damaged_index(&stream.snapshot_name))
 }
 
-/// A stream's own deltas, oldest first.
-pub fn own_deltas(catalog: &Catalog, stream: i64) -> Result<Vec<IndexPartRow>> {
-    let mut parts = catalog.index_parts(stream)?;
-    parts.retain(|part| !part.keyframe);
-    Ok(parts)
+/// A stream's own parts: its keyframe if it has one, then its deltas, oldest first; checked against their hash.
+pub fn own_parts(catalog: &Catalog, stream: &Stream) -> Result<Vec<StoredPart>> {
+    let mut parts = Vec::new();
+    let mut names: Vec<Vec<ChunkName>> = Vec::new();
+    for part in catalog.index_parts(stream.row)? {
+        let pieces = catalog.index_chunks(part.row)?;
+        names.push(pieces.iter().map(|piece| ChunkName { hash: piece.hash, length: piece.length }).collect());
+        parts.push(StoredPart { part, pieces });
+    }
+    let described = parts.iter().zip(&names);
+    let hash = parts_hash(
+        described.map(|(StoredPart { part, .. }, names)| (part.keyframe, part.entries, part.bytes, names.iter())),
+    );
+    if hash == stream.index_hash { Ok(parts) } else { Err(damaged_index(&stream.snapshot_name)) }
 }
 
-/// Whether a stream has a keyframe of its own.
-pub fn has_keyframe(catalog: &Catalog, stream: i64) -> Result<bool> {
-    Ok(catalog.index_parts(stream)?.iter().any(|part| part.keyframe))
+/// The error for a stored index that can't be right.
+pub fn damaged_index(snapshot: &str) -> Error {
+    Error::damaged(format!("the stored index of snapshot {snapshot} is damaged"))
+        .hint("restore another snapshot; or put catalog.db back from a copy")
 }
 
 /// The pairs of one part in ascending order of oid, read piece by piece.
@@ -107,15 +123,15 @@ pub struct PartReader<'a> {
 }
 
 impl<'a> PartReader<'a> {
-    /// For this part, whose pieces are here; `name` is the snapshot's, for messages.
-    pub fn new(part: &IndexPartRow, pieces: Vec<Location>, name: &str, chunks: &'a RefCell<ChunkReader>) -> Self {
+    /// For this part; `name` is the snapshot's, for messages.
+    pub fn new(stored: &StoredPart, name: &str, chunks: &'a RefCell<ChunkReader>) -> Self {
         PartReader {
             chunks,
-            pieces: pieces.into_iter(),
+            pieces: stored.pieces.clone().into_iter(),
             bytes: Vec::new(),
             at: 0,
             last: (0, 0),
-            left: part.entries,
+            left: stored.part.entries,
             name: name.to_string(),
         }
     }
@@ -158,8 +174,7 @@ impl<'a> PartReader<'a> {
     }
 
     fn damaged(&self) -> Error {
-        Error::damaged(format!("the stored index of snapshot {} is damaged", self.name))
-            .hint("restore another snapshot")
+        damaged_index(&self.name)
     }
 }
 

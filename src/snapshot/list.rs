@@ -133,9 +133,9 @@ pub fn show(repository: &Repository, word: &str) -> Result<SnapshotDetails> {
                 base_length: catalog.generation(stream.generation)?.known.base_length,
                 chunks: stream.count,
                 kept_chunks: stream.kept_count,
-                index_keyframe: parts.first().filter(|part| part.keyframe).map_or(0, |part| part.entries),
-                index_deltas: parts.iter().filter(|part| !part.keyframe).count() as u64,
-                index_bytes: parts.iter().map(|part| part.bytes).sum(),
+                index_keyframe: parts.first().map_or(0, |stored| stored.part.entries),
+                index_deltas: parts.len() as u64 - 1,
+                index_bytes: parts.iter().map(|stored| stored.part.bytes).sum(),
             });
         }
         Ok(SnapshotDetails { info: info(repository, &databases, snapshot, &streams)?, manifest, details })
@@ -167,7 +167,7 @@ fn info(
             time: (stream.cut.last_length > 0).then(|| Tid(stream.cut.tid).time()),
             transactions: stream.cut.transactions,
             tail_bytes: stream.cut.offset.saturating_sub(generation.base_length),
-            new_bytes: stream.new_bytes,
+            new_bytes: stream.cut.new_bytes,
             needs: (generation.base_length > FIRST_TRANSACTION).then(|| database.path.clone()),
         });
     }

@@ -10,10 +10,10 @@ use crate::error::{Error, Result};
 use crate::filestorage::{Changes, Cut, DataFile, Position, Scanner, Source, Tid, find_cut, transaction_ending_at};
 use crate::monitor::Monitor;
 use crate::repository::catalog::{Database, PreparedSnapshot, Stream};
-use crate::repository::chunk_writer::{ChunkWriter, Compression};
+use crate::repository::chunk_writer::{ChunkWriter, Compression, NewDataFile};
 use crate::repository::counters::Counts;
-use crate::repository::data::{Content, Frame};
-use crate::repository::hash::{Hash, Uid};
+use crate::repository::data::Content;
+use crate::repository::hash::Uid;
 use crate::repository::manifest::{CutEntry, DatabaseEntry, IndexEntry, Manifest};
 use crate::repository::object::{Finished, publish};
 use crate::snapshot::anchor::{nearest, recognise, refusal};
@@ -182,10 +182,7 @@ fn attempt(
     let manifest_file = manifest.write(&repository.layout)?.finish(&repository.counters)?;
     let prepared = PreparedSnapshot {
         manifest_file: (manifest_file.name, manifest_file.bytes),
-        data_files: data_files
-            .iter()
-            .map(|data| (data.file.name, data.file.bytes, data.frames.clone()))
-            .collect::<Vec<(Hash, u64, Vec<Frame>)>>(),
+        data_files: data_files.iter().map(NewDataFile::record).collect(),
         manifest,
     };
     repository.writer_lock()?.announce(&manifest_file.name)?;
@@ -316,13 +313,13 @@ fn save_database(
 
     let index = if parent.is_some() {
         let delta = index_parts::store(pairs.into_iter().map(Ok), Content::Delta, writer, &repository.catalog)?;
-        IndexEntry { keyframe: None, deltas: delta.into_iter().collect() }
+        IndexEntry::new(None, delta.into_iter().collect())
     } else {
         let whole = database::WholeIndex::of(file, generation.base_length, cut, pairs, monitor)?;
         let keyframe = index_parts::store(whole.pairs(), Content::Keyframe, writer, &repository.catalog)?;
         let keyframe =
             keyframe.unwrap_or(crate::repository::manifest::IndexPart { entries: 0, bytes: 0, chunks: Vec::new() });
-        IndexEntry { keyframe: Some(keyframe), deltas: Vec::new() }
+        IndexEntry::new(Some(keyframe), Vec::new())
     };
     let last = match parent {
         _ if cut.transactions > 0 => (cut.tid.0, cut.last_length),
@@ -344,6 +341,7 @@ fn save_database(
             last_length: last.1,
             time: time.map_or(0, Timestamp::as_microsecond),
             transactions,
+            new_bytes,
         },
         stream: tail.entry,
         index,

@@ -10,11 +10,10 @@ use crate::error::{Error, IoContext, Result};
 use crate::filestorage::ownership::create_like;
 use crate::filestorage::{IndexWriter, merge};
 use crate::monitor::Monitor;
-use crate::repository::catalog::{IndexPartRow, Stream, StreamChunk};
-use crate::repository::chunk_reader::{ChunkReader, Location};
-use crate::snapshot::anchor::damaged_list;
+use crate::repository::catalog::{Stream, StreamChunk};
+use crate::repository::chunk_reader::ChunkReader;
 use crate::snapshot::handle::Repository;
-use crate::snapshot::index_parts::{self, PartReader};
+use crate::snapshot::index_parts::{self, PartReader, StoredPart, damaged_index};
 
 /// The folder that a file is in.
 pub(crate) fn folder_of(path: &Path) -> &Path {
@@ -80,32 +79,36 @@ pub(crate) fn copy_range(from: &File, start: u64, end: u64, to: &File, path: &Pa
     Ok(())
 }
 
-/// The stored parts of a stream's index, with their object files opened.
+/// The stored parts of a stream's index, and what reads them.
 pub(crate) struct IndexSource {
-    parts: Vec<(IndexPartRow, Vec<Location>)>,
+    parts: Vec<StoredPart>,
     reader: RefCell<ChunkReader>,
 }
 
 impl IndexSource {
-    /// Opens them; the caller holds the gate or the writer's lock.
-    pub(crate) fn open(repository: &Repository, stream: &Stream) -> Result<Self> {
+    /// Finds them. Their object files are opened as they are needed: the caller holds the writer's lock.
+    pub(crate) fn find(repository: &Repository, stream: &Stream) -> Result<Self> {
         let parts = index_parts::sources(&repository.catalog, stream)?;
-        if !parts.first().is_some_and(|part| part.keyframe) {
-            return Err(damaged_list(stream));
-        }
-        let parts = parts
-            .into_iter()
-            .map(|part| repository.catalog.index_chunks(part.row).map(|pieces| (part, pieces)))
-            .collect::<Result<Vec<_>>>()?;
-        let mut reader = ChunkReader::new(&repository.layout, &repository.counters);
-        reader.open(parts.iter().flat_map(|(_, pieces)| pieces))?;
+        let reader = ChunkReader::new(&repository.layout, &repository.counters);
         Ok(IndexSource { parts, reader: RefCell::new(reader) })
+    }
+
+    /// Finds them and opens their object files now: the caller holds the gate, for a moment.
+    pub(crate) fn open(repository: &Repository, stream: &Stream) -> Result<Self> {
+        let source = Self::find(repository, stream)?;
+        source.reader.borrow_mut().open(source.parts.iter().flat_map(|stored| &stored.pieces))?;
+        Ok(source)
     }
 
     /// Whether no object was ever stored. Then there must be no index: ZODB can't open a storage that
     /// has one and only empty transactions (it seeks before the file's beginning).
     pub(crate) fn is_empty(&self) -> bool {
-        self.parts.iter().all(|(part, _)| part.entries == 0)
+        self.parts.iter().all(|stored| stored.part.entries == 0)
+    }
+
+    /// All pairs, merged, in ascending order of oid.
+    pub(crate) fn pairs(&self, snapshot: &str) -> impl Iterator<Item = Result<(u64, u64)>> + '_ {
+        merge(self.parts.iter().map(|stored| PartReader::new(stored, snapshot, &self.reader)).collect())
     }
 }
 
@@ -115,17 +118,11 @@ pub(crate) fn write_index(source: &IndexSource, stream: &Stream, file: &File, pa
 }
 
 fn write_pairs(source: &IndexSource, stream: &Stream, file: &File, path: &Path) -> Result<()> {
-    let layers: Vec<PartReader<'_>> = source
-        .parts
-        .iter()
-        .map(|(part, pieces)| PartReader::new(part, pieces.clone(), &stream.snapshot_name, &source.reader))
-        .collect();
     let mut writer = IndexWriter::new(BufWriter::new(file), stream.cut.offset)?;
-    for pair in merge(layers) {
+    for pair in source.pairs(&stream.snapshot_name) {
         let (oid, offset) = pair?;
         if offset >= stream.cut.offset {
-            return Err(Error::damaged(format!("the stored index of snapshot {} is damaged", stream.snapshot_name))
-                .hint("restore another snapshot"));
+            return Err(damaged_index(&stream.snapshot_name));
         }
         writer.push(oid, offset)?;
     }

@@ -2,16 +2,16 @@
 
 use std::collections::HashMap;
 
-use rusqlite::{Transaction, params};
+use rusqlite::params;
 
 use crate::error::Result;
 use crate::repository::catalog::Catalog;
 use crate::repository::catalog::rows::ObjectFile;
-use crate::repository::catalog::write::{insert_data_file, insert_frames, insert_index_part, insert_object};
+use crate::repository::catalog::write::{delete_lists, insert_data_file, insert_frames, insert_object, replace_stream};
 use crate::repository::chunk_reader::Location;
 use crate::repository::data::{Codec, Content, Frame};
 use crate::repository::hash::{Hash, Uid};
-use crate::repository::manifest::IndexPart;
+use crate::repository::manifest::DatabaseEntry;
 use crate::repository::object::ObjectKind;
 
 /// A stream of a deleted snapshot.
@@ -51,34 +51,19 @@ pub struct MovingChunk {
     pub location: Location,
 }
 
-/// Deleted streams joined into the one that builds on them, with everything published that it needs.
+/// A stream's new form, with everything published that it needs.
 #[derive(Debug)]
-pub struct Folded {
+pub struct Replacement {
     /// The stream that stays.
-    pub child: i64,
-    /// The deleted ones, nearest ancestor first.
-    pub dead: Vec<i64>,
-    /// The new manifest of the child's snapshot: name, length, revision.
+    pub stream: i64,
+    /// Deleted streams that it no longer needs, nearest ancestor first.
+    pub joined: Vec<i64>,
+    /// What its snapshot's new manifest says of it.
+    pub entry: DatabaseEntry,
+    /// That manifest: name, length, revision.
     pub manifest: (Hash, u64, u32),
-    /// The one delta that the child's index has now behind its keyframe or its parent's index.
-    pub delta: Option<IndexPart>,
-    /// Data files written for the delta.
+    /// Data files written for it.
     pub data_files: Vec<(Hash, u64, Vec<Frame>)>,
-}
-
-/// Drops a stream's deltas.
-fn drop_deltas(tx: &Transaction<'_>, stream: i64) -> rusqlite::Result<()> {
-    drop_parts(tx, stream, "NOT keyframe")
-}
-
-/// Drops a stream's index parts for which this holds.
-fn drop_parts(tx: &Transaction<'_>, stream: i64, condition: &str) -> rusqlite::Result<()> {
-    tx.execute(
-        &format!("DELETE FROM index_chunk WHERE part IN (SELECT id FROM index_part WHERE stream = ?1 AND {condition})"),
-        [stream],
-    )?;
-    tx.execute(&format!("DELETE FROM index_part WHERE stream = ?1 AND {condition}"), [stream])?;
-    Ok(())
 }
 
 /// How many rows are deleted in one transaction, so that it takes milliseconds.
@@ -125,59 +110,45 @@ impl Catalog {
     /// Drops a stream that nothing builds on.
     pub fn drop_stream(&mut self, stream: i64) -> Result<()> {
         self.transaction("drop a deleted chunk list", |tx| {
-            tx.execute("DELETE FROM stream_chunk WHERE stream = ?1", [stream])?;
-            drop_parts(tx, stream, "1")?;
+            delete_lists(tx, stream)?;
             tx.execute("DELETE FROM stream WHERE id = ?1", [stream])?;
             Ok(())
         })
     }
 
-    /// Joins deleted streams into the one stream that builds on them.
-    pub fn fold_streams(&mut self, folded: &Folded) -> Result<()> {
-        let child = folded.child;
-        self.transaction("join chunk lists", |tx| {
-            for (name, bytes, frames) in &folded.data_files {
+    /// Puts a stream's new form in its place, and drops the deleted streams that were joined into it.
+    pub fn replace_stream(&mut self, replacement: &Replacement) -> Result<()> {
+        self.transaction("replace a chunk list", |tx| {
+            for (name, bytes, frames) in &replacement.data_files {
                 insert_data_file(tx, name, *bytes, frames)?;
             }
-            drop_deltas(tx, child)?;
-            for &dead in &folded.dead {
-                tx.execute(
-                    "UPDATE stream_chunk SET stream = ?1 WHERE stream = ?2
-                     AND offset < (SELECT kept_length FROM stream WHERE id = ?1)",
-                    [child, dead],
-                )?;
-                tx.execute("DELETE FROM stream_chunk WHERE stream = ?1", [dead])?;
-                drop_deltas(tx, dead)?;
-                let has_keyframe: bool = tx.query_row(
-                    "SELECT EXISTS (SELECT 1 FROM index_part WHERE stream = ?1)",
-                    [child],
-                    |row| row.get(0),
-                )?;
-                if has_keyframe {
-                    drop_parts(tx, dead, "1")?;
-                } else {
-                    tx.execute("UPDATE index_part SET stream = ?1, position = 0 WHERE stream = ?2", [child, dead])?;
-                }
-                tx.execute(
-                    "UPDATE stream SET parent = d.parent, kept_count = min(stream.kept_count, d.kept_count),
-                         kept_length = min(stream.kept_length, d.kept_length)
-                     FROM stream d WHERE d.id = ?2 AND stream.id = ?1",
-                    [child, dead],
-                )?;
+            replace_stream(tx, replacement.stream, &replacement.entry)?;
+            for &dead in &replacement.joined {
+                delete_lists(tx, dead)?;
                 tx.execute("DELETE FROM stream WHERE id = ?1", [dead])?;
             }
-            if let Some(delta) = &folded.delta {
-                insert_index_part(tx, child, 1, false, delta)?;
-            }
-            let (name, bytes, revision) = folded.manifest;
+            let (name, bytes, revision) = replacement.manifest;
             let file = insert_object(tx, &name, ObjectKind::Manifest, bytes)?;
             tx.execute(
                 "UPDATE snapshot SET manifest = ?2, revision = ?3 WHERE id = (SELECT snapshot FROM stream WHERE id = ?1)",
-                params![child, file, revision],
+                params![replacement.stream, file, revision],
             )?;
             tx.execute("DELETE FROM object_file WHERE kind = 2 AND id NOT IN (SELECT manifest FROM snapshot)", [])?;
             Ok(())
         })
+    }
+
+    /// All streams, those of deleted snapshots too, parents first: row, parent, whether it has a keyframe, and
+    /// how many deltas of its own.
+    pub fn index_chains(&self) -> Result<Vec<(i64, Option<i64>, bool, u64)>> {
+        self.many(
+            "read what indexes are made from",
+            "SELECT t.id, t.parent, coalesce(max(i.keyframe), 0), coalesce(sum(NOT i.keyframe), 0)
+             FROM stream t JOIN snapshot s ON s.id = t.snapshot LEFT JOIN index_part i ON i.stream = t.id
+             GROUP BY t.id ORDER BY s.sequence",
+            [],
+            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)),
+        )
     }
 
     /// The object file of a snapshot's manifest.
@@ -208,15 +179,22 @@ impl Catalog {
         Ok(count.unwrap_or(0))
     }
 
-    /// Drops from deleted streams the chunks that no child keeps.
+    /// Drops from deleted streams the chunks that no snapshot reaches through them.
     pub fn trim_dead_streams(&mut self) -> Result<()> {
         self.transaction("trim deleted chunk lists", |tx| {
             tx.execute(
-                "DELETE FROM stream_chunk WHERE (stream, offset) IN (
-                     SELECT c.stream, c.offset FROM stream t JOIN snapshot s ON s.id = t.snapshot
-                     JOIN stream_chunk c ON c.stream = t.id
-                     WHERE s.tombstone IS NOT NULL
-                     AND c.offset >= (SELECT coalesce(max(n.kept_length), 0) FROM stream n WHERE n.parent = t.id))",
+                "WITH RECURSIVE live (stream, upto) AS (
+                     SELECT t.id, t.offset FROM stream t JOIN snapshot s ON s.id = t.snapshot WHERE s.tombstone IS NULL
+                     UNION
+                     SELECT t.parent, min(l.upto, t.kept_length) FROM live l JOIN stream t ON t.id = l.stream
+                     WHERE t.parent IS NOT NULL
+                 ),
+                 reached (stream, upto) AS (SELECT stream, max(upto) FROM live GROUP BY stream)
+                 DELETE FROM stream_chunk WHERE (stream, offset) IN (
+                     SELECT c.stream, c.offset FROM reached r JOIN stream t ON t.id = r.stream
+                     JOIN snapshot s ON s.id = t.snapshot
+                     JOIN stream_chunk c ON c.stream = t.id AND c.offset >= r.upto
+                     WHERE s.tombstone IS NOT NULL)",
                 [],
             )?;
             Ok(())

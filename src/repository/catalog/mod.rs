@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::repository::counters::Counters;
 use crate::repository::layout::{Layout, sync_directory};
 
-pub use collect::{DeadStream, Folded, MovingChunk, ObjectUse};
+pub use collect::{DeadStream, MovingChunk, ObjectUse, Replacement};
 pub use read::StreamChunk;
 pub use rows::{Database, GenerationRow, IndexPartRow, ObjectFile, Snapshot, Stream};
 pub use write::{PreparedSnapshot, Registration};

@@ -159,11 +159,6 @@ impl Catalog {
         self.streams_where("t.id = ?1", [row])?.pop().ok_or_else(|| self.missing("a stream"))
     }
 
-    /// The stream of this snapshot and database, of a deleted snapshot too.
-    pub fn stream_by_uid(&self, snapshot: &Uid, database: i64) -> Result<Option<Stream>> {
-        Ok(self.streams_where("s.uid = ?1 AND t.database = ?2", params![snapshot, database])?.pop())
-    }
-
     /// The furthest cut of a snapshot in this generation that comes before (`offset`, `sequence`), and its
     /// snapshot's sequence: for going from the furthest back until one is found that a file begins with.
     pub fn anchor(&self, generation: i64, offset: u64, sequence: u64) -> Result<Option<(u64, Stream)>> {
@@ -175,7 +170,7 @@ impl Catalog {
         );
         let signed = |number: u64| number.min(i64::MAX as u64);
         self.one("look for a cut", &sql, params![generation, signed(offset), signed(sequence)], |row| {
-            Ok((row.get(20)?, Stream::from_row(row)?))
+            Ok((row.get(21)?, Stream::from_row(row)?))
         })
     }
 
@@ -213,15 +208,6 @@ impl Catalog {
         self.many("read a chunk list", &sql, params![stream, from, to], |row| {
             Ok(StreamChunk { offset: row.get(0)?, location: location(row, 1)? })
         })
-    }
-
-    /// Where the chunk of this hash is.
-    pub fn locate(&self, hash: &Hash) -> Result<Option<Location>> {
-        let sql = format!(
-            "SELECT {LOCATION} FROM chunk k JOIN frame f ON f.id = k.frame JOIN object_file o ON o.id = f.object_file
-             WHERE substr(k.hash, 1, 8) = ?1 AND k.hash = ?2"
-        );
-        self.one("look for a chunk", &sql, params![&hash.0[..8], hash], |row| location(row, 0))
     }
 
     /// Whether a chunk of this hash is stored.

@@ -123,8 +123,8 @@ pub struct Stream {
     pub list_hash: ListHash,
     /// Up to where it is final.
     pub last_final: FinalPoint,
-    /// Bytes behind the parent's cut.
-    pub new_bytes: u64,
+    /// The hash of its own index parts.
+    pub index_hash: Hash,
 }
 
 /// A keyframe or delta.
@@ -177,7 +177,7 @@ impl Snapshot {
 impl Stream {
     pub(super) const COLUMNS: &'static str = "t.id, t.snapshot, s.name, s.uid, t.database, t.generation, t.parent, \
          t.kept_count, t.kept_length, t.offset, t.tid, t.last_length, t.time, t.transactions, t.count, t.list_hash, \
-         t.final_count, t.final_length, t.final_hash, t.new_bytes";
+         t.final_count, t.final_length, t.final_hash, t.new_bytes, t.index_hash";
 
     pub(super) fn from_row(row: &Row<'_>) -> rusqlite::Result<Self> {
         Ok(Stream {
@@ -196,11 +196,12 @@ impl Stream {
                 last_length: row.get(11)?,
                 time: row.get(12)?,
                 transactions: row.get(13)?,
+                new_bytes: row.get(19)?,
             },
             count: row.get(14)?,
             list_hash: row.get(15)?,
             last_final: FinalPoint { count: row.get(16)?, length: row.get(17)?, hash: row.get(18)? },
-            new_bytes: row.get(19)?,
+            index_hash: row.get(20)?,
         })
     }
 }

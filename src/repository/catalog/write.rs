@@ -95,6 +95,25 @@ impl Catalog {
     }
 }
 
+/// Drops what a stream has of its own: chunks and index parts.
+pub(super) fn delete_lists(tx: &Tx<'_>, row: i64) -> rusqlite::Result<()> {
+    tx.execute("DELETE FROM stream_chunk WHERE stream = ?1", [row])?;
+    tx.execute("DELETE FROM index_chunk WHERE part IN (SELECT id FROM index_part WHERE stream = ?1)", [row])?;
+    tx.execute("DELETE FROM index_part WHERE stream = ?1", [row])?;
+    Ok(())
+}
+
+/// Makes a stream what an entry of its snapshot's new manifest says: what it keeps, and its lists. Its cut is the same.
+pub(super) fn replace_stream(tx: &Tx<'_>, row: i64, entry: &DatabaseEntry) -> rusqlite::Result<()> {
+    let database = tx.query_row("SELECT database FROM stream WHERE id = ?1", [row], |row| row.get(0))?;
+    tx.execute(
+        "UPDATE stream SET parent = ?2, kept_count = ?3, kept_length = ?4, index_hash = ?5 WHERE id = ?1",
+        params![row, parent_row(tx, database, entry)?, entry.stream.kept, entry.stream.kept_length, entry.index.hash],
+    )?;
+    delete_lists(tx, row)?;
+    insert_lists(tx, row, entry)
+}
+
 /// The row of an object file, inserted if it isn't there: equal content has an equal name.
 pub(super) fn insert_object(tx: &Tx<'_>, name: &Hash, kind: ObjectKind, bytes: u64) -> rusqlite::Result<i64> {
     let found = tx
@@ -190,25 +209,18 @@ fn insert_stream(tx: &Tx<'_>, snapshot: i64, entry: &DatabaseEntry) -> rusqlite:
         None => insert_generation(tx, database, &entry.generation)?,
     };
     let stream = &entry.stream;
-    let parent: Option<(i64, u64)> = match stream.parent {
-        None => None,
-        Some(uid) => Some(tx.query_row(
-            "SELECT t.id, t.offset FROM stream t JOIN snapshot s ON s.id = t.snapshot WHERE s.uid = ?1 AND t.database = ?2",
-            params![uid, database],
-            |row| Ok((row.get(0)?, row.get(1)?)),
-        )?),
-    };
-    let beginning = parent.map_or(entry.generation.base_length, |(_, offset)| offset);
+    let parent = parent_row(tx, database, entry)?;
     let cut = &entry.cut;
     tx.execute(
         "INSERT INTO stream (snapshot, database, generation, parent, kept_count, kept_length, offset, tid, last_length,
-                             time, transactions, count, list_hash, final_count, final_length, final_hash, new_bytes)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)",
+                             time, transactions, count, list_hash, final_count, final_length, final_hash, new_bytes,
+                             index_hash)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)",
         params![
             snapshot,
             database,
             generation,
-            parent.map(|(row, _)| row),
+            parent,
             stream.kept,
             stream.kept_length,
             cut.offset,
@@ -221,10 +233,29 @@ fn insert_stream(tx: &Tx<'_>, snapshot: i64, entry: &DatabaseEntry) -> rusqlite:
             stream.last_final.count,
             stream.last_final.length,
             stream.last_final.hash,
-            cut.offset.saturating_sub(beginning),
+            cut.new_bytes,
+            entry.index.hash,
         ],
     )?;
-    let row = tx.last_insert_rowid();
+    insert_lists(tx, tx.last_insert_rowid(), entry)
+}
+
+/// The row of the stream that an entry keeps a part of.
+fn parent_row(tx: &Tx<'_>, database: i64, entry: &DatabaseEntry) -> rusqlite::Result<Option<i64>> {
+    let Some(uid) = entry.stream.parent else {
+        return Ok(None);
+    };
+    tx.query_row(
+        "SELECT t.id FROM stream t JOIN snapshot s ON s.id = t.snapshot WHERE s.uid = ?1 AND t.database = ?2",
+        params![uid, database],
+        |row| row.get(0),
+    )
+    .map(Some)
+}
+
+/// Inserts what a stream has of its own: chunks and index parts.
+fn insert_lists(tx: &Tx<'_>, row: i64, entry: &DatabaseEntry) -> rusqlite::Result<()> {
+    let stream = &entry.stream;
     let mut insert = tx.prepare_cached("INSERT INTO stream_chunk (stream, offset, chunk) VALUES (?1, ?2, ?3)")?;
     let mut offset = stream.kept_length;
     for chunk in &stream.chunks {
@@ -239,7 +270,7 @@ fn insert_stream(tx: &Tx<'_>, snapshot: i64, entry: &DatabaseEntry) -> rusqlite:
     Ok(())
 }
 
-pub(super) fn insert_index_part(
+fn insert_index_part(
     tx: &Tx<'_>,
     stream: i64,
     position: i64,

@@ -6,14 +6,14 @@ use std::collections::{HashMap, HashSet};
 use crate::error::{Error, Result};
 use crate::filestorage::merge;
 use crate::monitor::Monitor;
-use crate::repository::catalog::{DeadStream, Folded};
+use crate::repository::catalog::{DeadStream, Replacement, Stream};
 use crate::repository::chunk_reader::ChunkReader;
-use crate::repository::chunk_writer::{ChunkWriter, Compression};
+use crate::repository::chunk_writer::{ChunkWriter, Compression, NewDataFile};
 use crate::repository::data::Content;
-use crate::repository::manifest::{DatabaseEntry, IndexPart, Manifest};
+use crate::repository::manifest::{DatabaseEntry, IndexEntry, Manifest};
 use crate::repository::object::publish;
 use crate::snapshot::handle::Repository;
-use crate::snapshot::index_parts::{self, PartReader};
+use crate::snapshot::index_parts::{self, PartReader, StoredPart};
 
 /// Drops the lists of deleted snapshots that nothing builds on, and joins those that one list builds on
 /// into it. One that several build on stays.
@@ -51,61 +51,120 @@ pub(super) fn fold_deleted(repository: &mut Repository, monitor: &dyn Monitor) -
     Ok(())
 }
 
+/// How many deltas an index may be made from: beyond that gc stores a keyframe, so that a restore merges, and
+/// opens, a bounded number of parts.
+const LONGEST_CHAIN: u64 = 64;
+
+/// Gives a keyframe to streams whose index would be made from too many deltas.
+pub(super) fn shorten_index_chains(repository: &mut Repository, monitor: &dyn Monitor) -> Result<()> {
+    let mut lengths: HashMap<i64, u64> = HashMap::new();
+    for (row, parent, has_keyframe, deltas) in repository.catalog.index_chains()? {
+        let before = match parent {
+            Some(parent) if !has_keyframe => lengths.get(&parent).copied().unwrap_or(0),
+            _ => 0,
+        };
+        let mut length = before + deltas;
+        if length > LONGEST_CHAIN {
+            monitor.check()?;
+            let stream = repository.catalog.stream(row)?;
+            let parts = index_parts::sources(&repository.catalog, &stream)?;
+            Rewrite::of(repository, &stream)?.finish(repository, Vec::new(), &parts, Content::Keyframe)?;
+            length = 0;
+        }
+        lengths.insert(row, length);
+    }
+    Ok(())
+}
+
 /// Joins a line of deleted lists, nearest ancestor first, into the list of `child`.
 fn fold(repository: &mut Repository, child: i64, line: &[&DeadStream]) -> Result<()> {
     let stream = repository.catalog.stream(child)?;
-    let name = repository.catalog.manifest_of(stream.snapshot)?;
-    let mut manifest = Manifest::read(&repository.layout, &name)?;
-    let database = line.first().map(|dead| dead.database);
-    let lacks = || {
-        Error::damaged(format!("the manifest of snapshot {} lacks a database", stream.snapshot_name))
-            .hint("restore from a copy of the repository")
-    };
-    let entry = manifest.databases.iter_mut().find(|entry| Some(entry.uid) == database).ok_or_else(lacks)?;
+    let mut rewrite = Rewrite::of(repository, &stream)?;
+    let mut parts = index_parts::own_parts(&repository.catalog, &stream)?;
     for dead in line {
         let parent = Manifest::read(&repository.layout, &dead.manifest)?;
-        let parent = parent.databases.into_iter().find(|other| other.uid == entry.uid).ok_or_else(lacks)?;
-        join(entry, parent);
+        let uid = rewrite.entry()?.uid;
+        let parent = parent.databases.into_iter().find(|other| other.uid == uid);
+        join(rewrite.entry()?, parent.ok_or_else(|| lacks_database(&stream))?);
+        if !parts.first().is_some_and(|stored| stored.part.keyframe) {
+            let mut older = index_parts::own_parts(&repository.catalog, &repository.catalog.stream(dead.row)?)?;
+            older.append(&mut parts);
+            parts = older;
+        }
+    }
+    // Several deltas become one.
+    parts.retain(|stored| !stored.part.keyframe);
+    let joined = line.iter().map(|dead| dead.row).collect();
+    let several = if parts.len() > 1 { &parts[..] } else { &[] };
+    rewrite.finish(repository, joined, several, Content::Delta)
+}
+
+/// A snapshot's manifest being written anew, for one of its streams.
+struct Rewrite {
+    manifest: Manifest,
+    stream: Stream,
+    /// Which of the manifest's databases the stream is of.
+    database: usize,
+}
+
+impl Rewrite {
+    fn of(repository: &Repository, stream: &Stream) -> Result<Self> {
+        let name = repository.catalog.manifest_of(stream.snapshot)?;
+        let manifest = Manifest::read(&repository.layout, &name)?;
+        let uid = repository.catalog.databases()?.into_iter().find(|other| other.row == stream.database);
+        let database = uid.and_then(|uid| manifest.databases.iter().position(|entry| entry.uid == uid.uid));
+        let database = database.ok_or_else(|| lacks_database(stream))?;
+        Ok(Rewrite { manifest, stream: stream.clone(), database })
     }
 
-    // The deltas become one; what they are made of is read through the catalog, hashes checked.
-    let mut writer = ChunkWriter::new(&repository.layout, &repository.counters, Compression::GC);
-    if entry.index.deltas.len() > 1 {
-        let mut rows = index_parts::own_deltas(&repository.catalog, child)?;
-        if entry.index.keyframe.is_none() || !index_parts::has_keyframe(&repository.catalog, child)? {
-            for dead in line {
-                let mut older = index_parts::own_deltas(&repository.catalog, dead.row)?;
-                older.append(&mut rows);
-                rows = older;
-                if index_parts::has_keyframe(&repository.catalog, dead.row)? {
-                    break;
-                }
+    fn entry(&mut self) -> Result<&mut DatabaseEntry> {
+        self.manifest.databases.get_mut(self.database).ok_or_else(|| lacks_database(&self.stream))
+    }
+
+    /// Merges these parts of the index, if there are any, into one keyframe or delta; publishes everything,
+    /// and commits it.
+    fn finish(
+        mut self,
+        repository: &mut Repository,
+        joined: Vec<i64>,
+        parts: &[StoredPart],
+        content: Content,
+    ) -> Result<()> {
+        let mut writer = ChunkWriter::new(&repository.layout, &repository.counters, Compression::GC);
+        let name = self.stream.snapshot_name.clone();
+        let entry = self.entry()?;
+        let (mut keyframe, mut deltas) = (entry.index.keyframe.take(), std::mem::take(&mut entry.index.deltas));
+        if !parts.is_empty() {
+            let reader = RefCell::new(ChunkReader::new(&repository.layout, &repository.counters));
+            let layers = parts.iter().map(|stored| PartReader::new(stored, &name, &reader)).collect();
+            let merged = index_parts::store(merge(layers), content, &mut writer, &repository.catalog)?;
+            match content {
+                Content::Keyframe => (keyframe, deltas) = (merged, Vec::new()),
+                _ => deltas = merged.into_iter().collect(),
             }
         }
-        let reader = RefCell::new(ChunkReader::new(&repository.layout, &repository.counters));
-        let mut layers = Vec::new();
-        for row in &rows {
-            let pieces = repository.catalog.index_chunks(row.row)?;
-            layers.push(PartReader::new(row, pieces, &stream.snapshot_name, &reader));
-        }
-        let merged = index_parts::store(merge(layers), Content::Delta, &mut writer, &repository.catalog)?;
-        entry.index.deltas = merged.into_iter().collect();
-    }
-    let delta: Option<IndexPart> = entry.index.deltas.first().cloned();
-    manifest.revision += 1;
+        entry.index = IndexEntry::new(keyframe, deltas);
+        let entry = entry.clone();
+        self.manifest.revision += 1;
 
-    let data_files = writer.finish()?;
-    let manifest_file = manifest.write(&repository.layout)?.finish(&repository.counters)?;
-    let folded = Folded {
-        child,
-        dead: line.iter().map(|dead| dead.row).collect(),
-        manifest: (manifest_file.name, manifest_file.bytes, manifest.revision),
-        delta,
-        data_files: data_files.iter().map(|data| (data.file.name, data.file.bytes, data.frames.clone())).collect(),
-    };
-    let files = data_files.into_iter().map(|data| data.file).chain([manifest_file]).collect();
-    publish(&repository.layout, files, &repository.counters)?;
-    repository.catalog.fold_streams(&folded)
+        let data_files = writer.finish()?;
+        let manifest_file = self.manifest.write(&repository.layout)?.finish(&repository.counters)?;
+        let replacement = Replacement {
+            stream: self.stream.row,
+            joined,
+            entry,
+            manifest: (manifest_file.name, manifest_file.bytes, self.manifest.revision),
+            data_files: data_files.iter().map(NewDataFile::record).collect(),
+        };
+        let files = data_files.into_iter().map(|data| data.file).chain([manifest_file]).collect();
+        publish(&repository.layout, files, &repository.counters)?;
+        repository.catalog.replace_stream(&replacement)
+    }
+}
+
+fn lacks_database(stream: &Stream) -> Error {
+    Error::damaged(format!("the manifest of snapshot {} lacks a database", stream.snapshot_name))
+        .hint("put .znap back from a copy; other snapshots still restore")
 }
 
 /// Makes `child`, which builds on `parent`, build on what the parent builds on.
@@ -123,5 +182,6 @@ fn join(child: &mut DatabaseEntry, parent: DatabaseEntry) {
         child.index.keyframe = parent.index.keyframe;
         let newer = std::mem::take(&mut child.index.deltas);
         child.index.deltas = parent.index.deltas.into_iter().chain(newer).collect();
+        // Its hash is made when the rewrite is finished.
     }
 }

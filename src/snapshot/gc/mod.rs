@@ -5,7 +5,8 @@
 //! 1. the catalog and the object files must agree, or nothing is done ([`inventory`]);
 //! 2. chunk lists of deleted snapshots are joined into those that build on them, or dropped ([`fold`]);
 //! 3. chunks that no list names are dropped, and object files that nothing refers to are unlinked;
-//! 4. data files that are small, or more than a fifth unused, are written anew in large frames ([`rewrite`]).
+//! 4. indexes that are made from many parts get a keyframe;
+//! 5. data files that are small, or more than a fifth unused, are written anew in large frames ([`rewrite`]).
 
 mod fold;
 mod inventory;
@@ -125,6 +126,9 @@ pub fn gc(repository: &mut Repository, options: GcOptions, monitor: &dyn Monitor
     repository.catalog.drop_tombstones()?;
     files_removed += unlink_unnamed(repository)?;
     monitor.check()?;
+
+    fold::shorten_index_chains(repository, monitor)?;
+    files_removed += unlink_unnamed(repository)?;
 
     let files = repository.catalog.object_use()?;
     let chosen = to_rewrite(&files, options);

@@ -13,6 +13,9 @@ use crate::repository::lock::Gate;
 use crate::repository::object::publish;
 use crate::snapshot::handle::Repository;
 
+/// The most files in one step.
+const FILES: usize = 500;
+
 /// Writes the used chunks of these files into new ones, a few files at a time: each step is committed, and the
 /// old files are gone, before the next begins.
 pub(super) fn rewrite(repository: &mut Repository, files: &[&ObjectUse], monitor: &dyn Monitor) -> Result<()> {
@@ -20,7 +23,7 @@ pub(super) fn rewrite(repository: &mut Repository, files: &[&ObjectUse], monitor
     let mut raw = 0;
     monitor.begin("compacting", files.iter().map(|file| file.live_raw).sum());
     for file in files {
-        if !step.is_empty() && raw + file.live_raw > FILE_LIMIT {
+        if !step.is_empty() && (raw + file.live_raw > FILE_LIMIT || step.len() >= FILES) {
             rewrite_step(repository, &step, monitor)?;
             step.clear();
             raw = 0;
@@ -49,7 +52,7 @@ fn rewrite_step(repository: &mut Repository, files: &[&ObjectUse], monitor: &dyn
     }
     let new_files = writer.finish()?;
     let moved: HashMap<Hash, i64> = chunks.iter().map(|chunk| (chunk.location.hash, chunk.row)).collect();
-    let records: Vec<_> = new_files.iter().map(|data| (data.file.name, data.file.bytes, data.frames.clone())).collect();
+    let records: Vec<_> = new_files.iter().map(NewDataFile::record).collect();
     let names: Vec<Hash> = records.iter().map(|(name, _, _)| *name).collect();
     publish(
         &repository.layout,
