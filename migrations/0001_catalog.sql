@@ -74,7 +74,7 @@ CREATE TABLE snapshot (
     created      INTEGER NOT NULL,
     message      TEXT    NOT NULL,
     one_moment   INTEGER NOT NULL,  -- 0: its databases may be of slightly different moments
-    stored_bytes INTEGER NOT NULL,  -- data files and manifest written by its save
+    stored_bytes INTEGER NOT NULL,  -- data files written by its save
     manifest     INTEGER NOT NULL REFERENCES object_file (id),
     tombstone    INTEGER REFERENCES object_file (id)  -- set: it was deleted
 ) STRICT;
@@ -102,7 +102,7 @@ CREATE TABLE stream (
     final_length INTEGER NOT NULL,  -- up to which offset,
     final_hash   BLOB    NOT NULL CHECK (length(final_hash) = 32),
     index_hash   BLOB    NOT NULL CHECK (length(index_hash) = 32),  -- of its own index parts
-    new_bytes    INTEGER NOT NULL,  -- behind the parent's cut
+    new_bytes    INTEGER NOT NULL,  -- behind the cut that the file was found to begin with when it was saved
     UNIQUE (snapshot, database)
 ) STRICT;
 CREATE INDEX stream_by_parent ON stream (parent);

@@ -16,5 +16,16 @@ fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(cli::USAGE));
         }
     };
+    allow_open_files();
     cli::main(&arguments)
+}
+
+/// A copy of a snapshot has all object files open that it is made from, so that gc can go on meanwhile; as many
+/// as there are saves since the last gc. The usual limit is a relic, and can be raised up to the hard one.
+fn allow_open_files() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // Where it can't be raised, it stays as it is.
+    let _ = setrlimit(Resource::Nofile, limit);
 }

@@ -377,7 +377,7 @@ impl StateMachineTest for Real {
                 delete(&mut real.write(), &[id], &Silent).unwrap();
             }
             Step::Gc { all } => {
-                let planned = gc_dry_run(&real.read(), GcOptions { all }).unwrap();
+                let planned = gc_dry_run(&mut real.write(), GcOptions { all }).unwrap();
                 let report = gc(&mut real.write(), GcOptions { all }, &Silent).unwrap();
                 assert_eq!(planned.bytes_before, report.bytes_before);
                 assert!(report.unknown_files.is_empty());

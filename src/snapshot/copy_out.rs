@@ -1,8 +1,7 @@
 //! Restore to another place: whole databases with their indexes, in a folder that has none.
 
 use std::fs::{self, DirBuilder};
-use std::io::Write;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -10,7 +9,7 @@ use serde::Serialize;
 use crate::error::{Error, IoContext, Result};
 use crate::filestorage::{DataFile, FIRST_TRANSACTION, index_path};
 use crate::monitor::Monitor;
-use crate::repository::catalog::{Database, Stream};
+use crate::repository::catalog::{Database, Stream, StreamChunk};
 use crate::repository::chunk_reader::ChunkReader;
 use crate::repository::counters::Counts;
 use crate::repository::layout::sync_directory;
@@ -19,7 +18,7 @@ use crate::snapshot::anchor::{damaged_list, recognise, refusal};
 use crate::snapshot::database;
 use crate::snapshot::handle::Repository;
 use crate::snapshot::plan::checked_chunks;
-use crate::snapshot::writing::{copy_range, require_room, write_chunks, write_index};
+use crate::snapshot::writing::{IndexSource, TemporaryFile, copy_range, require_room, write_chunks, write_index};
 
 /// What was written, and where.
 #[derive(Debug, Clone, Serialize)]
@@ -47,20 +46,22 @@ pub struct CopiedDatabase {
 /// Writes the databases of a snapshot to `to/NAME/`, whole, with their indexes. The folders must not
 /// exist, or be empty. Needs no lock on the databases: what is read of them never changes.
 pub fn copy_out(repository: &Repository, word: &str, to: &Path, monitor: &dyn Monitor) -> Result<CopyReport> {
-    let snapshot = repository.resolve(word)?;
-    let databases = repository.catalog.databases()?;
-    let mut jobs = Vec::new();
-    {
-        let gate = Gate::shared(&repository.layout)?;
-        for stream in repository.catalog.streams_of(snapshot.row)? {
+    // The gate before the catalog, as gc has it; all that is asked is of one moment.
+    let gate = Gate::shared(&repository.layout)?;
+    let (id, jobs) = repository.catalog.snapshot_of(|catalog| {
+        let snapshot = repository.resolve(word)?;
+        let databases = catalog.databases()?;
+        let mut jobs = Vec::new();
+        for stream in catalog.streams_of(snapshot.row)? {
             let database = databases
                 .iter()
                 .find(|database| database.row == stream.database)
                 .ok_or_else(|| damaged_list(&stream))?;
             jobs.push(Job::prepare(repository, database, stream, to, monitor)?);
         }
-        drop(gate);
-    }
+        Ok((snapshot.name, jobs))
+    })?;
+    drop(gate);
     require_room(existing(to), jobs.iter().map(|job| job.stream.cut.offset).sum())?;
     for job in &jobs {
         refuse_occupied(&job.folder)?;
@@ -74,7 +75,7 @@ pub fn copy_out(repository: &Repository, word: &str, to: &Path, monitor: &dyn Mo
         copied.push(job.run(repository, monitor)?);
     }
     let counts = Counts { database_bytes_read: read, database_bytes_written: written, ..repository.counts() };
-    Ok(CopyReport { id: snapshot.name, databases: copied, counts })
+    Ok(CopyReport { id, databases: copied, counts })
 }
 
 /// One database to write, with everything opened that it will be made from.
@@ -85,10 +86,10 @@ struct Job {
     base_length: u64,
     magic: String,
     reader: ChunkReader,
-    chunks: Vec<crate::repository::catalog::StreamChunk>,
+    chunks: Vec<StreamChunk>,
     folder: PathBuf,
     file_name: std::ffi::OsString,
-    index: crate::snapshot::writing::IndexSource,
+    index: IndexSource,
 }
 
 impl Job {
@@ -116,7 +117,7 @@ impl Job {
         let chunks = checked_chunks(&repository.catalog, &stream, None, generation.base_length)?;
         let mut reader = ChunkReader::new(&repository.layout, &repository.counters);
         reader.open(chunks.iter().map(|chunk| &chunk.location))?;
-        let index = crate::snapshot::writing::IndexSource::open(repository, &stream)?;
+        let index = IndexSource::open(repository, &stream)?;
         Ok(Job {
             name: database.name.clone(),
             stream,
@@ -132,37 +133,58 @@ impl Job {
     }
 
     fn run(mut self, repository: &Repository, monitor: &dyn Monitor) -> Result<CopiedDatabase> {
-        DirBuilder::new().recursive(true).create(&self.folder).at("create", &self.folder)?;
         let model = match &self.base {
             Some(file) => file.metadata()?,
             // No file to take after: as the repository's own.
             None => fs::metadata(repository.layout.catalog()).at("look at", repository.layout.catalog())?,
         };
+        create_folders(&self.folder, &model)?;
         let path = self.folder.join(&self.file_name);
-        let file = crate::filestorage::ownership::create_like(&path, &model)?;
-        monitor.begin("writing", self.stream.cut.offset);
-        let write = |file: &fs::File| -> Result<()> {
-            match &self.base {
-                Some(base) if self.base_length > FIRST_TRANSACTION => {
-                    copy_range(base.file(), 0, self.base_length, file, &path)?;
-                }
-                _ => file.write_all_at(self.magic.as_bytes(), 0).at("write", &path)?,
-            }
-            monitor.advance(self.base_length);
-            Ok(())
+        let index_path = index_path(&path);
+        // Under other names until both are whole: what fails half-way must not look like a database.
+        let index = if self.index.is_empty() {
+            None
+        } else {
+            let index = TemporaryFile::create(&index_path, &model)?;
+            write_index(&self.index, &self.stream, &index.file, &index.path)?;
+            repository.counters.fsync();
+            Some(index)
         };
-        write(&file)?;
-        write_chunks(&mut self.reader, &self.chunks, self.base_length, &file, &path, monitor)?;
-        (&file).flush().and_then(|()| file.sync_all()).at("sync", &path)?;
+        let data = TemporaryFile::create(&path, &model)?;
+        monitor.begin("writing", self.stream.cut.offset);
+        match &self.base {
+            Some(base) if self.base_length > FIRST_TRANSACTION => {
+                copy_range(base.file(), 0, self.base_length, &data.file, &data.path)?;
+            }
+            _ => data.file.write_all_at(self.magic.as_bytes(), 0).at("write", &data.path)?,
+        }
+        monitor.advance(self.base_length);
+        write_chunks(&mut self.reader, &self.chunks, self.base_length, &data.file, &data.path, monitor)?;
+        data.file.sync_all().at("sync", &data.path)?;
+        repository.counters.fsync();
         monitor.end();
-        if !self.index.is_empty() {
-            let index = index_path(&path);
-            let index_file = crate::filestorage::ownership::create_like(&index, &model)?;
-            write_index(&self.index, &self.stream, &index_file, &index)?;
+        data.rename(&path)?;
+        if let Some(index) = index {
+            index.rename(&index_path)?;
         }
         sync_directory(&self.folder)?;
+        repository.counters.fsync();
         Ok(CopiedDatabase { name: self.name, path, bytes: self.stream.cut.offset })
     }
+}
+
+/// Creates a folder and those above it that are missing; where root does, they get the database's owner, who has
+/// to make a lock file in there.
+fn create_folders(folder: &Path, model: &fs::Metadata) -> Result<()> {
+    let missing: Vec<&Path> =
+        folder.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists()).collect();
+    for path in missing.into_iter().rev() {
+        DirBuilder::new().create(path).at("create", path)?;
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(path, Some(model.uid()), Some(model.gid())).at("set the owner of", path)?;
+        }
+    }
+    Ok(())
 }
 
 /// The nearest folder above that exists.

@@ -95,6 +95,15 @@ pub fn maybe_as_text<S: serde::Serializer>(path: &Option<PathBuf>, serializer: S
     }
 }
 
+/// Refuses a transaction id that the catalog can't hold: one of the year 5909 or later, which no clock gave.
+pub fn check_tid(path: &Path, tid: Tid) -> Result<()> {
+    if i64::try_from(tid.0).is_ok() {
+        return Ok(());
+    }
+    Err(Error::failed(format!("{} ends with a transaction of an impossible time ({tid})", path.display()))
+        .hint("look at it with ZODB's fstest; a damaged clock or file made it"))
+}
+
 /// A path in hexadecimal, if it isn't UTF-8.
 pub fn hex_unless_utf8(path: &Path) -> Option<String> {
     let bytes = path.as_os_str().as_bytes();

@@ -135,6 +135,7 @@ fn begin(
     let warnings = summary.warnings;
 
     let base_length = if cut.offset <= KEPT_WHOLE { FIRST_TRANSACTION } else { cut.offset };
+    database::check_tid(file.path(), cut.tid)?;
     let last = transaction_ending_at(file, base_length)?;
     let (base_check_length, base_check) = base_check(file, base_length)?;
     let generation = Generation {

@@ -29,7 +29,7 @@ pub struct SnapshotInfo {
     pub one_moment: bool,
     /// Whether it needs nothing but the repository.
     pub complete: bool,
-    /// Bytes of object files that its save added.
+    /// Bytes of data files that its save added.
     pub stored_bytes: u64,
     /// Its databases.
     pub databases: Vec<CutInfo>,

@@ -13,7 +13,7 @@ use crate::monitor::Monitor;
 use crate::repository::catalog::{Database, Stream, StreamChunk};
 use crate::repository::chunk_reader::ChunkReader;
 use crate::repository::lock::Gate;
-use crate::snapshot::anchor::{Recognition, begins_with, nearest, recognise, refusal};
+use crate::snapshot::anchor::{Recognition, begins_with, damaged_list, nearest, recognise, refusal};
 use crate::snapshot::database;
 use crate::snapshot::handle::Repository;
 use crate::snapshot::plan::checked_chunks;
@@ -121,28 +121,64 @@ fn keep_newest(logs: &mut [DatabaseLog], limit: usize) {
 }
 
 fn logs(repository: &Repository, options: &LogOptions, monitor: &dyn Monitor) -> Result<Vec<DatabaseLog>> {
-    match &options.snapshot {
-        None => repository
-            .catalog
-            .databases()?
-            .into_iter()
-            .map(|database| {
-                let file = database::open_patiently(&repository.path_of(&database), monitor)?;
-                let end = live_end(repository, &database, &file)?;
-                read(&database.name, &file, end, 0, options, monitor)
-            })
-            .collect(),
-        Some(word) => {
-            let snapshot = repository.resolve(word)?;
-            let streams = repository.catalog.streams_of(snapshot.row)?;
-            let databases = repository.catalog.databases()?;
-            streams
-                .iter()
-                .filter_map(|stream| {
-                    databases.iter().find(|database| database.row == stream.database).map(|d| (d, stream))
-                })
-                .map(|(database, stream)| log_of_stream(repository, database, stream, options, monitor))
-                .collect()
+    // The gate before the catalog, as gc has it; all that is asked is of one moment. Reading takes longer, and
+    // needs neither: what is read from is open by then.
+    let gate = Gate::shared(&repository.layout)?;
+    let places = repository.catalog.snapshot_of(|catalog| {
+        let databases = catalog.databases()?;
+        let Some(word) = &options.snapshot else {
+            return databases.iter().map(|database| Place::live(repository, database, monitor)).collect();
+        };
+        let snapshot = repository.resolve(word)?;
+        let mut places = Vec::new();
+        for stream in catalog.streams_of(snapshot.row)? {
+            let database = databases.iter().find(|database| database.row == stream.database);
+            places.push(Place::stored(repository, database.ok_or_else(|| damaged_list(&stream))?, &stream)?);
+        }
+        Ok(places)
+    })?;
+    drop(gate);
+    places.iter().map(|place| read(place, options, monitor)).collect()
+}
+
+/// Where a database's transactions are read from.
+struct Place {
+    database: String,
+    source: Box<dyn Source>,
+    /// The end of the last of them.
+    end: u64,
+    /// Where the oldest that can be read begins.
+    oldest: u64,
+}
+
+impl Place {
+    /// A live file, up to its last complete transaction.
+    fn live(repository: &Repository, database: &Database, monitor: &dyn Monitor) -> Result<Self> {
+        let file = database::open_patiently(&repository.path_of(database), monitor)?;
+        let end = live_end(repository, database, &file)?;
+        Ok(Place { database: database.name.clone(), source: Box::new(file), end, oldest: 0 })
+    }
+
+    /// A snapshot: the live file if it begins with it, otherwise what the repository has.
+    fn stored(repository: &Repository, database: &Database, stream: &Stream) -> Result<Self> {
+        let generation = repository.catalog.generation(stream.generation)?.known;
+        let (name, end) = (database.name.clone(), stream.cut.offset);
+        let file = DataFile::open(repository.path_of(database)).ok();
+        let file = match file {
+            Some(file) if recognise(&file, &generation)? == Recognition::Same => Some(file),
+            _ => None,
+        };
+        let begins = match &file {
+            Some(file) => begins_with(file, file.size()?, &repository.catalog, stream)?,
+            None => false,
+        };
+        match file {
+            Some(file) if begins => Ok(Place { database: name, source: Box::new(file), end, oldest: 0 }),
+            file => {
+                let oldest = if file.is_some() { 0 } else { generation.base_length };
+                let stored = StoredTail::open(repository, stream, generation.base_length, file)?;
+                Ok(Place { database: name, source: Box::new(stored), end, oldest })
+            }
         }
     }
 }
@@ -162,38 +198,10 @@ fn live_end(repository: &Repository, database: &Database, file: &DataFile) -> Re
     Ok(find_cut(file, from, size)?.offset)
 }
 
-fn log_of_stream(
-    repository: &Repository,
-    database: &Database,
-    stream: &Stream,
-    options: &LogOptions,
-    monitor: &dyn Monitor,
-) -> Result<DatabaseLog> {
-    let generation = repository.catalog.generation(stream.generation)?.known;
-    let file = DataFile::open(repository.path_of(database)).ok();
-    let file = match file {
-        Some(file) if recognise(&file, &generation)? == Recognition::Same => Some(file),
-        _ => None,
-    };
-    if let Some(file) = &file
-        && begins_with(file, file.size()?, &repository.catalog, stream)?
-    {
-        return read(&database.name, file, stream.cut.offset, 0, options, monitor);
-    }
-    let stored = StoredTail::open(repository, stream, generation.base_length, file)?;
-    let oldest = if stored.base.is_some() { 0 } else { generation.base_length };
-    read(&database.name, &stored, stream.cut.offset, oldest, options, monitor)
-}
-
-fn read(
-    name: &str,
-    source: &dyn Source,
-    end: u64,
-    oldest: u64,
-    options: &LogOptions,
-    monitor: &dyn Monitor,
-) -> Result<DatabaseLog> {
-    let mut log = DatabaseLog { database: name.to_string(), transactions: Vec::new(), ends_at_base: false };
+fn read(place: &Place, options: &LogOptions, monitor: &dyn Monitor) -> Result<DatabaseLog> {
+    let Place { source, end, oldest, .. } = place;
+    let (source, end, oldest) = (source.as_ref(), *end, *oldest);
+    let mut log = DatabaseLog { database: place.database.clone(), transactions: Vec::new(), ends_at_base: false };
     let mut backwards = Backwards::new(source, end);
     let mut reached = end;
     while options.limit.is_none_or(|limit| log.transactions.len() < limit) {
@@ -227,8 +235,8 @@ struct StoredTail {
 }
 
 impl StoredTail {
+    /// Opens all that will be read: the caller holds the gate.
     fn open(repository: &Repository, stream: &Stream, base_length: u64, base: Option<DataFile>) -> Result<Self> {
-        let _gate = Gate::shared(&repository.layout)?;
         let chunks = checked_chunks(&repository.catalog, stream, None, base_length)?;
         let mut reader = ChunkReader::new(&repository.layout, &repository.counters);
         reader.open(chunks.iter().map(|chunk| &chunk.location))?;

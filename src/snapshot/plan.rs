@@ -6,10 +6,11 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde::Serialize;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::filestorage::{DataFile, Forwards, Position, Source, Tid, find_cut, read_transaction};
 use crate::repository::catalog::{Catalog, Database, Snapshot, Stream, StreamChunk};
-use crate::repository::hash::ListHash;
+use crate::repository::chunk_reader::ChunkReader;
+use crate::repository::hash::{Hash, ListHash};
 use crate::snapshot::anchor::{begins_with, damaged_list, nearest, recognise, refusal};
 use crate::snapshot::handle::Repository;
 use crate::snapshot::log::LogEntry;
@@ -49,6 +50,8 @@ pub struct DatabasePlan {
     pub write: u64,
     /// Bytes at the end of the file that are no complete transaction, in words.
     pub left_out: Option<String>,
+    /// What is wrong with the end of the file, if ZODB would not open it: what is there can't be told.
+    pub damage: Option<String>,
     /// How many transactions no snapshot holds, and would be lost.
     pub unsaved: u64,
     /// The first of them, oldest first.
@@ -127,16 +130,39 @@ fn plan_database(
         Some(stream) => Position { offset: stream.cut.offset, tid: Tid(stream.cut.tid) },
         None => Position { offset: base_length, tid: Tid(generation.known.base_tid) },
     };
-    let cut = find_cut(file, saved, size)?;
-    let mut unsaved_transactions = Vec::new();
-    for header in Forwards::new(file, saved.offset, cut.offset).take(LISTED) {
-        unsaved_transactions.push(LogEntry::new(&read_transaction(file, &header?)?));
-    }
-    let (keep, chunks) = if begins_with(file, size, catalog, &target)? {
+    // Damage behind the last snapshot is a reason to go back, not one to refuse it.
+    let (cut, damage) = match find_cut(file, saved, size) {
+        Ok(cut) => (Some(cut), None),
+        Err(error) if error.kind() == Kind::Failed && error.io_error().is_none() => (None, Some(error.to_string())),
+        Err(error) => return Err(error),
+    };
+    let damage_found = damage.is_some();
+    let end = cut.as_ref().map_or(saved.offset, |cut| cut.offset);
+    let (mut keep, mut chunks) = if begins_with(file, size, catalog, &target)? {
         (target.cut.offset, Vec::new())
     } else {
         difference(catalog, now.as_ref(), &target, base_length)?
     };
+    if keep < size {
+        keep = shared_with(repository, file, size, &chunks, keep)?;
+        chunks.retain(|chunk| chunk.end() > keep);
+    }
+    // What lies behind the nearest snapshot may be the beginning of what another one holds: a file that a crash cut
+    // short, or a restore that was interrupted.
+    let held =
+        if keep >= end { keep } else { held_by_any(repository, file, end, generation.row, now.as_ref(), base_length)? };
+    let mut unsaved = 0;
+    let mut unsaved_transactions = Vec::new();
+    for header in Forwards::new(file, saved.offset, end) {
+        let header = header?;
+        if header.end() <= held {
+            continue;
+        }
+        unsaved += 1;
+        if unsaved_transactions.len() < LISTED {
+            unsaved_transactions.push(LogEntry::new(&read_transaction(file, &header)?));
+        }
+    }
     use std::os::unix::fs::MetadataExt;
     Ok(DatabasePlan {
         name: database.name.clone(),
@@ -149,10 +175,11 @@ fn plan_database(
         keep,
         cut_off: size - keep,
         write: target.cut.offset - keep,
-        left_out: cut.left_out.map(|left| left.to_string()),
-        unsaved: cut.transactions,
+        left_out: cut.and_then(|cut| cut.left_out).map(|left| left.to_string()),
+        damage,
+        unsaved,
         unsaved_transactions,
-        goes_back: cut.offset > keep,
+        goes_back: end > keep || damage_found,
         beside: file.metadata()?.nlink() > 1,
         work: Work { base_length, target, chunks },
     })
@@ -177,16 +204,15 @@ fn difference(
     let chunks = checked_chunks(catalog, target, shared.as_ref(), base_length)?;
     if let Some(now) = now.filter(|now| now.cut.offset > keep && target.cut.offset > keep) {
         // Both go on behind what they share by descent; perhaps with the same bytes for a while.
-        let others = catalog.stream_chunks(now.row, keep, now.cut.offset)?;
-        for chunk in &chunks {
-            let same = others.iter().any(|other| {
+        let shared_end = keep;
+        let mut others = catalog.stream_chunks(now.row, keep, now.cut.offset)?.into_iter().peekable();
+        for chunk in chunks.iter().filter(|chunk| chunk.end() > shared_end) {
+            while others.next_if(|other| other.offset < chunk.offset).is_some() {}
+            let same = others.peek().is_some_and(|other| {
                 other.offset == chunk.offset
                     && other.location.hash == chunk.location.hash
                     && other.location.length == chunk.location.length
             });
-            if chunk.end() <= keep {
-                continue;
-            }
             if !same {
                 break;
             }
@@ -195,6 +221,74 @@ fn difference(
     }
     let needed = chunks.into_iter().filter(|chunk| chunk.end() > keep).collect();
     Ok((keep, needed))
+}
+
+/// Up to where the file has the same bytes as the chunks, which are a stream's from before `from` on; at least `from`.
+fn shared_with(repository: &Repository, file: &DataFile, size: u64, chunks: &[StreamChunk], from: u64) -> Result<u64> {
+    let mut reader = ChunkReader::new(&repository.layout, &repository.counters);
+    let mut shared = from;
+    let mut bytes = Vec::new();
+    for chunk in chunks {
+        if chunk.end() <= shared {
+            continue;
+        }
+        let (start, end) = (shared.max(chunk.offset), chunk.end().min(size));
+        if start != shared || start >= end {
+            break;
+        }
+        bytes.resize((end - start) as usize, 0);
+        if file.read_exact_at(&mut bytes, start).is_err() {
+            break;
+        }
+        let same = if bytes.len() == chunk.location.length as usize {
+            // A whole chunk is told by its hash alone.
+            if Hash::of(&bytes) == chunk.location.hash {
+                bytes.len()
+            } else {
+                differs_at(&mut reader, chunk, start, &bytes)?
+            }
+        } else {
+            differs_at(&mut reader, chunk, start, &bytes)?
+        };
+        shared += same as u64;
+        if same < bytes.len() || shared < chunk.end() {
+            break;
+        }
+    }
+    Ok(shared)
+}
+
+/// How many of the bytes, which lie at `start` of the file, a chunk has in the same place.
+fn differs_at(reader: &mut ChunkReader, chunk: &StreamChunk, start: u64, bytes: &[u8]) -> Result<usize> {
+    reader.with_chunk(&chunk.location, |stored| {
+        let stored = stored.get((start - chunk.offset) as usize..).unwrap_or_default();
+        Ok(stored.iter().zip(bytes).take_while(|(a, b)| a == b).count())
+    })
+}
+
+/// How many snapshots are compared with what lies behind the nearest one.
+const CANDIDATES: usize = 50;
+
+/// Up to where some snapshot holds what the file has behind the nearest one, `end` at most being of interest.
+fn held_by_any(
+    repository: &Repository,
+    file: &DataFile,
+    end: u64,
+    generation: i64,
+    now: Option<&Stream>,
+    base_length: u64,
+) -> Result<u64> {
+    let catalog = &repository.catalog;
+    let from = now.map_or(base_length, |stream| stream.cut.offset);
+    let mut held = from;
+    for stream in catalog.streams_beyond(generation, from, CANDIDATES)? {
+        let chunks = catalog.stream_chunks(stream.row, from, stream.cut.offset)?;
+        held = held.max(shared_with(repository, file, end, &chunks, from)?.min(stream.cut.offset));
+        if held >= end {
+            break;
+        }
+    }
+    Ok(held)
 }
 
 /// A stream's chunks from the last final one of an ancestor on (or from the base on), after checking
@@ -226,6 +320,19 @@ pub(crate) fn checked_chunks(
 
 /// Refuses a plan by which transactions that no snapshot holds would be lost.
 pub(crate) fn refuse_loss(plan: &RestorePlan, zone: &TimeZone) -> Result<()> {
+    if let Some((database, damage)) =
+        plan.databases.iter().find_map(|database| Some((database, database.damage.as_ref()?)))
+    {
+        return Err(Error::failed(format!(
+            "restoring {} would drop the end of {}, of which it can't be told what is in it: {damage}",
+            plan.id, database.name
+        ))
+        .hint(format!(
+            "copy {} first if it matters; znap restore --discard {} drops it",
+            database.path.display(),
+            plan.id
+        )));
+    }
     let count = plan.unsaved();
     if count == 0 {
         return Ok(());

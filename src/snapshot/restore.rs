@@ -4,7 +4,9 @@
 //! written beside; then the old index goes, the file is cut and written and synced, and the new index takes its
 //! place. A database never has an index of another state.
 
+use std::collections::HashMap;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use jiff::tz::TimeZone;
@@ -18,6 +20,7 @@ use crate::repository::chunk_reader::ChunkReader;
 use crate::repository::counters::Counts;
 use crate::repository::hash::Hash;
 use crate::repository::layout::sync_directory;
+use crate::repository::lock::Gate;
 use crate::snapshot::anchor::damaged_list;
 use crate::snapshot::database;
 use crate::snapshot::handle::Repository;
@@ -48,17 +51,19 @@ impl Default for RestoreOptions {
 pub struct RestoreReport {
     /// What was planned, and done.
     pub plan: RestorePlan,
-    /// The bytes that stayed and were checked, if that was asked for.
+    /// The bytes that stayed and were checked against their hashes, if that was asked for.
     pub verified: u64,
+    /// The bytes that stayed from before init, of which only the structure could be checked.
+    pub verified_structure: u64,
     /// What it cost.
     pub counts: Counts,
 }
 
 /// What a restore of this snapshot would do, as things are now: nothing is locked.
 pub fn dry_run(repository: &Repository, word: &str, monitor: &dyn Monitor) -> Result<RestorePlan> {
-    let snapshot = repository.resolve(word)?;
     let files = open_all(repository, false, monitor)?;
-    plan(repository, &snapshot, &files)
+    let _gate = Gate::shared(&repository.layout)?;
+    repository.catalog.snapshot_of(|_| plan(repository, &repository.resolve(word)?, &files))
 }
 
 /// Puts the databases of a snapshot back.
@@ -81,18 +86,24 @@ pub fn restore(
     }
     let mut reader = ChunkReader::new(&repository.layout, &repository.counters);
     let mut prepared = Vec::new();
-    let mut verified = 0;
+    let (mut verified, mut verified_structure) = (0, 0);
+    check_room(&plan)?;
     for database in &plan.databases {
         let Some((_, file)) = files.iter().find(|(other, _)| other.name == database.name) else {
             return Err(damaged_list(&database.work.target));
         };
-        check_room(database)?;
         if options.verify {
-            verified += verify(repository, database, file, monitor)?;
+            let (hashed, parsed) = verify(repository, database, file, &mut reader, monitor)?;
+            verified += hashed;
+            verified_structure += parsed;
         }
         prepared.push((database, file, Prepared::new(repository, database, file, &mut reader, monitor)?));
     }
     monitor.check()?;
+    // Preparing may have taken minutes, and readers take no lock.
+    for (_, file) in &files {
+        refuse_open(file)?;
+    }
     let mut written = 0;
     // From here on nothing is asked any more: it is done, or fails.
     for (database, file, prepared) in prepared {
@@ -104,7 +115,7 @@ pub fn restore(
         database_bytes_written: written,
         ..repository.counts()
     };
-    Ok(RestoreReport { plan, verified, counts })
+    Ok(RestoreReport { plan, verified, verified_structure, counts })
 }
 
 fn open_all(repository: &Repository, writable: bool, monitor: &dyn Monitor) -> Result<Vec<(Database, DataFile)>> {
@@ -151,14 +162,27 @@ fn refuse_open(file: &DataFile) -> Result<()> {
         .hint("stop what has it open, and try again; the snapshot can also be written elsewhere with --to DIR"))
 }
 
-fn check_room(plan: &DatabasePlan) -> Result<()> {
-    let growth = if plan.beside { plan.target } else { plan.target.saturating_sub(plan.size) };
-    let folder = folder_of(&plan.path);
-    require_room(folder, growth)
+/// Refuses a plan for which there isn't room, on any of the file systems that the databases are on.
+fn check_room(plan: &RestorePlan) -> Result<()> {
+    let mut needed: HashMap<u64, (&Path, u64)> = HashMap::new();
+    for database in &plan.databases {
+        let folder = folder_of(&database.path);
+        let device = fs::metadata(folder).at("look at", folder)?.dev();
+        let growth = if database.beside { database.target } else { database.target.saturating_sub(database.size) };
+        needed.entry(device).or_insert((folder, 0)).1 += growth;
+    }
+    needed.into_values().try_for_each(|(folder, bytes)| require_room(folder, bytes))
 }
 
 /// Checks the bytes that a restore keeps: the tail by the hashes of its chunks, the base by its structure.
-fn verify(repository: &Repository, plan: &DatabasePlan, file: &DataFile, monitor: &dyn Monitor) -> Result<u64> {
+/// Returns how many bytes were checked in each way.
+fn verify(
+    repository: &Repository,
+    plan: &DatabasePlan,
+    file: &DataFile,
+    reader: &mut ChunkReader,
+    monitor: &dyn Monitor,
+) -> Result<(u64, u64)> {
     let work = &plan.work;
     monitor.begin("checking what stays", plan.keep);
     if work.base_length > FIRST_TRANSACTION {
@@ -167,25 +191,27 @@ fn verify(repository: &Repository, plan: &DatabasePlan, file: &DataFile, monitor
     let mut bytes = Vec::new();
     for chunk in repository.catalog.stream_chunks(work.target.row, work.base_length, plan.keep)? {
         monitor.check()?;
-        if chunk.end() > plan.keep {
-            break;
-        }
-        bytes.resize(chunk.location.length as usize, 0);
+        let end = chunk.end().min(plan.keep);
+        bytes.resize((end - chunk.offset) as usize, 0);
         file.read_exact_at(&mut bytes, chunk.offset)?;
-        if Hash::of(&bytes) != chunk.location.hash {
+        let same = if end == chunk.end() {
+            Hash::of(&bytes) == chunk.location.hash
+        } else {
+            reader.with_chunk(&chunk.location, |stored| Ok(stored.starts_with(&bytes)))?
+        };
+        if !same {
             return Err(Error::failed(format!(
-                "{} differs from snapshot {} between offsets {} and {}, in bytes that would have stayed",
+                "{} differs from snapshot {} between offsets {} and {end}, in bytes that would have stayed",
                 file.path().display(),
                 plan.work.target.snapshot_name,
                 chunk.offset,
-                chunk.end()
             ))
             .hint("the file was damaged or changed in place; nothing was changed; znap restore --to DIR writes the snapshot elsewhere"));
         }
         monitor.advance(bytes.len() as u64);
     }
     monitor.end();
-    Ok(plan.keep)
+    Ok((plan.keep - work.base_length, work.base_length))
 }
 
 /// A restore of one database of which everything is checked and the new index is written beside.
@@ -202,7 +228,6 @@ impl Prepared {
         reader: &mut ChunkReader,
         monitor: &dyn Monitor,
     ) -> Result<Self> {
-        reader.open(plan.work.chunks.iter().map(|chunk| &chunk.location))?;
         monitor.begin("checking what will be written", plan.write);
         for chunk in &plan.work.chunks {
             monitor.check()?;
@@ -213,7 +238,7 @@ impl Prepared {
         }
         monitor.end();
         let model = file.metadata()?;
-        let index = IndexSource::open(repository, &plan.work.target)?;
+        let index = IndexSource::find(repository, &plan.work.target)?;
         let mut indexes = Vec::new();
         for target in index_paths(file.path())? {
             if index.is_empty() {

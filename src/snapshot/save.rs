@@ -52,7 +52,7 @@ pub struct SaveReport {
     pub one_moment: bool,
     /// Per database.
     pub databases: Vec<SavedDatabase>,
-    /// Bytes of object files that it added.
+    /// Bytes of data files that it added.
     pub stored_bytes: u64,
     /// What it cost.
     pub counts: Counts,
@@ -199,7 +199,7 @@ fn attempt(
         sequence: prepared.manifest.sequence,
         one_moment,
         databases: saved,
-        stored_bytes: prepared.manifest.stored_bytes + prepared.manifest_file.1,
+        stored_bytes: prepared.manifest.stored_bytes,
         counts: Counts { database_bytes_read: sources.iter().map(|source| source.file.bytes_read()).sum(), ..counts },
     }))
 }
@@ -326,6 +326,7 @@ fn save_database(
         Some(stream) => (stream.cut.tid, stream.cut.last_length),
         None => (generation.base_tid, generation.base_last_length),
     };
+    database::check_tid(file.path(), Tid(last.0))?;
     let time = (last.1 > 0).then(|| Tid(last.0).time());
     let transactions = parent.as_ref().map_or(0, |stream| stream.cut.transactions) + cut.transactions;
     let new_bytes = cut.offset - from.offset;

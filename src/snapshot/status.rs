@@ -55,13 +55,14 @@ pub struct DatabaseStatus {
 
 /// Looks at every database. One that is missing or was replaced is reported, not an error.
 pub fn status(repository: &Repository, monitor: &dyn Monitor) -> Result<StatusReport> {
-    let mut databases = Vec::new();
-    for database in repository.catalog.databases()? {
-        databases.push(look(repository, &database, monitor)?);
-    }
+    let (snapshots, databases) = repository.catalog.snapshot_of(|catalog| {
+        let databases = catalog.databases()?;
+        let databases = databases.iter().map(|database| look(repository, database, monitor));
+        Ok((catalog.snapshots()?.len() as u64, databases.collect::<Result<Vec<_>>>()?))
+    })?;
     Ok(StatusReport {
         root: repository.root().to_path_buf(),
-        snapshots: repository.catalog.snapshots()?.len() as u64,
+        snapshots,
         repository_bytes: crate::snapshot::gc::repository_bytes(&repository.layout)?,
         databases,
     })

@@ -8,6 +8,7 @@ use crate::repository::catalog::rows::{Database, GenerationRow, IndexPartRow, Sn
 use crate::repository::chunk_reader::Location;
 use crate::repository::data::Codec;
 use crate::repository::hash::{Hash, Uid};
+use crate::repository::manifest::ChunkName;
 
 /// A chunk of a stream: where it is in the file, and where its bytes are stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -149,6 +150,29 @@ impl Catalog {
         self.streams_where("s.tombstone IS NULL ORDER BY s.sequence, t.database", [])
     }
 
+    /// All streams, of deleted snapshots too, by sequence of the snapshot: parents come before those that build on them.
+    pub fn streams_with_deleted(&self) -> Result<Vec<Stream>> {
+        self.streams_where("1 ORDER BY s.sequence, t.database", [])
+    }
+
+    /// Whether a snapshot was deleted.
+    pub fn is_deleted(&self, snapshot: i64) -> Result<bool> {
+        let sql = "SELECT tombstone IS NOT NULL FROM snapshot WHERE id = ?1";
+        Ok(self.one("look for a deletion", sql, [snapshot], |row| row.get(0))?.unwrap_or(true))
+    }
+
+    /// The chunks that a stream has of its own, not those that it keeps: offset and name, in order. A row whose chunk
+    /// is missing is missing here.
+    pub fn own_chunks(&self, stream: i64) -> Result<Vec<(u64, ChunkName)>> {
+        self.many(
+            "read a chunk list",
+            "SELECT c.offset, k.hash, k.length FROM stream_chunk c JOIN chunk k ON k.id = c.chunk
+             WHERE c.stream = ?1 ORDER BY c.offset",
+            [stream],
+            |row| Ok((row.get(0)?, ChunkName { hash: row.get(1)?, length: row.get(2)? })),
+        )
+    }
+
     /// A snapshot's cuts, by database.
     pub fn streams_of(&self, snapshot: i64) -> Result<Vec<Stream>> {
         self.streams_where("t.snapshot = ?1 ORDER BY t.database", [snapshot])
@@ -172,6 +196,14 @@ impl Catalog {
         self.one("look for a cut", &sql, params![generation, signed(offset), signed(sequence)], |row| {
             Ok((row.get(21)?, Stream::from_row(row)?))
         })
+    }
+
+    /// The snapshots' streams in this generation that reach beyond an offset, newest first, so many at most.
+    pub fn streams_beyond(&self, generation: i64, offset: u64, limit: usize) -> Result<Vec<Stream>> {
+        self.streams_where(
+            "t.generation = ?1 AND t.offset > ?2 AND s.tombstone IS NULL ORDER BY s.sequence DESC LIMIT ?3",
+            params![generation, offset, limit],
+        )
     }
 
     /// A stream and its ancestors, itself first.

@@ -88,7 +88,7 @@ pub struct Snapshot {
     pub message: String,
     /// Whether all its databases are of one moment.
     pub one_moment: bool,
-    /// How many bytes of object files its save wrote.
+    /// How many bytes of data files its save wrote.
     pub stored_bytes: u64,
     /// The object file of its manifest.
     pub manifest: Hash,

@@ -74,7 +74,7 @@ impl Catalog {
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
                 params![
                     manifest.uid, manifest.sequence, manifest.revision, manifest.id, manifest.kind, manifest.created,
-                    manifest.message, manifest.one_moment, manifest.stored_bytes + bytes, file
+                    manifest.message, manifest.one_moment, manifest.stored_bytes, file
                 ],
             )?;
             let snapshot = tx.last_insert_rowid();

@@ -2,7 +2,8 @@
 //! unlink; what goes is what the committed catalog does not name at that moment.
 //!
 //! Under the writer's lock, in bounded steps with short transactions:
-//! 1. the catalog and the object files must agree, or nothing is done ([`inventory`]);
+//! 1. the catalog and the object files must agree ([`inventory`]), and every list must have its hash ([`lists`]), or
+//!    nothing is done;
 //! 2. chunk lists of deleted snapshots are joined into those that build on them, or dropped ([`fold`]);
 //! 3. chunks that no list names are dropped, and object files that nothing refers to are unlinked;
 //! 4. indexes that are made from many parts get a keyframe;
@@ -10,6 +11,7 @@
 
 mod fold;
 mod inventory;
+mod lists;
 mod rewrite;
 
 use std::fs;
@@ -76,8 +78,10 @@ fn to_rewrite(files: &[ObjectUse], options: GcOptions) -> Vec<&ObjectUse> {
     if small == chosen.len() && small < 2 { Vec::new() } else { chosen }
 }
 
-/// Says what gc would do.
-pub fn gc_dry_run(repository: &Repository, options: GcOptions) -> Result<GcReport> {
+/// Says what gc would do. Needs the writer's lock, too: a save that is about to commit looks like damage.
+pub fn gc_dry_run(repository: &mut Repository, options: GcOptions) -> Result<GcReport> {
+    repository.writer_lock()?;
+    let repository = &*repository;
     repository.catalog.snapshot_of(|catalog| {
         let inventory = Inventory::take(repository)?;
         let files = catalog.object_use()?;
@@ -114,6 +118,7 @@ pub fn gc(repository: &mut Repository, options: GcOptions, monitor: &dyn Monitor
     repository.writer_lock()?;
     let bytes_before = repository_bytes(&repository.layout)?;
     let inventory = Inventory::take(repository)?;
+    lists::check(&repository.catalog, monitor)?;
     reserve::release_if_needed(&repository.layout)?;
     inventory.finish_deletions(repository)?;
 

@@ -1,0 +1,458 @@
+//! Proofs of findings of review A.
+#![allow(missing_docs, dead_code)]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use jiff::tz::TimeZone;
+use znap::filestorage::{DataFile, Oid, Position, Source, find_cut, write::Writer};
+use znap::monitor::Silent;
+use znap::repository::catalog::Catalog;
+use znap::repository::chunk_writer::Compression;
+use znap::repository::counters::Counters;
+use znap::repository::layout::Layout;
+use znap::snapshot::*;
+
+struct Bench {
+    folder: tempfile::TempDir,
+    place: Place,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        Writer::create(folder.path().join("Data.fs")).unwrap();
+        let place = Place { root: folder.path().join(".znap"), trusted: Vec::new() };
+        let options = InitOptions {
+            root: place.root.clone(),
+            databases: vec![PathBuf::from("Data.fs")],
+            current: folder.path().to_path_buf(),
+            share_with_group: false,
+        };
+        init(&options, &Silent).unwrap();
+        Bench { folder, place }
+    }
+    fn data_fs(&self) -> PathBuf {
+        self.folder.path().join("Data.fs")
+    }
+    fn bytes(&self) -> Vec<u8> {
+        fs::read(self.data_fs()).unwrap()
+    }
+    fn grow(&self, seed: u64, size: usize) {
+        let mut state = seed | 1;
+        let data: Vec<u8> = std::iter::repeat_with(|| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as u8
+        })
+        .take(size)
+        .collect();
+        let mut writer = Writer::open(self.data_fs()).unwrap();
+        writer.transaction().user("u").data(Oid(seed % 50), data).commit().unwrap();
+    }
+    fn write(&self) -> Repository {
+        Repository::open_to_write(&self.place, &Silent).unwrap()
+    }
+    fn read(&self) -> Repository {
+        Repository::open(&self.place).unwrap()
+    }
+    fn save(&self, id: &str) {
+        let mut options = SaveOptions::new(Some(id.into()), "", TimeZone::UTC);
+        options.compression = Compression { level: 1, frame: 200_000 };
+        save(&mut self.write(), &options, &Silent).unwrap();
+    }
+    fn restore(&self, id: &str) {
+        let options = RestoreOptions { discard: true, verify: true, ..RestoreOptions::default() };
+        restore(&mut self.write(), id, &options, &Silent).unwrap();
+    }
+    fn delete(&self, id: &str) {
+        delete(&mut self.write(), &[id.to_string()], &Silent).unwrap();
+    }
+    fn gc(&self, all: bool) -> GcReport {
+        gc(&mut self.write(), GcOptions { all }, &Silent).unwrap()
+    }
+    fn objects(&self) -> Vec<PathBuf> {
+        let mut objects: Vec<PathBuf> =
+            fs::read_dir(self.place.root.join("objects")).unwrap().map(|entry| entry.unwrap().path()).collect();
+        objects.sort();
+        objects
+    }
+    fn sql(&self) -> rusqlite::Connection {
+        rusqlite::Connection::open(self.place.root.join("catalog.db")).unwrap()
+    }
+}
+
+/// P10: chunks that only a deleted list's deleted child keeps are never freed.
+#[test]
+fn f_trim_is_not_exact() {
+    let bench = Bench::new();
+    bench.grow(1, 10_000);
+    bench.save("d"); // one unfinished chunk of 10 KB
+    bench.grow(2, 5_000);
+    bench.save("e"); // keeps d's unfinished chunk
+    bench.grow(3, 300_000);
+    bench.save("e1"); // cuts again from the start: keeps nothing of e
+    bench.restore("e");
+    bench.grow(4, 300_000);
+    bench.save("e2");
+    bench.restore("d");
+    bench.grow(5, 300_000);
+    bench.save("d2");
+    bench.delete("d");
+    bench.delete("e");
+    let report = bench.gc(true);
+    let again = bench.gc(true);
+    let dead: i64 = bench
+        .sql()
+        .query_row(
+            "SELECT coalesce(sum(length), 0) FROM chunk WHERE id NOT IN (SELECT chunk FROM live_chunk)",
+            [],
+            |r| r.get(0),
+        )
+        .unwrap();
+    assert_eq!((dead, report.unused_bytes_left, again.unused_bytes_left, again.files_rewritten), (0, 0, 0, 0));
+}
+
+#[test]
+fn f_dry_run_after_a_killed_save() {
+    let bench = Bench::new();
+    bench.grow(1, 1000);
+    bench.save("a");
+    let catalog = bench.place.root.join("catalog.db");
+    let before = fs::read(&catalog).unwrap();
+    let objects = bench.objects();
+    bench.grow(2, 1000);
+    bench.save("b");
+    fs::write(&catalog, &before).unwrap();
+    let manifest =
+        bench.objects().into_iter().find(|path| !objects.contains(path) && fs::read(path).unwrap()[9] == 2).unwrap();
+    let name = manifest.file_name().unwrap().to_str().unwrap().to_string();
+    fs::write(bench.place.root.join("lock"), format!("znap (pid 1, user nobody)\nmanifest {name}\n")).unwrap();
+    let result = gc_dry_run(&bench.read(), GcOptions::default());
+    assert!(result.is_ok(), "{}", result.unwrap_err());
+}
+
+#[test]
+fn f_dry_run_beside_a_save() {
+    let bench = Bench::new();
+    bench.grow(1, 1000);
+    bench.save("a");
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let mut errors = Vec::new();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for n in 0..200 {
+                bench.save(&format!("s{n}"));
+            }
+            done.store(true, std::sync::atomic::Ordering::SeqCst);
+        });
+        while !done.load(std::sync::atomic::Ordering::SeqCst) {
+            if let Err(error) = gc_dry_run(&bench.read(), GcOptions::default()) {
+                errors.push(error.to_string());
+            }
+        }
+    });
+    assert!(errors.is_empty(), "{} errors, such as {}", errors.len(), errors[0]);
+}
+
+/// A database whose new end is damaged, so that ZODB doesn't open it: the very case for going back.
+#[test]
+fn f_a_damaged_end_can_not_be_restored_over() {
+    let bench = Bench::new();
+    bench.grow(1, 1000);
+    bench.save("a");
+    let a = bench.bytes();
+    bench.grow(2, 1000);
+    bench.grow(3, 1000);
+    let mut bytes = bench.bytes();
+    let at = a.len() + 1000;
+    for byte in &mut bytes[at..at + 200] {
+        *byte = 0xff; // over the end of the second transaction
+    }
+    fs::write(bench.data_fs(), &bytes).unwrap();
+    let options = RestoreOptions { discard: true, ..RestoreOptions::default() };
+    let result = restore(&mut bench.write(), "a", &options, &Silent);
+    assert!(result.is_ok(), "{}", result.unwrap_err());
+}
+
+/// The same, with a damaged record that the snapshot has, too: restore what differs.
+#[test]
+fn f_shrinking_file_while_anchoring() {
+    let bench = Bench::new();
+    bench.grow(1, 1000);
+    bench.save("base");
+    let base = bench.bytes();
+    bench.grow(2, 20_000);
+    bench.save("long");
+    bench.restore("base");
+    // A vote reaches beyond the abandoned snapshot's cut; then it is aborted.
+    let mut writer = Writer::open(bench.data_fs()).unwrap();
+    writer.transaction().data(Oid(3), vec![5; 50_000]).vote().unwrap();
+    let file = DataFile::open(bench.data_fs()).unwrap();
+    let size = file.size().unwrap();
+    fs::OpenOptions::new().write(true).open(bench.data_fs()).unwrap().set_len(base.len() as u64).unwrap();
+    let layout = Layout::open(&bench.place.root).unwrap();
+    let catalog = Catalog::open_read_only(&layout, &Arc::new(Counters::default())).unwrap();
+    let generation = catalog.databases().unwrap()[0].generation.row;
+    let found = anchor::nearest(&file, size, &catalog, generation);
+    assert!(found.is_ok(), "P3: {}", found.unwrap_err());
+}
+
+#[test]
+fn f_a_copy_that_fails_leaves_a_database_that_looks_fine() {
+    let bench = Bench::new();
+    for n in 1..20 {
+        bench.grow(n, 40_000);
+    }
+    bench.save("a");
+    bench.grow(30, 300_000);
+    let first = bench.objects();
+    bench.save("b");
+    let damaged =
+        bench.objects().into_iter().find(|path| !first.contains(path) && fs::read(path).unwrap()[9] == 1).unwrap();
+    let mut bad = fs::read(&damaged).unwrap();
+    let middle = bad.len() / 2;
+    bad[middle] ^= 1;
+    fs::write(&damaged, &bad).unwrap();
+    let to = bench.folder.path().join("copy");
+    let error = copy_out(&bench.read(), "b", &to, &Silent).unwrap_err();
+    let path = to.join("data/Data.fs");
+    if path.exists() {
+        let file = DataFile::open(&path).unwrap();
+        let cut = find_cut(&file, Position::START, file.size().unwrap()).unwrap();
+        panic!("P6: after \"{error}\" there is a Data.fs that opens, with {} transactions", cut.transactions);
+    }
+}
+
+#[test]
+fn f_many_saves_need_too_many_open_files() {
+    let bench = Bench::new();
+    for n in 0..300 {
+        bench.grow(n, 100);
+        bench.save(&format!("s{n}"));
+    }
+    rustix::process::setrlimit(
+        rustix::process::Resource::Nofile,
+        rustix::process::Rlimit { current: Some(256), maximum: Some(256) },
+    )
+    .unwrap();
+    let mut problems = Vec::new();
+    let options = RestoreOptions { discard: true, ..RestoreOptions::default() };
+    if let Err(error) = restore(&mut bench.write(), "s299", &options, &Silent) {
+        problems.push(format!("restore: {error}"));
+    }
+    if let Err(error) = gc(&mut bench.write(), GcOptions::default(), &Silent) {
+        problems.push(format!("gc: {error}"));
+    }
+    if let Err(error) = restore(&mut bench.write(), "s299", &options, &Silent) {
+        problems.push(format!("restore after gc: {error}"));
+    }
+    assert!(problems.is_empty(), "{problems:#?}");
+}
+
+#[test]
+fn f_verify_skips_the_end_of_what_stays() {
+    let bench = Bench::new();
+    bench.grow(1, 50_000);
+    bench.save("shared");
+    bench.grow(2, 1_000_000);
+    bench.save("now");
+    bench.restore("shared");
+    bench.grow(8, 1_000_000);
+    bench.save("target");
+    let target = bench.bytes();
+    bench.restore("now");
+    let mut bytes = bench.bytes();
+    bytes[20_000] ^= 1;
+    fs::write(bench.data_fs(), &bytes).unwrap();
+    let options = RestoreOptions { discard: true, verify: true, ..RestoreOptions::default() };
+    let result = restore(&mut bench.write(), "target", &options, &Silent);
+    if let Ok(report) = result {
+        assert!(bench.bytes() == target, "P6: --verify checked {} bytes, and what came back is wrong", report.verified);
+    }
+}
+
+#[test]
+fn f_a_lost_row_of_an_index_is_not_noticed() {
+    let bench = Bench::new();
+    for (n, id) in ["a", "b", "c"].iter().enumerate() {
+        bench.grow(n as u64, 1000);
+        bench.save(id);
+    }
+    bench.restore("c");
+    let good = fs::read(bench.folder.path().join("Data.fs.index")).unwrap();
+    bench.sql().execute("DELETE FROM index_part WHERE NOT keyframe AND stream = 2", []).unwrap();
+    bench.restore("a");
+    let options = RestoreOptions { discard: true, verify: true, ..RestoreOptions::default() };
+    if restore(&mut bench.write(), "c", &options, &Silent).is_ok() {
+        let now = fs::read(bench.folder.path().join("Data.fs.index")).unwrap();
+        assert!(now == good, "P4, P6: a wrong index, without a word");
+    }
+}
+
+#[test]
+fn f_new_bytes_can_not_be_made_again() {
+    let bench = Bench::new();
+    for (n, id) in ["a", "b", "c"].iter().enumerate() {
+        bench.grow(n as u64, 1000);
+        bench.save(id);
+    }
+    bench.delete("b");
+    bench.gc(false);
+    let wrong: i64 = bench
+        .sql()
+        .query_row(
+            "SELECT count(*) FROM stream t JOIN stream p ON p.id = t.parent WHERE t.new_bytes <> t.offset - p.offset",
+            [],
+            |r| r.get(0),
+        )
+        .unwrap();
+    assert_eq!(wrong, 0, "new_bytes is not in the manifest, and not what its comment says");
+}
+
+/// Copies of a snapshot while gc joins the lists that it is made from.
+#[test]
+fn f_readers_beside_gc() {
+    let bench = Bench::new();
+    let count = 120;
+    for n in 0..count {
+        bench.grow(n, 100);
+        bench.save(&format!("s{n}"));
+    }
+    let last = format!("s{}", count - 1);
+    bench.restore(&last);
+    let good = fs::read(bench.folder.path().join("Data.fs.index")).unwrap();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let mut problems = Vec::new();
+    let mut copies = 0;
+    std::thread::scope(|scope| {
+        struct Done<'a>(&'a std::sync::atomic::AtomicBool);
+        impl Drop for Done<'_> {
+            fn drop(&mut self) {
+                self.0.store(true, std::sync::atomic::Ordering::SeqCst);
+            }
+        }
+        scope.spawn(|| {
+            let _done = Done(&done);
+            for n in 0..count - 1 {
+                bench.delete(&format!("s{}", count - 2 - n));
+                if n % 3 == 2 {
+                    bench.gc(false);
+                }
+            }
+
+        });
+        while !done.load(std::sync::atomic::Ordering::SeqCst) {
+            let to = bench.folder.path().join("copy");
+            match copy_out(&bench.read(), &last, &to, &Silent) {
+                Err(error) => problems.push(error.to_string()),
+                Ok(_) => {
+                    copies += 1;
+                    if fs::read(to.join("data/Data.fs.index")).unwrap() != good {
+                        problems.push("A WRONG INDEX".into());
+                    }
+                }
+            }
+            let _ = fs::remove_dir_all(&to);
+        }
+    });
+    problems.sort();
+    let total = problems.len();
+    problems.dedup();
+    assert!(total == 0, "{total} of {} copies: {problems:#?}", total + copies);
+}
+
+/// A reader is stopped between its questions to the catalog by what another process does: many short gcs.
+#[test]
+fn f_readers_beside_a_delete_and_gc_see_nothing() {
+    let bench = Bench::new();
+    bench.grow(1, 100);
+    bench.save("keep");
+    let mut empty = 0;
+    let mut others = Vec::new();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        struct Done<'a>(&'a std::sync::atomic::AtomicBool);
+        impl Drop for Done<'_> {
+            fn drop(&mut self) {
+                self.0.store(true, std::sync::atomic::Ordering::SeqCst);
+            }
+        }
+        scope.spawn(|| {
+            let _done = Done(&done);
+            for n in 0..150 {
+                bench.grow(n + 2, 100);
+                bench.save("x");
+                bench.delete("x");
+                bench.gc(false);
+            }
+
+        });
+        while !done.load(std::sync::atomic::Ordering::SeqCst) {
+            let to = bench.folder.path().join("copy");
+            match copy_out(&bench.read(), "x", &to, &Silent) {
+                Err(error) => others.push(error.to_string()),
+                Ok(report) if report.databases.is_empty() => empty += 1,
+                Ok(_) => {}
+            }
+            let _ = fs::remove_dir_all(&to);
+        }
+    });
+    others.sort();
+    others.dedup();
+    others.retain(|error| !error.contains("there is no snapshot"));
+    assert!(empty == 0 && others.is_empty(), "{empty} copies of nothing; {others:#?}");
+}
+
+/// A manifest of a few hundred bytes that claims 2^26 chunks, many times over.
+#[test]
+fn f_a_small_manifest_that_claims_much() {
+    use znap::repository::hash::Hash;
+    use znap::repository::manifest::Manifest;
+    let bench = Bench::new();
+    bench.grow(1, 100);
+    bench.save("a");
+    let manifest = bench.objects().into_iter().find(|path| fs::read(path).unwrap()[9] == 2).unwrap();
+    let bytes = fs::read(&manifest).unwrap();
+    let length = u32::from_le_bytes(bytes[16..20].try_into().unwrap()) as usize;
+    let json = String::from_utf8(bytes[20..20 + length].to_vec()).unwrap();
+    let json = json.replace("\"deltas\":[]", "\"deltas\":[{\"entries\":1,\"bytes\":1,\"chunks\":67108864}]");
+    let mut bad = bytes[..16].to_vec();
+    bad.extend((json.len() as u32).to_le_bytes());
+    bad.extend(json.as_bytes());
+    let name = Hash::of(&bad);
+    let layout = Layout::open(&bench.place.root).unwrap();
+    fs::write(layout.object(&name), &bad).unwrap();
+    let error = Manifest::read(&layout, &name).unwrap_err();
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let peak: u64 =
+        status.lines().find_map(|l| l.strip_prefix("VmHWM:")).unwrap().trim().trim_end_matches(" kB").parse().unwrap();
+    assert!(peak < 500_000, "{peak} kB of memory to say: {error}");
+}
+
+#[test]
+fn f_a_tid_of_the_far_future() {
+    let bench = Bench::new();
+    let mut writer = Writer::open(bench.data_fs()).unwrap();
+    writer.transaction().tid(znap::filestorage::Tid(0xf000_0000_0000_0000)).data(Oid(1), vec![1]).commit().unwrap();
+    let result = save(&mut bench.write(), &SaveOptions::new(Some("a".into()), "", TimeZone::UTC), &Silent);
+    assert!(result.is_ok(), "{}", result.unwrap_err());
+}
+
+/// Root writes a copy of somebody's database.
+#[test]
+fn f_copies_in_folders_that_their_owner_can_not_use() {
+    use std::os::unix::fs::{MetadataExt, chown};
+    let bench = Bench::new();
+    bench.grow(1, 100);
+    bench.save("a");
+    if chown(bench.data_fs(), Some(12345), Some(12345)).is_err() {
+        return;
+    }
+    let to = bench.folder.path().join("copy");
+    copy_out(&bench.read(), "a", &to, &Silent).unwrap();
+    let owner = |path: &str| fs::metadata(to.join(path)).unwrap().uid();
+    assert_eq!(owner("data/Data.fs"), 12345);
+    assert_eq!(owner("data"), 12345, "P12: ZODB can't create Data.fs.lock there");
+}
