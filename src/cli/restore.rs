@@ -161,7 +161,7 @@ fn losses(context: &Context, database: &DatabasePlan) -> Vec<String> {
     if database.unsaved > 0 {
         lines.push(format!("  lost, because no snapshot holds them: {}", words::transactions(database.unsaved)));
         let listed = &database.unsaved_transactions;
-        lines.extend(listed.iter().map(|entry| format!("    {}", entry.line(&context.terminal.zone))));
+        lines.extend(listed.iter().map(|entry| format!("    {}", words::clean(&entry.line(&context.terminal.zone)))));
         let more = database.unsaved.saturating_sub(listed.len() as u64);
         if more > 0 {
             lines.push(format!("    and {more} more"));

@@ -98,9 +98,35 @@ pub fn age(duration: SignedDuration) -> String {
     words.join(" ")
 }
 
-/// Text out of a database on one line, where nothing in it can control a terminal.
+/// Text out of a database on one line, where nothing in it can control a terminal, change the direction in
+/// which it is written, or be there unseen.
 pub fn clean(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    text.chars().map(|c| if c.is_control() || is_invisible(c) { ' ' } else { c }).collect()
+}
+
+/// The same for each line of a text.
+pub fn clean_lines(text: &str) -> String {
+    text.split('\n').map(clean).collect::<Vec<_>>().join("\n")
+}
+
+/// The beginning of a text, cleaned, if it is longer than a table has room for.
+pub fn short(text: &str) -> String {
+    const ROOM: usize = 60;
+    let text = clean(text);
+    match text.char_indices().nth(ROOM) {
+        Some(_) => text.chars().take(ROOM - 1).chain(['…']).collect(),
+        None => text,
+    }
+}
+
+/// Unicode's characters for formatting, and others that show nothing.
+fn is_invisible(c: char) -> bool {
+    matches!(c,
+        '\u{ad}' | '\u{34f}' | '\u{600}'..='\u{605}' | '\u{61c}' | '\u{6dd}' | '\u{70f}' | '\u{8e2}'
+        | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}' | '\u{180b}'..='\u{180f}'
+        | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+        | '\u{3164}' | '\u{feff}' | '\u{ffa0}' | '\u{fff9}'..='\u{fffb}'
+        | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
 /// What an operation cost.
@@ -142,6 +168,14 @@ mod tests {
             assert_eq!(size(bytes), text);
         }
         assert_eq!(exact_size(1_234_567), "1.23 MB (1,234,567 bytes)");
+    }
+
+    #[test]
+    fn nothing_unseen_is_left() {
+        assert_eq!(clean("a\x1b\u{9b}\u{202e}\u{2066}\u{200b}\u{e0041}z ünï 日本 🙂"), "a      z ünï 日本 🙂");
+        assert_eq!(clean_lines("a\n\u{2067}b"), "a\n b");
+        assert_eq!(short(&"ä".repeat(60)), "ä".repeat(60));
+        assert_eq!(short(&"ä".repeat(61)), format!("{}…", "ä".repeat(59)));
     }
 
     #[test]
