@@ -33,14 +33,12 @@ pub struct Gc {
 
 pub(super) fn run(context: &Context, args: &Gc) -> Result<Outcome> {
     let terminal = context.terminal;
-    let place = place::existing(context.global)?;
+    let place = place::existing_to_change(context)?;
     let options = GcOptions { all: args.all };
-    let report = if args.dry_run {
-        gc_dry_run(&Repository::open(&place)?, options)?
-    } else {
-        let mut repository = Repository::open_to_write(&place, context.progress)?;
-        gc(&mut repository, options, context.progress)?
-    };
+    // A dry run too: while a save is going on, its files look like what nothing uses.
+    let mut repository = Repository::open_to_write(&place, context.progress)?;
+    let report =
+        if args.dry_run { gc_dry_run(&repository, options)? } else { gc(&mut repository, options, context.progress)? };
     context.progress.clear();
     if args.json {
         terminal.json(&report)?;

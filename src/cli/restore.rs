@@ -39,6 +39,8 @@ pub struct Restore {
     dry_run: bool,
 
     /// Check the bytes that stay in the database, too: reads the whole file
+    ///
+    /// What came after init is checked against hashes, what was there before only for its structure.
     #[arg(long)]
     verify: bool,
 
@@ -48,7 +50,7 @@ pub struct Restore {
 
     /// Write the databases whole to DIR/NAME/ instead, which must be new or empty
     #[arg(long, value_name = "DIR", conflicts_with_all = ["dry_run", "verify", "discard"])]
-    to: Option<PathBuf>,
+    pub(super) to: Option<PathBuf>,
 
     /// Print the plan or the report as JSON (docs/json.md)
     #[arg(long)]
@@ -56,7 +58,7 @@ pub struct Restore {
 }
 
 pub(super) fn run(context: &Context, args: &Restore) -> Result<Outcome> {
-    let place = place::existing(context.global)?;
+    let place = place::existing_to_change(context)?;
     if let Some(to) = &args.to {
         let report = copy_out(&Repository::open(&place)?, &args.id, to, context.progress)?;
         context.progress.clear();
@@ -83,15 +85,15 @@ fn tell(context: &Context, report: &RestoreReport, json: bool) -> Result<Outcome
         for database in &report.plan.databases {
             terminal.say(format_args!(
                 "  {}: kept {}, cut off {}, wrote {}; now {}",
-                database.name,
+                words::database(&database.name, &database.path),
                 words::size(database.keep),
                 words::size(database.cut_off),
                 words::size(database.write),
                 now(context, database),
             ))?;
         }
-        if report.verified > 0 {
-            terminal.say(format_args!("checked the {} that stayed", words::size(report.verified)))?;
+        if let Some(checked) = words::checked(report.verified, 0) {
+            terminal.say(checked)?;
         }
     }
     terminal.counts(&report.counts);

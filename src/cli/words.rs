@@ -1,5 +1,7 @@
 //! Numbers, sizes, times and texts as people read them.
 
+use std::path::Path;
+
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
@@ -104,6 +106,11 @@ pub fn clean(text: &str) -> String {
     text.chars().map(|c| if c.is_control() || is_invisible(c) { ' ' } else { c }).collect()
 }
 
+/// A database's name, and its file.
+pub fn database(name: &str, path: &Path) -> String {
+    format!("{name} ({})", clean(&path.to_string_lossy()))
+}
+
 /// The same for each line of a text.
 pub fn clean_lines(text: &str) -> String {
     text.split('\n').map(clean).collect::<Vec<_>>().join("\n")
@@ -127,6 +134,20 @@ fn is_invisible(c: char) -> bool {
         | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
         | '\u{3164}' | '\u{feff}' | '\u{ffa0}' | '\u{fff9}'..='\u{fffb}'
         | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
+}
+
+/// What a restore found right of the bytes that stayed: so many by their hashes, so many by their structure only.
+pub fn checked(by_hash: u64, by_structure: u64) -> Option<String> {
+    match (by_hash, by_structure) {
+        (0, 0) => None,
+        (_, 0) => Some(format!("checked {} against their hashes", size(by_hash))),
+        (0, _) => Some(format!("checked the structure of the first {}", size(by_structure))),
+        _ => Some(format!(
+            "checked {} against their hashes, and the structure of the first {}",
+            size(by_hash),
+            size(by_structure)
+        )),
+    }
 }
 
 /// What an operation cost.
@@ -176,6 +197,17 @@ mod tests {
         assert_eq!(clean_lines("a\n\u{2067}b"), "a\n b");
         assert_eq!(short(&"ä".repeat(60)), "ä".repeat(60));
         assert_eq!(short(&"ä".repeat(61)), format!("{}…", "ä".repeat(59)));
+    }
+
+    #[test]
+    fn checks_say_how_far_they_went() {
+        assert_eq!(checked(0, 0), None);
+        assert_eq!(
+            checked(3_220_000, 6_950_000).unwrap(),
+            "checked 3.22 MB against their hashes, and the structure of the first 6.95 MB"
+        );
+        assert_eq!(checked(5, 0).unwrap(), "checked 5 bytes against their hashes");
+        assert_eq!(checked(0, 5).unwrap(), "checked the structure of the first 5 bytes");
     }
 
     #[test]

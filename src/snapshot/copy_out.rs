@@ -103,11 +103,12 @@ impl Job {
         let path = repository.path_of(database);
         let base = if generation.base_length > FIRST_TRANSACTION {
             let file = database::open_patiently(&path, monitor).map_err(|error| {
-                error.context(format!("snapshot {} needs the database's file", stream.snapshot_name))
+                let hint = format!("put a copy of it back at {}", path.display());
+                error.context(needs(&stream, &path, generation.base_length)).hint(hint)
             })?;
             let recognition = recognise(&file, &generation)?;
             if let Some(error) = refusal(&path, &recognition, &generation) {
-                return Err(error.context(format!("snapshot {} needs the database's file", stream.snapshot_name)));
+                return Err(error.context(needs(&stream, &path, generation.base_length)));
             }
             Some(file)
         } else {
@@ -163,6 +164,12 @@ impl Job {
         sync_directory(&self.folder)?;
         Ok(CopiedDatabase { name: self.name, path, bytes: self.stream.cut.offset })
     }
+}
+
+/// What a snapshot needs of its database's file; a file that is kept whole is never needed, so it is a megabyte or more.
+fn needs(stream: &Stream, path: &Path, base_length: u64) -> String {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    format!("snapshot {} needs the first {:.1} MB of {name}", stream.snapshot_name, base_length as f64 / 1e6)
 }
 
 /// The nearest folder above that exists.
