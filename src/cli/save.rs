@@ -42,7 +42,7 @@ pub(super) fn run(context: &Context, args: &Save) -> Result<Outcome> {
     let options = SaveOptions::new(args.id.clone(), args.message.as_str(), terminal.zone.clone());
     let report = save(&mut repository, &options, context.progress)?;
     context.progress.clear();
-    // All of it is said at once, or what couldn't be said is an error: the snapshot is there in any case.
+    // Whether it can be said or not, the snapshot is there.
     let said = if args.json { terminal.json(&report) } else { terminal.say(lines(context, &report).join("\n")) };
     said.map_err(|error| error.context(format!("snapshot {} was taken, but", report.id)))?;
     for database in &report.databases {

@@ -111,7 +111,7 @@ pub fn database(name: &str, path: &Path) -> String {
     format!("{name} ({})", clean(&path.to_string_lossy()))
 }
 
-/// The same for each line of a text.
+/// Cleans each line of a text.
 pub fn clean_lines(text: &str) -> String {
     text.split('\n').map(clean).collect::<Vec<_>>().join("\n")
 }
@@ -136,7 +136,7 @@ fn is_invisible(c: char) -> bool {
         | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
-/// What a restore found right of the bytes that stayed: so many by their hashes, so many by their structure only.
+/// What a restore found right in the bytes that stayed: so many by their hashes, so many by their structure only.
 pub fn checked(by_hash: u64, by_structure: u64) -> Option<String> {
     match (by_hash, by_structure) {
         (0, 0) => None,

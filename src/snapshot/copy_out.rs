@@ -169,7 +169,9 @@ impl Job {
 /// What a snapshot needs of its database's file; a file that is kept whole is never needed, so it is a megabyte or more.
 fn needs(stream: &Stream, path: &Path, base_length: u64) -> String {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    format!("snapshot {} needs the first {:.1} MB of {name}", stream.snapshot_name, base_length as f64 / 1e6)
+    let megabytes = base_length as f64 / 1e6;
+    let places = if megabytes < 9.995 { 2 } else { usize::from(megabytes < 99.95) };
+    format!("snapshot {} needs the first {megabytes:.places$} MB of {name}", stream.snapshot_name)
 }
 
 /// The nearest folder above that exists.
