@@ -78,30 +78,30 @@ pub(super) fn run(context: &Context, args: &Restore) -> Result<Outcome> {
 
 fn tell(context: &Context, report: &RestoreReport, json: bool) -> Result<Outcome> {
     let terminal = context.terminal;
-    if json {
-        terminal.json(report)?;
-    } else {
-        terminal.say(format_args!("restored {}", report.plan.id))?;
-        for database in &report.plan.databases {
-            terminal.say(format_args!(
-                "  {}: kept {}, cut off {}, wrote {}; now {}",
-                words::database(&database.name, &database.path),
-                words::size(database.keep),
-                words::size(database.cut_off),
-                words::size(database.write),
-                now(context, database),
-            ))?;
-        }
-        if let Some(checked) = words::checked(report.verified, 0) {
-            terminal.say(checked)?;
-        }
-    }
+    let said = if json { terminal.json(report) } else { tell_done(context, report) };
     terminal.counts(&report.counts);
     if report.plan.goes_back() {
-        // Even when it is to be quiet.
+        // Even when it is to be quiet, and when nothing else can be said.
         terminal.warn(ZEO);
     }
+    said.map_err(|error| error.context(format!("snapshot {} was restored, but", report.plan.id)))?;
     Ok(Outcome::Done)
+}
+
+fn tell_done(context: &Context, report: &RestoreReport) -> Result<()> {
+    let mut lines = vec![format!("restored {}", report.plan.id)];
+    for database in &report.plan.databases {
+        lines.push(format!(
+            "  {}: kept {}, cut off {}, wrote {}; now {}",
+            words::database(&database.name, &database.path),
+            words::size(database.keep),
+            words::size(database.cut_off),
+            words::size(database.write),
+            now(context, database),
+        ));
+    }
+    lines.extend(words::checked(report.verified, 0));
+    context.terminal.say(lines.join("\n"))
 }
 
 /// What a ZEO client remembers of transactions that are gone.

@@ -42,15 +42,15 @@ pub(super) fn run(context: &Context, args: &Save) -> Result<Outcome> {
     let options = SaveOptions::new(args.id.clone(), args.message.as_str(), terminal.zone.clone());
     let report = save(&mut repository, &options, context.progress)?;
     context.progress.clear();
-    // Whether it can be said or not, the snapshot is there.
+    // Whether it can be said or not, the snapshot is there, and so are the warnings.
     let said = if args.json { terminal.json(&report) } else { terminal.say(lines(context, &report).join("\n")) };
-    said.map_err(|error| error.context(format!("snapshot {} was taken, but", report.id)))?;
     for database in &report.databases {
         for warning in &database.warnings {
             terminal.warn(format_args!("{}: {warning}", database.name));
         }
     }
     terminal.counts(&report.counts);
+    said.map_err(|error| error.context(format!("snapshot {} was taken, but", report.id)))?;
     if report.one_moment {
         return Ok(Outcome::Done);
     }

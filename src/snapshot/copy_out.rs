@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::error::{Error, IoContext, Result};
+use crate::error::{Error, IoContext, Kind, Result};
 use crate::filestorage::{DataFile, FIRST_TRANSACTION, index_path};
 use crate::monitor::Monitor;
 use crate::repository::catalog::{Database, Stream};
@@ -103,8 +103,9 @@ impl Job {
         let path = repository.path_of(database);
         let base = if generation.base_length > FIRST_TRANSACTION {
             let file = database::open_patiently(&path, monitor).map_err(|error| {
-                let hint = format!("put a copy of it back at {}", path.display());
-                error.context(needs(&stream, &path, generation.base_length)).hint(hint)
+                let missing = error.kind() == Kind::NotFound;
+                let error = error.context(needs(&stream, &path, generation.base_length));
+                if missing { error.hint("put a copy of it back") } else { error }
             })?;
             let recognition = recognise(&file, &generation)?;
             if let Some(error) = refusal(&path, &recognition, &generation) {

@@ -144,7 +144,7 @@ fn a_repository_that_cannot_be_read() {
     for path in [".znap", ".znap/catalog.db"] {
         let path = site.sandbox.file(path);
         let mode = fs::metadata(&path).unwrap().permissions();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
         for args in [&["save"][..], &["list"], &["status"], &["restore", "one"], &["delete", "one"], &["gc"]] {
             site.refuses(args, 1, "Permission denied");
             assert!(site.znap(args).stderr.contains("hint: run znap as "));
@@ -162,6 +162,8 @@ fn a_full_output() {
     let stderr = run(&["save", "three"]);
     assert!(stderr.contains("snapshot three was taken, but: cannot write to standard output"), "{stderr}");
     assert!(site.znap_ok(&["list"]).contains("three"));
+    let stderr = run(&["restore", "one"]);
+    assert!(stderr.contains("*.zec") && stderr.contains("snapshot one was restored, but: cannot write"), "{stderr}");
     let stderr = run(&["list"]);
     assert!(stderr.contains("error: cannot write to standard output") && !stderr.contains("gc"), "{stderr}");
 }
