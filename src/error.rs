@@ -23,7 +23,7 @@ pub enum Kind {
     Busy,
     /// There is no such snapshot, repository or database.
     NotFound,
-    /// A signal arrived (its number); nothing half-done was left.
+    /// A signal arrived (its number), at a place where nothing is half-done.
     Interrupted(i32),
 }
 

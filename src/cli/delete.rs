@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use znap::error::Result;
+use znap::error::{Kind, Result};
 use znap::snapshot::{Repository, delete};
 
 use super::{Context, Outcome, place};
@@ -22,11 +22,15 @@ pub struct Delete {
 }
 
 pub(super) fn run(context: &Context, args: &Delete) -> Result<Outcome> {
-    let place = place::existing(context.global)?;
+    let place = place::existing_to_change(context)?;
     let mut repository = Repository::open_to_write(&place, context.progress)?;
-    let report = delete(&mut repository, &args.ids, context.progress)?;
+    let report = delete(&mut repository, &args.ids, context.progress).map_err(|error| match error.kind() {
+        Kind::NotFound => error.hint("delete takes whole ids, no beginnings and not latest; znap list shows them"),
+        _ => error,
+    })?;
     context.progress.clear();
-    context.terminal.say(format_args!("deleted {}", report.deleted.join(", ")))?;
+    let said = context.terminal.say(format_args!("deleted {}", report.deleted.join(", ")));
+    said.map_err(|error| error.context("the snapshots were deleted, but"))?;
     context.terminal.hint("znap gc gives back the space");
     Ok(Outcome::Done)
 }

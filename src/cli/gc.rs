@@ -33,12 +33,13 @@ pub struct Gc {
 
 pub(super) fn run(context: &Context, args: &Gc) -> Result<Outcome> {
     let terminal = context.terminal;
-    let place = place::existing(context.global)?;
+    let place = place::existing_to_change(context)?;
     let options = GcOptions { all: args.all };
+    // A dry run too: while a save is going on, its files look like what nothing uses.
+    let mut repository = Repository::open_to_write(&place, context.progress)?;
     let report = if args.dry_run {
-        gc_dry_run(&Repository::open(&place)?, options)?
+        gc_dry_run(&mut repository, options)?
     } else {
-        let mut repository = Repository::open_to_write(&place, context.progress)?;
         gc(&mut repository, options, context.progress)?
     };
     context.progress.clear();

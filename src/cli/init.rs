@@ -13,7 +13,7 @@ use super::{Context, Outcome, place, words};
 ///
 /// Makes the directory .znap here (or the one that -R names) and notes how long each database is now. That much
 /// of each file is taken for granted from then on: snapshots hold only what comes after it, and need the file for
-/// the rest. Files of up to 1 MB are kept whole. All databases of a repository are saved and restored together.
+/// the rest. Files of up to 1 MiB are kept whole. All databases of a repository are saved and restored together.
 ///
 /// Reads each database's index, or the whole file where there is none that fits. Changes nothing outside .znap,
 /// so the server may be running. To take it back, remove the directory .znap.
@@ -29,7 +29,8 @@ pub struct Init {
 
     /// Let the members of the first database's group use the repository too
     ///
-    /// Otherwise only its owner may: a Data.fs holds password hashes.
+    /// Otherwise only its owner may: a Data.fs holds password hashes. The members have to say that they trust it:
+    /// ZNAP_TRUST=DIR, see znap --help.
     #[arg(long)]
     group: bool,
 }

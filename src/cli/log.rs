@@ -11,7 +11,8 @@ use super::{Context, Outcome, place, times, words};
 
 /// List the transactions of a snapshot, or of the databases as they are
 ///
-/// Newest first: time, tid, user, description, number of objects, bytes. Touches nothing, and the server may be
+/// Newest first: time, tid, user, description, number of objects, bytes. What is longer than 60 characters is cut;
+/// --json has all. Touches nothing, and the server may be
 /// running. A snapshot that needs its database's file is listed only down to where the file would be needed, if that
 /// is gone.
 #[derive(Debug, Args)]
@@ -89,8 +90,8 @@ fn text(context: &Context, logs: &[DatabaseLog]) -> String {
         let mut row = vec![
             words::exact_time(entry.time, &context.terminal.zone),
             entry.tid.clone(),
-            words::clean(&entry.user),
-            words::clean(&entry.description),
+            words::short(&entry.user),
+            words::short(&entry.description),
             entry.objects.to_string(),
             entry.bytes.to_string(),
         ];

@@ -21,7 +21,7 @@ mod words;
 use std::io::ErrorKind;
 use std::process::ExitCode;
 
-use znap::error::{Error, Result};
+use znap::error::{Error, Kind, Result};
 
 pub use args::Cli;
 use args::Command;
@@ -77,10 +77,31 @@ pub fn main(arguments: &Cli) -> ExitCode {
         // Whoever read the output has read enough.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
+            let error = match error.kind() {
+                Kind::Interrupted(_) => interrupted(error, &arguments.command),
+                _ => error,
+            };
             terminal.error(&error);
             ExitCode::from(error.kind().exit_code())
         }
     }
+}
+
+/// Says what an interrupted command leaves behind.
+fn interrupted(error: Error, command: &Command) -> Error {
+    let (left, hint) = match command {
+        Command::Save(_) => {
+            ("nothing was changed", "znap gc removes temporary files that may be left in the repository")
+        }
+        Command::Restore(args) if args.to.is_some() => {
+            ("no database was changed", "remove what was written to the directory that --to names")
+        }
+        Command::Delete(_) => ("snapshots that were named first may be deleted", "znap list shows those there are"),
+        Command::Gc(_) => ("no snapshot was changed", "znap gc goes on where it was"),
+        Command::Demo(_) => ("the directory of the tour is still there", "remove it, or look around in it"),
+        _ => ("nothing was changed", "the command can be given again"),
+    };
+    Error::new(error.kind(), format!("{error}: {left}")).hint(hint)
 }
 
 fn is_broken_pipe(error: &Error) -> bool {

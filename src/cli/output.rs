@@ -47,7 +47,12 @@ impl Terminal {
     /// What was asked for: a text of whole lines, without the last line's end.
     pub fn result(&self, text: impl Display) -> Result<()> {
         let mut out = anstream::stdout().lock();
-        writeln!(out, "{text}").and_then(|()| out.flush()).at("write to", "standard output")
+        let written = writeln!(out, "{text}").and_then(|()| out.flush()).at("write to", "standard output");
+        // Not what is said of a full disk otherwise: space in the repository is of no use here.
+        written.map_err(|error| match error.is_no_space() {
+            true => error.hint("make room where the output goes"),
+            false => error,
+        })
     }
 
     /// What a command did: not when it is to be quiet.
@@ -64,13 +69,13 @@ impl Terminal {
 
     /// Something that a user should know, and that is no failure.
     pub fn warn(&self, text: impl Display) {
-        to_stderr(format_args!("{WARNING}warning:{WARNING:#} {text}"));
+        to_stderr(format_args!("{WARNING}warning:{WARNING:#} {}", cleaned(text)));
     }
 
     /// What can be done next.
     pub fn hint(&self, text: impl Display) {
         if !self.quiet {
-            to_stderr(format_args!("{HINT}hint:{HINT:#} {text}"));
+            to_stderr(format_args!("{HINT}hint:{HINT:#} {}", cleaned(text)));
         }
     }
 
@@ -83,9 +88,9 @@ impl Terminal {
 
     /// What went wrong, and what can be done about it.
     pub fn error(&self, error: &Error) {
-        to_stderr(format_args!("{ERROR}znap: error:{ERROR:#} {error}"));
+        to_stderr(format_args!("{ERROR}znap: error:{ERROR:#} {}", cleaned(error)));
         if let Some(hint) = error.hint_text() {
-            to_stderr(format_args!("{HINT}hint:{HINT:#} {hint}"));
+            to_stderr(format_args!("{HINT}hint:{HINT:#} {}", cleaned(hint)));
         }
     }
 
@@ -95,6 +100,11 @@ impl Terminal {
             self.note(words::counts(counts));
         }
     }
+}
+
+/// Names of files and what a database says can be in it.
+fn cleaned(text: impl Display) -> String {
+    words::clean_lines(&text.to_string())
 }
 
 /// If stderr is gone there is nobody left to tell.

@@ -8,6 +8,7 @@ use znap::error::{Error, IoContext, Result};
 use znap::repository::layout::{DIRECTORY, Layout};
 use znap::snapshot::Place;
 
+use super::Context;
 use super::args::Global;
 
 /// The repository that a command works on: `-R`, else `ZNAP_DIR`, else the nearest `.znap` upward.
@@ -17,6 +18,15 @@ pub fn existing(global: &Global) -> Result<Place> {
         None => nearest()?,
     };
     Ok(Place { root, trusted: trusted() })
+}
+
+/// The same for a command that changes something: says which one it is, if it was found further up.
+pub fn existing_to_change(context: &Context) -> Result<Place> {
+    let place = existing(context.global)?;
+    if named(context.global)?.is_none() && place.root != Path::new(DIRECTORY) {
+        context.terminal.note(format_args!("using the repository {}", place.root.display()));
+    }
+    Ok(place)
 }
 
 /// The directory that a new repository is made in.

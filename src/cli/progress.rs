@@ -127,7 +127,7 @@ impl Monitor for Progress {
             Ok(SIGHUP) => (SIGHUP, "SIGHUP"),
             Ok(other) => (other, "SIGTERM"),
         };
-        Err(Error::new(Kind::Interrupted(number), format!("interrupted ({name}); nothing half-done was left")))
+        Err(Error::new(Kind::Interrupted(number), format!("interrupted ({name})")))
     }
 }
 

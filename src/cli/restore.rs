@@ -39,6 +39,8 @@ pub struct Restore {
     dry_run: bool,
 
     /// Check the bytes that stay in the database, too: reads the whole file
+    ///
+    /// What came after init is checked against hashes, what was there before only for its structure.
     #[arg(long)]
     verify: bool,
 
@@ -48,7 +50,7 @@ pub struct Restore {
 
     /// Write the databases whole to DIR/NAME/ instead, which must be new or empty
     #[arg(long, value_name = "DIR", conflicts_with_all = ["dry_run", "verify", "discard"])]
-    to: Option<PathBuf>,
+    pub(super) to: Option<PathBuf>,
 
     /// Print the plan or the report as JSON (docs/json.md)
     #[arg(long)]
@@ -56,7 +58,7 @@ pub struct Restore {
 }
 
 pub(super) fn run(context: &Context, args: &Restore) -> Result<Outcome> {
-    let place = place::existing(context.global)?;
+    let place = place::existing_to_change(context)?;
     if let Some(to) = &args.to {
         let report = copy_out(&Repository::open(&place)?, &args.id, to, context.progress)?;
         context.progress.clear();
@@ -76,30 +78,30 @@ pub(super) fn run(context: &Context, args: &Restore) -> Result<Outcome> {
 
 fn tell(context: &Context, report: &RestoreReport, json: bool) -> Result<Outcome> {
     let terminal = context.terminal;
-    if json {
-        terminal.json(report)?;
-    } else {
-        terminal.say(format_args!("restored {}", report.plan.id))?;
-        for database in &report.plan.databases {
-            terminal.say(format_args!(
-                "  {}: kept {}, cut off {}, wrote {}; now {}",
-                database.name,
-                words::size(database.keep),
-                words::size(database.cut_off),
-                words::size(database.write),
-                now(context, database),
-            ))?;
-        }
-        if report.verified > 0 {
-            terminal.say(format_args!("checked the {} that stayed", words::size(report.verified)))?;
-        }
-    }
+    let said = if json { terminal.json(report) } else { tell_done(context, report) };
     terminal.counts(&report.counts);
     if report.plan.goes_back() {
-        // Even when it is to be quiet.
+        // Even when it is to be quiet, and when nothing else can be said.
         terminal.warn(ZEO);
     }
+    said.map_err(|error| error.context(format!("snapshot {} was restored, but", report.plan.id)))?;
     Ok(Outcome::Done)
+}
+
+fn tell_done(context: &Context, report: &RestoreReport) -> Result<()> {
+    let mut lines = vec![format!("restored {}", report.plan.id)];
+    for database in &report.plan.databases {
+        lines.push(format!(
+            "  {}: kept {}, cut off {}, wrote {}; now {}",
+            words::database(&database.name, &database.path),
+            words::size(database.keep),
+            words::size(database.cut_off),
+            words::size(database.write),
+            now(context, database),
+        ));
+    }
+    lines.extend(words::checked(report.verified, report.verified_structure));
+    context.terminal.say(lines.join("\n"))
 }
 
 /// What a ZEO client remembers of transactions that are gone.
@@ -161,7 +163,7 @@ fn losses(context: &Context, database: &DatabasePlan) -> Vec<String> {
     if database.unsaved > 0 {
         lines.push(format!("  lost, because no snapshot holds them: {}", words::transactions(database.unsaved)));
         let listed = &database.unsaved_transactions;
-        lines.extend(listed.iter().map(|entry| format!("    {}", entry.line(&context.terminal.zone))));
+        lines.extend(listed.iter().map(|entry| format!("    {}", words::clean(&entry.line(&context.terminal.zone)))));
         let more = database.unsaved.saturating_sub(listed.len() as u64);
         if more > 0 {
             lines.push(format!("    and {more} more"));

@@ -37,24 +37,20 @@ pub struct Save {
 
 pub(super) fn run(context: &Context, args: &Save) -> Result<Outcome> {
     let terminal = context.terminal;
-    let place = place::existing(context.global)?;
+    let place = place::existing_to_change(context)?;
     let mut repository = Repository::open_to_write(&place, context.progress)?;
     let options = SaveOptions::new(args.id.clone(), args.message.as_str(), terminal.zone.clone());
     let report = save(&mut repository, &options, context.progress)?;
     context.progress.clear();
-    if args.json {
-        terminal.json(&report)?;
-    } else {
-        for line in lines(context, &report) {
-            terminal.say(line)?;
-        }
-    }
+    // Whether it can be said or not, the snapshot is there, and so are the warnings.
+    let said = if args.json { terminal.json(&report) } else { terminal.say(lines(context, &report).join("\n")) };
     for database in &report.databases {
         for warning in &database.warnings {
             terminal.warn(format_args!("{}: {warning}", database.name));
         }
     }
     terminal.counts(&report.counts);
+    said.map_err(|error| error.context(format!("snapshot {} was taken, but", report.id)))?;
     if report.one_moment {
         return Ok(Outcome::Done);
     }
@@ -67,11 +63,11 @@ fn lines(context: &Context, report: &SaveReport) -> Vec<String> {
     let stored = words::size(report.stored_bytes);
     let mut lines = Vec::new();
     match report.databases.as_slice() {
-        [only] => lines.push(format!("{}: {}; stored {stored}", report.id, what(context, only))),
+        [only] => lines.push(format!("{}: {}; stored {stored}", report.id, line(context, only, ""))),
         several => {
             let databases = words::count(several.len() as u64, "database", "databases");
             lines.push(format!("{}: {databases}; stored {stored}", report.id));
-            lines.extend(several.iter().map(|one| format!("  {}: {}", one.name, what(context, one))));
+            lines.extend(several.iter().map(|one| format!("  {}", line(context, one, ":"))));
         }
     }
     for database in &report.databases {
@@ -83,6 +79,10 @@ fn lines(context: &Context, report: &SaveReport) -> Vec<String> {
         }
     }
     lines
+}
+
+fn line(context: &Context, database: &SavedDatabase, colon: &str) -> String {
+    format!("{}{colon} {}", words::database(&database.name, &database.path), what(context, database))
 }
 
 fn what(context: &Context, database: &SavedDatabase) -> String {

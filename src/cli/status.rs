@@ -102,7 +102,7 @@ fn facts(database: &DatabaseStatus, now: Timestamp) -> Vec<(&'static str, String
             "open in",
             match database.openers.as_slice() {
                 [] => "no process that can be seen".into(),
-                openers => openers.join(", "),
+                openers => words::clean(&openers.join(", ")),
             },
         ));
     }

@@ -1,5 +1,7 @@
 //! Numbers, sizes, times and texts as people read them.
 
+use std::path::Path;
+
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
@@ -98,9 +100,54 @@ pub fn age(duration: SignedDuration) -> String {
     words.join(" ")
 }
 
-/// Text out of a database on one line, where nothing in it can control a terminal.
+/// Text out of a database on one line, where nothing in it can control a terminal, change the direction in
+/// which it is written, or be there unseen.
 pub fn clean(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    text.chars().map(|c| if c.is_control() || is_invisible(c) { ' ' } else { c }).collect()
+}
+
+/// A database's name, and its file.
+pub fn database(name: &str, path: &Path) -> String {
+    format!("{name} ({})", clean(&path.to_string_lossy()))
+}
+
+/// Cleans each line of a text.
+pub fn clean_lines(text: &str) -> String {
+    text.split('\n').map(clean).collect::<Vec<_>>().join("\n")
+}
+
+/// The beginning of a text, cleaned, if it is longer than a table has room for.
+pub fn short(text: &str) -> String {
+    const ROOM: usize = 60;
+    let text = clean(text);
+    match text.char_indices().nth(ROOM) {
+        Some(_) => text.chars().take(ROOM - 1).chain(['…']).collect(),
+        None => text,
+    }
+}
+
+/// Unicode's characters for formatting, and others that show nothing.
+fn is_invisible(c: char) -> bool {
+    matches!(c,
+        '\u{ad}' | '\u{34f}' | '\u{600}'..='\u{605}' | '\u{61c}' | '\u{6dd}' | '\u{70f}' | '\u{8e2}'
+        | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}' | '\u{180b}'..='\u{180f}'
+        | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+        | '\u{3164}' | '\u{feff}' | '\u{ffa0}' | '\u{fff9}'..='\u{fffb}'
+        | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
+}
+
+/// What a restore found right in the bytes that stayed: so many by their hashes, so many by their structure only.
+pub fn checked(by_hash: u64, by_structure: u64) -> Option<String> {
+    match (by_hash, by_structure) {
+        (0, 0) => None,
+        (_, 0) => Some(format!("checked {} against their hashes", size(by_hash))),
+        (0, _) => Some(format!("checked the structure of the first {}", size(by_structure))),
+        _ => Some(format!(
+            "checked {} against their hashes, and the structure of the first {}",
+            size(by_hash),
+            size(by_structure)
+        )),
+    }
 }
 
 /// What an operation cost.
@@ -142,6 +189,25 @@ mod tests {
             assert_eq!(size(bytes), text);
         }
         assert_eq!(exact_size(1_234_567), "1.23 MB (1,234,567 bytes)");
+    }
+
+    #[test]
+    fn nothing_unseen_is_left() {
+        assert_eq!(clean("a\x1b\u{9b}\u{202e}\u{2066}\u{200b}\u{e0041}z ünï 日本 🙂"), "a      z ünï 日本 🙂");
+        assert_eq!(clean_lines("a\n\u{2067}b"), "a\n b");
+        assert_eq!(short(&"ä".repeat(60)), "ä".repeat(60));
+        assert_eq!(short(&"ä".repeat(61)), format!("{}…", "ä".repeat(59)));
+    }
+
+    #[test]
+    fn checks_say_how_far_they_went() {
+        assert_eq!(checked(0, 0), None);
+        assert_eq!(
+            checked(3_220_000, 6_950_000).unwrap(),
+            "checked 3.22 MB against their hashes, and the structure of the first 6.95 MB"
+        );
+        assert_eq!(checked(5, 0).unwrap(), "checked 5 bytes against their hashes");
+        assert_eq!(checked(0, 5).unwrap(), "checked the structure of the first 5 bytes");
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! The lock that ZODB takes on a storage that it opens for writing (zc.lockfile on `Data.fs.lock`).
 
-use std::fs::{File, TryLockError};
+use std::fs::{File, Permissions, TryLockError};
 use std::io::{Read, Seek, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::holders::{Opener, process};
@@ -23,7 +24,7 @@ impl StorageLock {
     ///
     /// Doesn't wait. `Kind::Busy` if somebody has it, whom the message names as far as possible. A lock file
     /// that has to be created gets the owner and mode of the data file, or of its directory if there is no
-    /// data file.
+    /// data file; but its owner may always read and write it.
     pub fn acquire(data_fs: &Path) -> Result<StorageLock> {
         let mut lock = StorageLock { locks: Vec::new() };
         lock.add(data_fs)?;
@@ -90,7 +91,13 @@ fn open_or_create(data_fs: &Path, path: &Path) -> Result<File> {
         let model = std::fs::metadata(data_fs).or_else(|_| std::fs::metadata(directory)).at("look at", directory)?;
         match create_like(path, &model) {
             Err(error) if exists(&error) => {}
-            result => return result,
+            Err(error) => return Err(error),
+            Ok(file) => {
+                // Even if the database is read-only: ZODB writes into its lock file.
+                let mode = model.mode() & 0o666 | 0o600;
+                file.set_permissions(Permissions::from_mode(mode)).at("change the mode of", path)?;
+                return Ok(file);
+            }
         }
     }
     open_plain(path, true)
@@ -168,6 +175,20 @@ mod tests {
         let lock = StorageLock::acquire(&data).unwrap();
         assert_eq!(lock.paths().count(), 1);
         assert_eq!(std::fs::read_to_string(&path).unwrap(), format!(" {}\n", std::process::id()));
+    }
+
+    #[test]
+    fn the_lock_of_a_read_only_file_can_be_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("Data.fs");
+        std::fs::write(&data, "FS30").unwrap();
+        for (mode, expected) in [(0o444, 0o644), (0o664, 0o664), (0o600, 0o600), (0o755, 0o644)] {
+            std::fs::set_permissions(&data, Permissions::from_mode(mode)).unwrap();
+            drop(StorageLock::acquire(&data).unwrap());
+            let lock = dir.path().join("Data.fs.lock");
+            assert_eq!(lock.metadata().unwrap().mode() & 0o7777, expected, "{mode:o}");
+            std::fs::remove_file(&lock).unwrap();
+        }
     }
 
     #[test]

@@ -22,9 +22,9 @@ pub fn create_like(path: &Path, model: &Metadata) -> Result<File> {
     Ok(file)
 }
 
-/// Gives an open file owner, group and permissions of the model, but never makes it executable. A group
-/// that this user may not give away stays as it is; an owner that can't be given is an error. The path
-/// is for messages.
+/// Gives an open file owner, group and permissions of the model, but never makes it executable. Only root gives
+/// it another owner: a file that somebody else makes is theirs, as it would be with ZODB. A group that this user
+/// is no member of stays as it is. The path is for messages.
 pub fn apply_ownership(file: &File, path: &Path, model: &Metadata) -> Result<()> {
     let now = file.metadata().at("look at", path)?;
     if now.gid() != model.gid() {
@@ -33,14 +33,8 @@ pub fn apply_ownership(file: &File, path: &Path, model: &Metadata) -> Result<()>
             Err(error) => return Err(Error::io("change the group of", path, error.into())),
         }
     }
-    if now.uid() != model.uid() {
-        fchown(file, Some(Uid::from_raw(model.uid())), None).map_err(|error| {
-            let error = Error::io("change the owner of", path, error.into());
-            match super::holders::user_name(model.uid()) {
-                Some(user) => error.hint(format!("run this as {user}, who owns the database, or as root")),
-                None => error.hint("run this as the owner of the database, or as root"),
-            }
-        })?;
+    if now.uid() != model.uid() && rustix::process::geteuid().is_root() {
+        fchown(file, Some(Uid::from_raw(model.uid())), None).at("change the owner of", path)?;
     }
     file.set_permissions(Permissions::from_mode(model.mode() & 0o666)).at("change the mode of", path)
 }
@@ -64,5 +58,15 @@ mod tests {
         assert_eq!(new.uid() == 12345, given);
         assert!(create_like(&path, &metadata).is_err(), "it exists");
         assert!(path.exists());
+    }
+
+    #[test]
+    fn files_of_somebody_else_are_models_too() {
+        let dir = tempfile::tempdir().unwrap();
+        // Root's, whoever runs this.
+        let model = std::fs::metadata("/").unwrap();
+        let new = create_like(&dir.path().join("new"), &model).unwrap().metadata().unwrap();
+        assert_eq!(new.uid(), rustix::process::geteuid().as_raw());
+        assert_eq!(new.mode() & 0o7777, model.mode() & 0o666);
     }
 }

@@ -89,7 +89,7 @@ pub fn open_plain(path: &Path, writable: bool) -> Result<File> {
         Ok(descriptor) => File::from(descriptor),
         Err(rustix::io::Errno::NOENT) => {
             return Err(Error::not_found(format!("there is no file {}", path.display()))
-                .hint("check the path; symbolic links must lead to a file"));
+                .hint("put the file back, or name another one; symbolic links must lead to a file"));
         }
         Err(rustix::io::Errno::ISDIR) => return Err(not_ordinary(path, "a directory")),
         Err(error) => return Err(Error::io(action, path, error.into())),
@@ -105,7 +105,8 @@ pub fn open_plain(path: &Path, writable: bool) -> Result<File> {
 }
 
 fn not_ordinary(path: &Path, what: &str) -> Error {
-    Error::failed(format!("{} is {what}, not a file", path.display())).hint("give the path of the Data.fs itself")
+    Error::failed(format!("{} is {what}, not a file", path.display()))
+        .hint("put the database itself there, or name another file")
 }
 
 /// An open FileStorage file whose magic was right when it was opened.
@@ -145,8 +146,9 @@ impl DataFile {
         let size = data.size()?;
         if size < FIRST_TRANSACTION {
             let what = if size == 0 { "empty" } else { "shorter than the four bytes that begin a FileStorage" };
-            return Err(Error::failed(format!("{} is {what}", path.display()))
-                .hint("open it once with ZODB, which makes an empty file a FileStorage, or name another file"));
+            return Err(Error::failed(format!("{} is {what}", path.display())).hint(
+                "put the database back, or name another file; ZODB makes an empty file a FileStorage when it opens it",
+            ));
         }
         let mut bytes = [0; 4];
         data.read_exact_at(&mut bytes, 0)?;
@@ -156,7 +158,7 @@ impl DataFile {
                 path.display(),
                 bytes.escape_ascii()
             ))
-            .hint("give the path of a Data.fs; if it should be one, something has overwritten its beginning")
+            .hint("put the database back, or name another file; if this should be one, its beginning was overwritten")
         })?;
         Ok(data)
     }

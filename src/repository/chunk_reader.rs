@@ -129,7 +129,7 @@ impl ChunkReader {
         // Both bounded by what a frame may be, whatever a damaged catalog says.
         if raw > FRAME_LIMIT || stored > FRAME_LIMIT {
             return Err(Error::damaged(format!(
-                "the catalog lists an impossible frame of {} (offset {})",
+                "the catalog lists an impossible compressed block of {} (offset {})",
                 path.display(),
                 location.frame_offset
             )));
@@ -147,7 +147,10 @@ impl ChunkReader {
             Codec::Raw => Ok(self.compressed.clone()),
             Codec::Zstd => {
                 zstd::bulk::decompress(&self.compressed, raw).ok().filter(|bytes| bytes.len() == raw).ok_or_else(|| {
-                    damaged(&path, &format!("the frame at offset {} does not decompress", location.frame_offset))
+                    damaged(
+                        &path,
+                        &format!("the compressed block at offset {} does not decompress", location.frame_offset),
+                    )
                 })
             }
         }

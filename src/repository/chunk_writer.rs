@@ -199,7 +199,7 @@ impl Output {
         self.compressed.reserve(zstd::zstd_safe::compress_bound(buffer.raw.len()));
         self.compressor
             .compress_to_buffer(&buffer.raw, &mut self.compressed)
-            .map_err(|error| Error::failed(format!("cannot compress a frame: {error}")))?;
+            .map_err(|error| Error::failed(format!("cannot compress a block: {error}")))?;
         let (codec, bytes) = if self.compressed.len() < buffer.raw.len() {
             (Codec::Zstd, &self.compressed)
         } else {

@@ -150,24 +150,24 @@ fn decode_table(table: &[u8], frame_count: usize, table_offset: u64) -> Result<V
         let chunk_count = fields.u32() as usize;
         let offset = fields.u64();
         let (stored, raw) = (fields.u32(), fields.u32());
-        let content = Content::from_number(entry[0]).ok_or("a frame's content is of no known kind")?;
-        let codec = Codec::from_number(entry[1]).ok_or("a frame's codec is unknown")?;
+        let content = Content::from_number(entry[0]).ok_or("a block's content is of no known kind")?;
+        let codec = Codec::from_number(entry[1]).ok_or("a block is compressed in an unknown way")?;
         let inside =
             offset >= HEADER as u64 && offset.checked_add(u64::from(stored)).is_some_and(|end| end <= table_offset);
         if !inside || raw as usize > FRAME_LIMIT {
-            return Err("a frame is not inside the file");
+            return Err("a block is not inside the file");
         }
         if chunk_fields.0.len() < chunk_count * CHUNK_ENTRY {
-            return Err("its frames list more chunks than there are");
+            return Err("its blocks list more chunks than there are");
         }
         let chunks: Vec<(Hash, u32)> = (0..chunk_count).map(|_| (chunk_fields.hash(), chunk_fields.u32())).collect();
         if chunks.iter().map(|(_, length)| u64::from(*length)).sum::<u64>() != u64::from(raw) {
-            return Err("a frame's chunks do not add up to its length");
+            return Err("a block's chunks do not add up to its length");
         }
         frames.push(Frame { content, codec, offset, stored, raw, chunks });
     }
     if !chunk_fields.0.is_empty() {
-        return Err("it lists more chunks than its frames have");
+        return Err("it lists more chunks than its blocks have");
     }
     Ok(frames)
 }

@@ -71,18 +71,26 @@ impl Layout {
         Ok(layout)
     }
 
-    /// The repository whose directory is `root`. Looks at nothing inside it but its modes.
+    /// The repository whose directory is `root`. Looks at nothing inside it but whether it is one.
     pub fn open(root: &Path) -> Result<Self> {
         let metadata = match fs::metadata(root) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(Error::not_found(format!("there is no repository at {}", root.display()))
                     .hint("znap init DATA.FS starts one; -R names another"));
             }
-            result => result.at("look at", root)?,
+            result => result.map_err(|error| cannot_open(root, None, error))?,
         };
         if !metadata.is_dir() {
             return Err(Error::not_found(format!("{} is not a repository: it is no directory", root.display()))
                 .hint("name the directory itself, such as -R var/.znap"));
+        }
+        let is_there = |name: &str| match fs::metadata(root.join(name)) {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(cannot_open(root, Some(metadata.uid()), error)),
+        };
+        if !is_there("objects")? {
+            return Err(if is_there("catalog.db")? { without_objects(root) } else { no_repository(root) });
         }
         let root_user = rustix::process::geteuid().is_root();
         Ok(Layout {
@@ -190,6 +198,34 @@ pub fn sync_directory(path: &Path) -> Result<()> {
 /// The name of a user, or its number.
 pub fn user_name(uid: u32) -> String {
     uzers::get_user_by_uid(uid).map_or_else(|| format!("uid {uid}"), |user| user.name().to_string_lossy().into_owned())
+}
+
+/// The error for a file or directory of a repository that can't be opened, and who could if that is the matter.
+pub fn cannot_open(path: &Path, owner: Option<u32>, error: io::Error) -> Error {
+    let denied = error.kind() == io::ErrorKind::PermissionDenied;
+    let error = Error::io("open", path, error);
+    match owner {
+        _ if !denied => error,
+        Some(uid) => error.hint(format!("run znap as {}, who owns it", user_name(uid))),
+        None => error.hint("run znap as the owner of the repository"),
+    }
+}
+
+fn without_objects(root: &Path) -> Error {
+    Error::damaged(format!("the directory {} is missing; it held the snapshots", root.join("objects").display()))
+        .hint("put it back from a copy of the repository; without one, the snapshots are lost")
+}
+
+fn no_repository(root: &Path) -> Error {
+    let inside = root.join(DIRECTORY);
+    let hint = if inside.is_dir() {
+        format!("name the repository itself: -R {}", inside.display())
+    } else if root.file_name().is_some_and(|name| name == DIRECTORY) {
+        "if nothing in it matters (an init was interrupted), remove it; then znap init DATA.FS starts one".into()
+    } else {
+        "znap init DATA.FS starts one; -R names one elsewhere".into()
+    };
+    Error::not_found(format!("{} is not a repository", root.display())).hint(hint)
 }
 
 fn set_mode(path: &Path, mode: u32) -> Result<()> {

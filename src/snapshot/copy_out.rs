@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::error::{Error, IoContext, Result};
+use crate::error::{Error, IoContext, Kind, Result};
 use crate::filestorage::{DataFile, FIRST_TRANSACTION, index_path};
 use crate::monitor::Monitor;
 use crate::repository::catalog::{Database, Stream, StreamChunk};
@@ -104,11 +104,13 @@ impl Job {
         let path = repository.path_of(database);
         let base = if generation.base_length > FIRST_TRANSACTION {
             let file = database::open_patiently(&path, monitor).map_err(|error| {
-                error.context(format!("snapshot {} needs the database's file", stream.snapshot_name))
+                let missing = error.kind() == Kind::NotFound;
+                let error = error.context(needs(&stream, &path, generation.base_length));
+                if missing { error.hint("put a copy of it back") } else { error }
             })?;
             let recognition = recognise(&file, &generation)?;
             if let Some(error) = refusal(&path, &recognition, &generation) {
-                return Err(error.context(format!("snapshot {} needs the database's file", stream.snapshot_name)));
+                return Err(error.context(needs(&stream, &path, generation.base_length)));
             }
             Some(file)
         } else {
@@ -185,6 +187,14 @@ fn create_folders(folder: &Path, model: &fs::Metadata) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// What a snapshot needs of its database's file; a file that is kept whole is never needed, so it is a megabyte or more.
+fn needs(stream: &Stream, path: &Path, base_length: u64) -> String {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let megabytes = base_length as f64 / 1e6;
+    let places = if megabytes < 9.995 { 2 } else { usize::from(megabytes < 99.95) };
+    format!("snapshot {} needs the first {megabytes:.places$} MB of {name}", stream.snapshot_name)
 }
 
 /// The nearest folder above that exists.

@@ -143,7 +143,7 @@ fn lock_all(repository: &Repository) -> Result<Vec<StorageLock>> {
             // A missing file is a clearer message than what its lock would give.
             fs::metadata(&path).map_err(|error| match error.kind() {
                 std::io::ErrorKind::NotFound => Error::not_found(format!("there is no file {}", path.display()))
-                    .hint("znap restore --to DIR ID writes the databases somewhere else"),
+                    .hint("put a copy of it back, or write the snapshot somewhere else with znap restore --to DIR ID"),
                 _ => Error::io("look at", &path, error),
             })?;
             StorageLock::acquire(&path)

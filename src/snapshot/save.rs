@@ -63,6 +63,9 @@ pub struct SaveReport {
 pub struct SavedDatabase {
     /// Its name.
     pub name: String,
+    /// Its file.
+    #[serde(serialize_with = "crate::snapshot::database::as_text")]
+    pub path: std::path::PathBuf,
     /// Where the snapshot ends in the file.
     pub cut: u64,
     /// The last transaction's id, as ZODB writes it.
@@ -349,6 +352,7 @@ fn save_database(
     };
     let report = SavedDatabase {
         name: database.name.clone(),
+        path: file.path().to_path_buf(),
         cut: cut.offset,
         tid: Tid(last.0).to_string(),
         time,

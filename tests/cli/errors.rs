@@ -1,9 +1,9 @@
 //! Every refusal: its exit code, its words, and what it tells the user to do.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 
-use crate::common::output;
+use crate::common::{output, spawn};
 use crate::site::Site;
 
 #[test]
@@ -38,6 +38,7 @@ fn ids_that_are_unknown_or_ambiguous() {
     // delete takes whole ids, and deletes all or none.
     site.refuses(&["delete", "o"], 5, "there is no snapshot o");
     site.refuses(&["delete", "latest"], 5, "there is no snapshot latest");
+    site.refuses(&["delete", "latest"], 5, "hint: delete takes whole ids");
     site.refuses(&["delete", "one", "four"], 5, "there is no snapshot four");
     assert!(site.znap_ok(&["list"]).contains("one"));
 }
@@ -72,6 +73,21 @@ fn no_database() {
     site.refuses(&["restore", "one"], 5, "Data.fs");
     site.refuses(&["restore", "one", "--dry-run"], 5, "Data.fs");
     site.refuses(&["log"], 5, "Data.fs");
+    for args in [&["save"][..], &["restore", "one"], &["restore", "one", "--dry-run"], &["log"]] {
+        assert!(site.znap(args).stderr.contains("\nhint: put "), "{args:?}");
+    }
+    fs::write(site.sandbox.data_fs(), "").unwrap();
+    site.refuses(&["save"], 1, "hint: put the database back");
+    fs::remove_file(site.sandbox.data_fs()).unwrap();
+    fs::create_dir(site.sandbox.data_fs()).unwrap();
+    site.refuses(&["save"], 1, "hint: put the database itself there");
+
+    let site = Site::new();
+    site.grow(&"large ".repeat(100), 150);
+    site.znap_ok(&["init", "Data.fs"]);
+    site.znap_ok(&["save", "a"]);
+    fs::rename(site.sandbox.data_fs(), site.sandbox.file("Away.fs")).unwrap();
+    site.refuses(&["restore", "a", "--to", "copy"], 5, "snapshot a needs the first 1.95 MB of Data.fs");
 }
 
 #[test]
@@ -92,6 +108,12 @@ fn no_repository() {
     }
     site.refuses(&["-R", "none", "list"], 5, "there is no repository at none");
     site.refuses(&["-R", "Data.fs", "list"], 5, "Data.fs is not a repository");
+    // A directory is named that holds one, or none.
+    site.refuses(&["-R", ".", "save"], 5, "is not a repository");
+    site.znap_ok(&["init", "Data.fs", "-R", "elsewhere.znap"]);
+    site.znap_ok(&["init", "Data.fs"]);
+    site.refuses(&["-R", ".", "list"], 5, "/.znap\n");
+    assert!(site.znap(&["-R", ".", "list"]).stderr.contains("hint: name the repository itself: -R "));
 }
 
 #[test]
@@ -102,6 +124,57 @@ fn a_repository_without_its_catalog() {
         site.refuses(args, 3, "catalog.db is missing");
     }
     assert!(!site.sandbox.file(".znap/catalog.db").exists());
+}
+
+#[test]
+fn a_repository_without_its_objects() {
+    let site = Site::with_snapshots();
+    fs::remove_dir_all(site.sandbox.file(".znap/objects")).unwrap();
+    for args in [&["save"][..], &["list"], &["status"], &["restore", "one"], &["delete", "one"], &["gc"]] {
+        site.refuses(args, 3, ".znap/objects is missing");
+    }
+}
+
+#[test]
+fn a_repository_that_cannot_be_read() {
+    if rustix::process::geteuid().is_root() {
+        return;
+    }
+    let site = Site::with_snapshots();
+    for path in [".znap", ".znap/catalog.db"] {
+        let path = site.sandbox.file(path);
+        let mode = fs::metadata(&path).unwrap().permissions();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
+        for args in [&["save"][..], &["list"], &["status"], &["restore", "one"], &["delete", "one"], &["gc"]] {
+            site.refuses(args, 1, "Permission denied");
+            assert!(site.znap(args).stderr.contains("hint: run znap as "));
+        }
+        fs::set_permissions(&path, mode).unwrap();
+    }
+    site.znap_ok(&["list"]);
+}
+
+#[test]
+fn a_full_output() {
+    let site = Site::with_snapshots();
+    let full = || fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let run = |args: &[&str]| output_to(&site, args, full());
+    let stderr = run(&["save", "three"]);
+    assert!(stderr.contains("snapshot three was taken, but: cannot write to standard output"), "{stderr}");
+    assert!(site.znap_ok(&["list"]).contains("three"));
+    let stderr = run(&["restore", "one"]);
+    assert!(stderr.contains("*.zec") && stderr.contains("snapshot one was restored, but: cannot write"), "{stderr}");
+    let stderr = run(&["list"]);
+    assert!(stderr.contains("error: cannot write to standard output") && !stderr.contains("gc"), "{stderr}");
+}
+
+/// What a command that fails says when its results go to this file.
+fn output_to(site: &Site, args: &[&str], stdout: fs::File) -> String {
+    let mut command = site.sandbox.znap_command();
+    let child = spawn(command.args(args).stdout(stdout).stderr(std::process::Stdio::piped()));
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    String::from_utf8(output.stderr).unwrap()
 }
 
 #[test]
@@ -159,7 +232,7 @@ fn a_database_that_is_another_one() {
     let data = site.data();
     site.refuses(&["save"], 1, "is shorter than when znap first saw it");
     site.refuses(&["restore", "a"], 1, "is shorter than when znap first saw it");
-    site.refuses(&["restore", "a", "--to", "copy"], 1, "snapshot a needs the database's file");
+    site.refuses(&["restore", "a", "--to", "copy"], 1, "snapshot a needs the first 1.95 MB of Data.fs: ");
     let status = site.znap(&["status"]);
     assert!(status.code == 0 && status.stdout.contains("problem"), "{status:?}");
     assert_eq!(site.data(), data);

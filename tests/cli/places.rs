@@ -23,7 +23,17 @@ fn the_nearest_repository_upward() {
     let output = znap_in(&site, "a/b", &["status"], None);
     assert_eq!(output.code, 0, "{output:?}");
     assert!(output.stdout.starts_with("../../.znap: 2 snapshots"), "{output:?}");
-    assert!(output.stdout.contains("../../Data.fs"), "{output:?}");
+    assert!(output.stdout.contains("../../Data.fs") && output.stderr.is_empty(), "{output:?}");
+    for args in [&["save", "b"][..], &["restore", "b", "--dry-run"], &["restore", "b"], &["delete", "b"], &["gc"]] {
+        let output = znap_in(&site, "a/b", args, None);
+        assert!(output.stderr.starts_with("using the repository ../../.znap\n"), "{output:?}");
+    }
+    for args in [&["-q", "save", "b"][..], &["-R", "../../.znap", "save", "c"]] {
+        assert!(znap_in(&site, "a/b", args, None).stderr.is_empty(), "{args:?}");
+    }
+    for args in [&["save", "d"][..], &["delete", "b", "c", "d"]] {
+        assert!(!site.znap(args).stderr.contains("using"), "{args:?}");
+    }
     assert_eq!(znap_in(&site, "a/b", &["save", "three"], None).code, 0);
     let output = znap_in(&site, "a/b", &["restore", "one"], None);
     assert_eq!(output.code, 0, "{output:?}");

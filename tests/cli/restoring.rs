@@ -28,7 +28,7 @@ exit code 0
         site.shown(&["restore", "one"]),
         str![[r#"
 restored one
-  data: kept 1.51 kB, cut off 922 bytes, wrote 0 bytes; now up to 2026-01-01 00:00:02 UTC (tid 0x0405e70008888888)
+  data (Data.fs): kept 1.51 kB, cut off 922 bytes, wrote 0 bytes; now up to 2026-01-01 00:00:02 UTC (tid 0x0405e70008888888)
 stderr: warning: if ZEO clients use this database, stop every one and delete its persistent cache (*.zec) on every host:
 stderr: one that saw the transactions that are gone now can serve them, or commit on top of them, without a word
 exit code 0
@@ -41,8 +41,8 @@ exit code 0
         site.shown(&["restore", "tw", "--verify"]),
         str![[r#"
 restored two
-  data: kept 1.51 kB, cut off 482 bytes, wrote 922 bytes; now up to 2026-01-01 00:00:04 UTC (tid 0x0405e70011111110)
-checked the 1.51 kB that stayed
+  data (Data.fs): kept 1.51 kB, cut off 482 bytes, wrote 922 bytes; now up to 2026-01-01 00:00:04 UTC (tid 0x0405e70011111110)
+checked 1.51 kB against their hashes
 stderr: warning: if ZEO clients use this database, stop every one and delete its persistent cache (*.zec) on every host:
 stderr: one that saw the transactions that are gone now can serve them, or commit on top of them, without a word
 exit code 0
@@ -55,7 +55,7 @@ exit code 0
         site.shown(&["restore", "two", "-v"]),
         str![[r#"
 restored two
-  data: kept 2.44 kB, cut off 0 bytes, wrote 0 bytes; now up to 2026-01-01 00:00:04 UTC (tid 0x0405e70011111110)
+  data (Data.fs): kept 2.44 kB, cut off 0 bytes, wrote 0 bytes; now up to 2026-01-01 00:00:04 UTC (tid 0x0405e70011111110)
 stderr: cost: 9.74 kB read from databases, 40 bytes written to databases; 12 bytes read from the repository, 0 bytes written to it; 0 rows and 0 commits in the catalog; 4 syncs
 exit code 0
 
@@ -124,7 +124,7 @@ exit code 0
         site.shown(&["restore", "two", "--discard"]),
         str![[r#"
 restored two
-  data: kept 2.44 kB, cut off 5.34 kB, wrote 0 bytes; now up to 2026-01-01 00:00:04 UTC (tid 0x0405e70011111110)
+  data (Data.fs): kept 2.44 kB, cut off 5.34 kB, wrote 0 bytes; now up to 2026-01-01 00:00:04 UTC (tid 0x0405e70011111110)
 stderr: warning: if ZEO clients use this database, stop every one and delete its persistent cache (*.zec) on every host:
 stderr: one that saw the transactions that are gone now can serve them, or commit on top of them, without a word
 exit code 0

@@ -58,6 +58,13 @@ fn text_from_a_database_cannot_control_a_terminal() {
     let site = Site::started();
     site.grow("\x1b[31mred\x07\n", 1);
     site.znap_ok(&["save", "a", "-m", "\x1b[2Jgone\nnext"]);
+    site.grow("\u{202e}gnorw\u{2066}\u{200b}", 1);
+    for args in [&["log"][..], &["restore", "a"], &["restore", "a", "--dry-run"]] {
+        let output = site.znap(args);
+        let text = output.stdout + &output.stderr;
+        assert!(text.contains(" gnorw "), "{text:?}");
+        assert!(!text.contains(['\u{202e}', '\u{2066}', '\u{200b}']), "{text:?}");
+    }
     for args in [&["log"][..], &["list"], &["show", "a"]] {
         let output = site.znap(&[args, &["--color", "always"][..]].concat());
         assert!(output.code == 0 && output.stdout.contains("[2J") | output.stdout.contains("[31m"), "{output:?}");
@@ -86,7 +93,7 @@ fn signals_have_their_exit_codes() {
         assert!(sent.elapsed() < Duration::from_secs(4), "it didn't wait on");
         let mut rest = String::new();
         stderr.read_to_string(&mut rest).unwrap();
-        assert!(rest.contains("znap: error: interrupted (SIG"), "{rest}");
+        assert!(rest.contains("znap: error: interrupted (SIG") && rest.contains("): nothing was changed\n"), "{rest}");
     }
     assert_eq!(site.data(), before);
 }

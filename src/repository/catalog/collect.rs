@@ -51,6 +51,19 @@ pub struct MovingChunk {
     pub location: Location,
 }
 
+/// What a stream adds to the index of its parent.
+#[derive(Debug, Clone, Copy)]
+pub struct IndexLink {
+    /// The stream.
+    pub stream: i64,
+    /// The one that it builds on.
+    pub parent: Option<i64>,
+    /// Whether it has a keyframe, so that its parent's index isn't needed.
+    pub has_keyframe: bool,
+    /// How many deltas of its own it has.
+    pub deltas: u64,
+}
+
 /// A stream's new form, with everything published that it needs.
 #[derive(Debug)]
 pub struct Replacement {
@@ -138,16 +151,22 @@ impl Catalog {
         })
     }
 
-    /// All streams, those of deleted snapshots too, parents first: row, parent, whether it has a keyframe, and
-    /// how many deltas of its own.
-    pub fn index_chains(&self) -> Result<Vec<(i64, Option<i64>, bool, u64)>> {
+    /// What the indexes of all streams, of deleted snapshots too, are made from; parents first.
+    pub fn index_links(&self) -> Result<Vec<IndexLink>> {
         self.many(
             "read what indexes are made from",
             "SELECT t.id, t.parent, coalesce(max(i.keyframe), 0), coalesce(sum(NOT i.keyframe), 0)
              FROM stream t JOIN snapshot s ON s.id = t.snapshot LEFT JOIN index_part i ON i.stream = t.id
              GROUP BY t.id ORDER BY s.sequence",
             [],
-            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)),
+            |row| {
+                Ok(IndexLink {
+                    stream: row.get(0)?,
+                    parent: row.get(1)?,
+                    has_keyframe: row.get(2)?,
+                    deltas: row.get(3)?,
+                })
+            },
         )
     }
 

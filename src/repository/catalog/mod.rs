@@ -9,18 +9,21 @@ mod rows;
 mod write;
 
 use std::cell::Cell;
+use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use rusqlite_migration::{M, Migrations};
+use rustix::fs::{Access, access};
 
 use crate::error::{Error, Result};
 use crate::repository::counters::Counters;
-use crate::repository::layout::{Layout, sync_directory};
+use crate::repository::layout::{Layout, cannot_open, sync_directory};
 
-pub use collect::{DeadStream, MovingChunk, ObjectUse, Replacement};
+pub use collect::{DeadStream, IndexLink, MovingChunk, ObjectUse, Replacement};
 pub use read::StreamChunk;
 pub use rows::{Database, GenerationRow, IndexPartRow, ObjectFile, Snapshot, Stream};
 pub use write::{PreparedSnapshot, Registration};
@@ -79,7 +82,14 @@ impl Catalog {
 
     fn open_with(layout: &Layout, flags: OpenFlags, counters: &Arc<Counters>) -> Result<Self> {
         let path = layout.catalog();
-        if !path.is_file() {
+        let metadata = match std::fs::metadata(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(cannot_open(&path, None, error)),
+            result => result.ok().filter(std::fs::Metadata::is_file),
+        };
+        // Not by opening it: closing it again would give back SQLite's locks on it.
+        if let Some(metadata) = &metadata {
+            access(&path, Access::READ_OK).map_err(|error| cannot_open(&path, Some(metadata.uid()), error.into()))?;
+        } else {
             return Err(Error::damaged(format!(
                 "the catalog {} is missing; the snapshots themselves are in {}",
                 path.display(),

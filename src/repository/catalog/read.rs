@@ -100,8 +100,8 @@ impl Catalog {
     /// One generation.
     pub fn generation(&self, row: i64) -> Result<GenerationRow> {
         let sql = format!("SELECT {} FROM generation g WHERE g.id = ?1", GenerationRow::COLUMNS);
-        self.one("read a generation", &sql, [row], |row| GenerationRow::from_row(row, 0))?
-            .ok_or_else(|| self.missing("a generation"))
+        self.one("read a state of a database", &sql, [row], |row| GenerationRow::from_row(row, 0))?
+            .ok_or_else(|| self.missing("a state of a database"))
     }
 
     pub(super) fn missing(&self, what: &str) -> Error {
@@ -180,7 +180,7 @@ impl Catalog {
 
     /// One stream, of a deleted snapshot too.
     pub fn stream(&self, row: i64) -> Result<Stream> {
-        self.streams_where("t.id = ?1", [row])?.pop().ok_or_else(|| self.missing("a stream"))
+        self.streams_where("t.id = ?1", [row])?.pop().ok_or_else(|| self.missing("a chunk list"))
     }
 
     /// The furthest cut of a snapshot in this generation that comes before (`offset`, `sequence`), and its
@@ -216,7 +216,7 @@ impl Catalog {
              SELECT {} FROM line JOIN stream t ON t.id = line.id JOIN snapshot s ON s.id = t.snapshot ORDER BY line.depth",
             Stream::COLUMNS
         );
-        self.many("read a stream's ancestors", &sql, [stream], Stream::from_row)
+        self.many("read what a chunk list goes on from", &sql, [stream], Stream::from_row)
     }
 
     /// The chunks of a stream that end behind `from` and begin before `to` (offsets in the file), in order.

@@ -58,12 +58,10 @@ const LONGEST_CHAIN: u64 = 64;
 /// Gives a keyframe to streams whose index would be made from too many deltas.
 pub(super) fn shorten_index_chains(repository: &mut Repository, monitor: &dyn Monitor) -> Result<()> {
     let mut lengths: HashMap<i64, u64> = HashMap::new();
-    for (row, parent, has_keyframe, deltas) in repository.catalog.index_chains()? {
-        let before = match parent {
-            Some(parent) if !has_keyframe => lengths.get(&parent).copied().unwrap_or(0),
-            _ => 0,
-        };
-        let mut length = before + deltas;
+    for link in repository.catalog.index_links()? {
+        let row = link.stream;
+        let before = link.parent.filter(|_| !link.has_keyframe).and_then(|parent| lengths.get(&parent).copied());
+        let mut length = before.unwrap_or(0) + link.deltas;
         if length > LONGEST_CHAIN {
             monitor.check()?;
             let stream = repository.catalog.stream(row)?;
