@@ -161,8 +161,9 @@ fn p2_restore_costs_what_differs() {
     site.grow(1_000_000, 50_000);
     site.save("c");
     let sideways = site.restore("b");
-    assert_eq!(sideways.plan.databases[0].write, b - a, "P2: only what differs");
-    assert_eq!(sideways.plan.databases[0].keep, a);
+    // Even of the transactions behind a, the first bytes may be the same.
+    assert!((b - a - 100..=b - a).contains(&sideways.plan.databases[0].write), "P2: only what differs");
+    assert_eq!(sideways.plan.databases[0].keep + sideways.plan.databases[0].write, b);
 
     let same = site.restore("b");
     assert_eq!((same.plan.databases[0].write, same.plan.databases[0].cut_off), (0, 0));
@@ -188,11 +189,12 @@ fn p2_after_forks_deletions_and_gc_too() {
     gc(&mut site.repository(), Default::default(), &Silent).unwrap();
     let report = site.restore("d");
     let plan = &report.plan.databases[0];
-    assert_eq!((plan.keep, plan.write), (ends[1], ends[3] - ends[1]));
+    assert!((ends[1]..ends[1] + 100).contains(&plan.keep), "P2: kept {} of {}", plan.keep, ends[1]);
+    assert_eq!(plan.keep + plan.write, ends[3]);
     let report = site.restore("b");
     assert_eq!(report.plan.databases[0].write, 0);
     let report = site.restore("fork");
-    assert_eq!(report.plan.databases[0].keep, ends[1]);
+    assert!(report.plan.databases[0].keep >= ends[1]);
 }
 
 #[test]

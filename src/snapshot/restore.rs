@@ -211,7 +211,9 @@ fn verify(
         monitor.advance(bytes.len() as u64);
     }
     monitor.end();
-    Ok((plan.keep - work.base_length, work.base_length))
+    // A base of four bytes is the magic, which was compared.
+    let parsed = if work.base_length > FIRST_TRANSACTION { work.base_length } else { 0 };
+    Ok((plan.keep - parsed, parsed))
 }
 
 /// A restore of one database of which everything is checked and the new index is written beside.

@@ -38,7 +38,7 @@ exit code 0
         site.shown(&["list"]),
         str![[r#"
 id when up to tail added state message
-a [DATE] [TIME] UTC 2026-01-01 00:02 UTC 0 bytes 1.33 kB needs Data.fs
+a [DATE] [TIME] UTC 2026-01-01 00:02 UTC 0 bytes 148 bytes needs Data.fs
 exit code 0
 
 "#]]
@@ -51,7 +51,7 @@ fn save_says_what_is_new() {
     assert_data_eq!(
         site.shown(&["save", "one", "-m", "the first"]),
         str![[r#"
-one: data (Data.fs) up to 2026-01-01 00:00:02 UTC (tid 0x0405e70008888888), 3 new transactions, 1.51 kB; stored [SIZE] kB
+one: data (Data.fs) up to 2026-01-01 00:00:02 UTC (tid 0x0405e70008888888), 3 new transactions, 1.51 kB; stored 478 bytes
 exit code 0
 
 "#]]
@@ -60,7 +60,7 @@ exit code 0
     assert_data_eq!(
         site.shown(&["save", "two"]),
         str![[r#"
-two: data (Data.fs) up to 2026-01-01 00:00:03 UTC (tid 0x0405e7000ccccccc), 1 new transaction since one, 461 bytes; stored [SIZE] kB
+two: data (Data.fs) up to 2026-01-01 00:00:03 UTC (tid 0x0405e7000ccccccc), 1 new transaction since one, 461 bytes; stored 370 bytes
 exit code 0
 
 "#]]
@@ -68,7 +68,7 @@ exit code 0
     assert_data_eq!(
         site.shown(&["save", "three"]),
         str![[r#"
-three: data (Data.fs) up to 2026-01-01 00:00:03 UTC (tid 0x0405e7000ccccccc), nothing new since two; stored [SIZE] kB
+three: data (Data.fs) up to 2026-01-01 00:00:03 UTC (tid 0x0405e7000ccccccc), nothing new since two; stored 0 bytes
 exit code 0
 
 "#]]
@@ -77,7 +77,7 @@ exit code 0
     assert_data_eq!(
         site.shown(&["save", "four"]),
         str![[r#"
-four: data (Data.fs) up to 2026-01-01 00:00:03 UTC (tid 0x0405e7000ccccccc), nothing new since three; stored [SIZE] kB
+four: data (Data.fs) up to 2026-01-01 00:00:03 UTC (tid 0x0405e7000ccccccc), nothing new since three; stored 0 bytes
 left out: a transaction that was voted but not finished (131 bytes)
 exit code 0
 

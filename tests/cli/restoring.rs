@@ -41,8 +41,8 @@ exit code 0
         site.shown(&["restore", "tw", "--verify"]),
         str![[r#"
 restored two
-  data (Data.fs): kept 1.51 kB, cut off 482 bytes, wrote 922 bytes; now up to 2026-01-01 00:00:04 UTC (tid 0x0405e70011111110)
-checked 1.51 kB against their hashes
+  data (Data.fs): kept 1.53 kB, cut off 467 bytes, wrote 907 bytes; now up to 2026-01-01 00:00:04 UTC (tid 0x0405e70011111110)
+checked 1.53 kB against their hashes
 stderr: warning: if ZEO clients use this database, stop every one and delete its persistent cache (*.zec) on every host:
 stderr: one that saw the transactions that are gone now can serve them, or commit on top of them, without a word
 exit code 0
