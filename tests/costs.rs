@@ -225,3 +225,40 @@ fn p8_many_snapshots_of_a_growing_database_cost_one_tail_and_small_rows() {
     let data = site.count("SELECT sum(bytes) FROM object_files WHERE kind = 'data'");
     assert!(data <= tail * 11 / 10, "P8: {data} bytes after gc for a tail of {tail} that does not compress");
 }
+
+#[test]
+fn final_chunks_do_not_depend_on_how_often_was_saved() {
+    let mut often = Site::new(3_000_000);
+    // The same file at init, in a repository of its own that is saved once.
+    let once = tempfile::tempdir().unwrap();
+    for name in ["Data.fs", "Data.fs.index"] {
+        fs::copy(often.folder.path().join(name), once.path().join(name)).unwrap();
+    }
+    let place = Place { root: once.path().join(".znap"), trusted: Vec::new() };
+    let options = InitOptions {
+        root: place.root.clone(),
+        databases: vec![PathBuf::from("Data.fs")],
+        current: once.path().to_path_buf(),
+        share_with_group: false,
+    };
+    init(&options, &Silent).unwrap();
+    for step in 0..40 {
+        // From a few bytes, which leave a chunk unfinished, to several chunks at once.
+        often.grow([100, 40_000, 7_000, 300_000][step % 4], 60_000);
+        often.save(&format!("s{step}"));
+    }
+    let once = Site { folder: once, place, seed: 1 };
+    fs::copy(often.data_fs(), once.data_fs()).unwrap();
+    once.save("s39");
+    let finals = |site: &Site| -> Vec<(i64, String)> {
+        let catalog = site.catalog();
+        let sql = "SELECT c.offset, c.hash FROM snapshot_chunks c WHERE c.snapshot = 's39' AND c.offset <
+                   (SELECT t.final_length FROM stream t JOIN snapshot s ON s.id = t.snapshot WHERE s.name = 's39')
+                   ORDER BY c.offset";
+        let mut statement = catalog.prepare(sql).unwrap();
+        statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap().map(Result::unwrap).collect()
+    };
+    let (one, many) = (finals(&once), finals(&often));
+    assert!(one.len() > 30);
+    assert_eq!(one, many);
+}
