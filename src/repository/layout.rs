@@ -115,7 +115,6 @@ impl Layout {
         }
         let real = fs::canonicalize(&self.root).at("resolve", &self.root)?;
         let is_trusted = trusted.iter().any(|path| fs::canonicalize(path).is_ok_and(|path| path == real));
-        // Where the directory is open to a group that one belongs to, its members share it on purpose.
         if is_trusted {
             return Ok(());
         }
