@@ -3,94 +3,16 @@
 #![allow(missing_docs)]
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod common;
+
+use common::Bench;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use jiff::tz::TimeZone;
 use znap::error::Kind;
 use znap::filestorage::{Oid, write::Writer};
 use znap::monitor::{Monitor, Silent};
-use znap::repository::chunk_writer::Compression;
-use znap::snapshot::{
-    GcOptions, GcReport, InitOptions, Place, Repository, RestoreOptions, SaveOptions, copy_out, delete, gc, init, list,
-    restore, save,
-};
-
-/// A database and its repository, through the library.
-struct Bench {
-    folder: tempfile::TempDir,
-    place: Place,
-}
-
-impl Bench {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        Writer::create(folder.path().join("Data.fs")).unwrap();
-        let place = Place { root: folder.path().join(".znap"), trusted: Vec::new() };
-        let options = InitOptions {
-            root: place.root.clone(),
-            databases: vec![PathBuf::from("Data.fs")],
-            current: folder.path().to_path_buf(),
-            share_with_group: false,
-        };
-        init(&options, &Silent).unwrap();
-        Bench { folder, place }
-    }
-
-    fn data_fs(&self) -> PathBuf {
-        self.folder.path().join("Data.fs")
-    }
-
-    fn bytes(&self) -> Vec<u8> {
-        fs::read(self.data_fs()).unwrap()
-    }
-
-    fn grow(&self, seed: u64, size: usize) {
-        let mut state = seed | 1;
-        let data: Vec<u8> = std::iter::repeat_with(|| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (state >> 33) as u8
-        })
-        .take(size)
-        .collect();
-        let mut writer = Writer::open(self.data_fs()).unwrap();
-        writer.transaction().user("u").data(Oid(seed % 5), data).commit().unwrap();
-    }
-
-    fn write(&self) -> Repository {
-        Repository::open_to_write(&self.place, &Silent).unwrap()
-    }
-
-    fn save(&self, id: &str) {
-        let mut options = SaveOptions::new(Some(id.into()), "", TimeZone::UTC);
-        options.compression = Compression { level: 1, frame: 200_000 };
-        save(&mut self.write(), &options, &Silent).unwrap();
-    }
-
-    fn restore(&self, id: &str) {
-        let options = RestoreOptions { discard: true, verify: true, ..RestoreOptions::default() };
-        restore(&mut self.write(), id, &options, &Silent).unwrap();
-    }
-
-    fn delete(&self, id: &str) {
-        delete(&mut self.write(), &[id.to_string()], &Silent).unwrap();
-    }
-
-    fn gc(&self, all: bool) -> GcReport {
-        gc(&mut self.write(), GcOptions { all }, &Silent).unwrap()
-    }
-
-    fn objects(&self) -> Vec<PathBuf> {
-        let mut objects: Vec<PathBuf> =
-            fs::read_dir(self.place.root.join("objects")).unwrap().map(|entry| entry.unwrap().path()).collect();
-        objects.sort();
-        objects
-    }
-
-    fn object_bytes(&self) -> u64 {
-        self.objects().iter().map(|path| fs::metadata(path).unwrap().len()).sum()
-    }
-}
+use znap::snapshot::{GcOptions, Repository, RestoreOptions, copy_out, delete, gc, list, restore};
 
 #[test]
 fn p10_space_comes_back_at_once_and_only_what_nothing_needs() {

@@ -2,86 +2,19 @@
 #![allow(missing_docs, dead_code)]
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod common;
+
+use common::Bench;
 use std::fs;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use jiff::tz::TimeZone;
 use znap::filestorage::{DataFile, Oid, Position, Source, find_cut, write::Writer};
 use znap::monitor::Silent;
 use znap::repository::catalog::Catalog;
-use znap::repository::chunk_writer::Compression;
 use znap::repository::counters::Counters;
 use znap::repository::layout::Layout;
 use znap::snapshot::*;
-
-struct Bench {
-    folder: tempfile::TempDir,
-    place: Place,
-}
-
-impl Bench {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        Writer::create(folder.path().join("Data.fs")).unwrap();
-        let place = Place { root: folder.path().join(".znap"), trusted: Vec::new() };
-        let options = InitOptions {
-            root: place.root.clone(),
-            databases: vec![PathBuf::from("Data.fs")],
-            current: folder.path().to_path_buf(),
-            share_with_group: false,
-        };
-        init(&options, &Silent).unwrap();
-        Bench { folder, place }
-    }
-    fn data_fs(&self) -> PathBuf {
-        self.folder.path().join("Data.fs")
-    }
-    fn bytes(&self) -> Vec<u8> {
-        fs::read(self.data_fs()).unwrap()
-    }
-    fn grow(&self, seed: u64, size: usize) {
-        let mut state = seed | 1;
-        let data: Vec<u8> = std::iter::repeat_with(|| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (state >> 33) as u8
-        })
-        .take(size)
-        .collect();
-        let mut writer = Writer::open(self.data_fs()).unwrap();
-        writer.transaction().user("u").data(Oid(seed % 50), data).commit().unwrap();
-    }
-    fn write(&self) -> Repository {
-        Repository::open_to_write(&self.place, &Silent).unwrap()
-    }
-    fn read(&self) -> Repository {
-        Repository::open(&self.place).unwrap()
-    }
-    fn save(&self, id: &str) {
-        let mut options = SaveOptions::new(Some(id.into()), "", TimeZone::UTC);
-        options.compression = Compression { level: 1, frame: 200_000 };
-        save(&mut self.write(), &options, &Silent).unwrap();
-    }
-    fn restore(&self, id: &str) {
-        let options = RestoreOptions { discard: true, verify: true, ..RestoreOptions::default() };
-        restore(&mut self.write(), id, &options, &Silent).unwrap();
-    }
-    fn delete(&self, id: &str) {
-        delete(&mut self.write(), &[id.to_string()], &Silent).unwrap();
-    }
-    fn gc(&self, all: bool) -> GcReport {
-        gc(&mut self.write(), GcOptions { all }, &Silent).unwrap()
-    }
-    fn objects(&self) -> Vec<PathBuf> {
-        let mut objects: Vec<PathBuf> =
-            fs::read_dir(self.place.root.join("objects")).unwrap().map(|entry| entry.unwrap().path()).collect();
-        objects.sort();
-        objects
-    }
-    fn sql(&self) -> rusqlite::Connection {
-        rusqlite::Connection::open(self.place.root.join("catalog.db")).unwrap()
-    }
-}
 
 /// P10: chunks that only a deleted list's deleted child keeps are never freed.
 #[test]

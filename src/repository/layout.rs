@@ -231,7 +231,8 @@ fn set_mode(path: &Path, mode: u32) -> Result<()> {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).at("set the mode of", path)
 }
 
-fn already_there(root: &Path) -> Error {
+/// The refusal to make a repository where something is already.
+pub fn already_there(root: &Path) -> Error {
     if root.join("catalog.db").exists() {
         Error::failed(format!("there is a repository already: {}", root.display()))
             .hint("znap save uses it; -R DIR starts another one somewhere else")

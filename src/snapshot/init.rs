@@ -14,7 +14,7 @@ use crate::monitor::Monitor;
 use crate::repository::catalog::{Catalog, Registration};
 use crate::repository::counters::Counters;
 use crate::repository::hash::Uid;
-use crate::repository::layout::{Access, Layout, sync_directory};
+use crate::repository::layout::{Access, Layout, already_there, sync_directory};
 use crate::repository::manifest::{ChunkerConfig, Config, Generation};
 use crate::repository::object::{VERSION, publish};
 use crate::snapshot::anchor::base_check;
@@ -75,9 +75,7 @@ pub fn init(options: &InitOptions, monitor: &dyn Monitor) -> Result<InitReport> 
         return Err(Error::usage("no database was named").hint("znap init var/filestorage/Data.fs"));
     }
     if std::fs::symlink_metadata(&options.root).is_ok() {
-        // The same words as for a race between two.
-        return Layout::create(&options.root, Access::Private)
-            .map(|_| InitReport { root: options.root.clone(), databases: Vec::new() });
+        return Err(already_there(&options.root));
     }
     let home = match options.root.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => options.current.join(parent),
@@ -189,7 +187,7 @@ fn create(root: &Path, access: Access, now: i64, registrations: &[Registration])
             Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
                 std::fs::rename(&temporary, root).at("rename to its place", &temporary)
             }
-            Err(rustix::io::Errno::EXIST) => Layout::create(root, access).map(|_| ()),
+            Err(rustix::io::Errno::EXIST) => Err(already_there(root)),
             result => result.at("rename to its place", &temporary),
         }?;
         sync_directory(parent)

@@ -250,7 +250,7 @@ fn settle_on_a_moment(sources: &mut [Saving], monitor: &dyn Monitor) -> Result<b
     Ok(false)
 }
 
-/// Lets `cut` be where `next`, found from it, ends.
+/// Lets `cut` be where `next`, found from it, ends. What is odd on the way is found again by the scan.
 fn advance(cut: &mut Cut, next: Cut) {
     cut.left_out = next.left_out;
     if next.transactions > 0 {
@@ -258,7 +258,6 @@ fn advance(cut: &mut Cut, next: Cut) {
         cut.tid = next.tid;
         cut.last_length = next.last_length;
         cut.transactions += next.transactions;
-        cut.warnings.append(next.warnings);
     }
 }
 

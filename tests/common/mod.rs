@@ -4,10 +4,12 @@
 #![allow(dead_code, unused_imports, missing_docs)]
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod bench;
 mod python;
 mod sandbox;
 mod zodb;
 
+pub use bench::Bench;
 pub use python::{python, script};
 pub use sandbox::{Output, Sandbox, assert_same_bytes, assert_same_file, output, spawn, undisturbed};
 pub use zodb::{Zodb, ZodbProcess, boundaries, try_zodb, zodb};
