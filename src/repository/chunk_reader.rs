@@ -6,6 +6,8 @@ use std::os::unix::fs::FileExt;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use zstd::zstd_safe::compress_bound;
+
 use crate::error::{Error, Result};
 use crate::repository::counters::Counters;
 use crate::repository::data::{Codec, FRAME_LIMIT};
@@ -127,7 +129,7 @@ impl ChunkReader {
         }
         let (raw, stored) = (location.frame_raw as usize, location.frame_stored as usize);
         // Both bounded by what a frame may be, whatever a damaged catalog says.
-        if raw > FRAME_LIMIT || stored > FRAME_LIMIT {
+        if raw > FRAME_LIMIT || stored > compress_bound(FRAME_LIMIT) {
             return Err(Error::damaged(format!(
                 "the catalog lists an impossible compressed block of {} (offset {})",
                 path.display(),

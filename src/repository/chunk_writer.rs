@@ -1,21 +1,18 @@
-//! Stores chunks: looks each one up first, gathers the new ones in frames, compresses and writes the
-//! frames on a thread of its own while the next one fills.
+//! Stores chunks: looks each one up first, and gathers the new ones in frames, which are compressed while
+//! they fill.
 //!
-//! Memory: per kind of content one frame being filled, and together one being handed over and one
-//! being compressed, with its output: at most five times [`FRAME_LIMIT`] for huge saves, and no more than
-//! a few times what is stored for small ones.
+//! Memory: of each kind of content at most one frame that waits, and zstd's window of one frame with its
+//! tables. Only one frame can be streamed into the file at a time; it is that of the first kind that has
+//! enough to be worth it, in a save the tail. The others wait for it to end.
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread::JoinHandle;
 
-use zstd::zstd_safe::CParameter;
-
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::repository::catalog::Catalog;
 use crate::repository::counters::Counters;
 use crate::repository::data::{Codec, Content, FILE_LIMIT, FRAME_LIMIT, Frame, encode_table};
+use crate::repository::frame_encoder::{FrameEncoder, STREAM_FROM};
 use crate::repository::hash::Hash;
 use crate::repository::layout::Layout;
 use crate::repository::object::{Finished, ObjectKind, ObjectWriter};
@@ -55,51 +52,50 @@ impl NewDataFile {
 /// Stores chunks for one operation. Nothing is visible before the data files of
 /// [`ChunkWriter::finish`] are published and the catalog refers to them.
 pub struct ChunkWriter {
-    buffers: Vec<Buffer>,
-    pending: HashSet<Hash>,
+    layout: Layout,
+    counters: Arc<Counters>,
     frame_limit: usize,
-    worker: Option<Worker>,
+    /// From how many bytes on a frame is streamed.
+    stream_from: usize,
+    encoder: FrameEncoder,
+    pending: HashSet<Hash>,
+    /// Per kind of content, what waits to become a frame.
+    waiting: [Waiting; Content::ALL.len()],
+    /// The frame that is being streamed into the file.
+    streamed: Option<Frame>,
+    file: Option<DataFile>,
+    done: Vec<NewDataFile>,
 }
 
-struct Worker {
-    sender: SyncSender<Buffer>,
-    spent: Receiver<Buffer>,
-    thread: JoinHandle<Result<Vec<NewDataFile>>>,
-}
-
-/// A frame being filled.
-struct Buffer {
-    content: Content,
+/// Chunks that wait to become a frame.
+#[derive(Default)]
+struct Waiting {
     raw: Vec<u8>,
     chunks: Vec<(Hash, u32)>,
 }
 
-impl Buffer {
-    fn new(content: Content) -> Self {
-        Buffer { content, raw: Vec::new(), chunks: Vec::new() }
-    }
+/// A data file being written.
+struct DataFile {
+    writer: ObjectWriter,
+    frames: Vec<Frame>,
+    raw: u64,
 }
 
 impl ChunkWriter {
     /// One that writes data files into this repository.
     pub fn new(layout: &Layout, counters: &Arc<Counters>, compression: Compression) -> Self {
-        let (sender, receiver) = sync_channel::<Buffer>(1);
-        let (give_back, spent) = sync_channel::<Buffer>(2);
-        let (layout, counters) = (layout.clone(), Arc::clone(counters));
-        let thread = std::thread::spawn(move || {
-            let mut output = Output::new(layout, counters, compression.level)?;
-            for buffer in receiver {
-                output.frame(&buffer)?;
-                // Nobody waits for it if the other side is gone or has enough.
-                let _ = give_back.try_send(buffer);
-            }
-            output.finish()
-        });
+        let frame_limit = compression.frame.min(FRAME_LIMIT);
         ChunkWriter {
-            buffers: Content::ALL.into_iter().map(Buffer::new).collect(),
+            layout: layout.clone(),
+            counters: Arc::clone(counters),
+            frame_limit,
+            stream_from: STREAM_FROM.min(frame_limit / 2),
+            encoder: FrameEncoder::new(compression.level),
             pending: HashSet::new(),
-            frame_limit: compression.frame.min(FRAME_LIMIT),
-            worker: Some(Worker { sender, spent, thread }),
+            waiting: Default::default(),
+            streamed: None,
+            file: None,
+            done: Vec::new(),
         }
     }
 
@@ -120,116 +116,112 @@ impl ChunkWriter {
         if !self.pending.insert(hash) {
             return Ok(());
         }
-        let index = content as usize - 1;
-        if self.buffers[index].raw.len() + bytes.len() > self.frame_limit {
-            self.hand_over(index)?;
+        if let Some(frame) = self.streamed.as_mut().filter(|frame| frame.content == content) {
+            if frame.raw as usize + bytes.len() <= self.frame_limit {
+                frame.raw += bytes.len() as u32;
+                frame.chunks.push((hash, bytes.len() as u32));
+                let file = Self::current_file(&mut self.file, &self.layout)?;
+                return self.encoder.feed(bytes, &mut file.writer);
+            }
+            self.end_streamed()?;
         }
-        let buffer = &mut self.buffers[index];
-        buffer.raw.extend_from_slice(bytes);
-        buffer.chunks.push((hash, bytes.len() as u32));
+        if self.waiting[index_of(content)].raw.len() + bytes.len() > self.frame_limit {
+            self.end_streamed()?;
+            self.write_waiting(content)?;
+        }
+        let waiting = &mut self.waiting[index_of(content)];
+        waiting.raw.extend_from_slice(bytes);
+        waiting.chunks.push((hash, bytes.len() as u32));
+        if waiting.raw.len() >= self.stream_from && self.streamed.is_none() {
+            self.start_stream(content)?;
+        }
         Ok(())
     }
 
     /// Writes what is left and returns the data files; no file if there was no new chunk.
     pub fn finish(mut self) -> Result<Vec<NewDataFile>> {
-        for index in 0..self.buffers.len() {
-            self.hand_over(index)?;
+        self.end_streamed()?;
+        for content in Content::ALL {
+            self.write_waiting(content)?;
         }
-        self.join()
+        self.close_file()?;
+        Ok(self.done)
     }
 
-    fn hand_over(&mut self, index: usize) -> Result<()> {
-        if self.buffers[index].chunks.is_empty() {
+    /// Begins a streamed frame with what waits.
+    fn start_stream(&mut self, content: Content) -> Result<()> {
+        let file = Self::current_file(&mut self.file, &self.layout)?;
+        let waiting = &mut self.waiting[index_of(content)];
+        let chunks = std::mem::take(&mut waiting.chunks);
+        let (offset, raw) = (file.writer.length(), waiting.raw.len() as u32);
+        self.encoder.feed(&waiting.raw, &mut file.writer)?;
+        waiting.raw.clear();
+        self.streamed = Some(Frame { content, codec: Codec::Zstd, offset, stored: 0, raw, chunks });
+        Ok(())
+    }
+
+    /// Ends the frame that is being streamed, if there is one.
+    fn end_streamed(&mut self) -> Result<()> {
+        let Some(mut frame) = self.streamed.take() else {
+            return Ok(());
+        };
+        let file = Self::current_file(&mut self.file, &self.layout)?;
+        self.encoder.end(&mut file.writer)?;
+        // At most what zstd makes of a frame that it can't compress.
+        frame.stored = (file.writer.length() - frame.offset) as u32;
+        self.add(frame)
+    }
+
+    /// Makes a frame of what waits, if anything does. No frame is being streamed.
+    fn write_waiting(&mut self, content: Content) -> Result<()> {
+        let waiting = &mut self.waiting[index_of(content)];
+        if waiting.chunks.is_empty() {
             return Ok(());
         }
-        let content = self.buffers[index].content;
-        let Some(worker) = &self.worker else {
-            return Err(stopped());
-        };
-        let mut next = worker.spent.try_recv().unwrap_or_else(|_| Buffer::new(content));
-        next.content = content;
-        next.raw.clear();
-        next.chunks.clear();
-        let full = std::mem::replace(&mut self.buffers[index], next);
-        if worker.sender.send(full).is_err() {
-            // It only ends early with an error, which joining brings.
-            self.join()?;
-            return Err(stopped());
+        if waiting.raw.len() >= self.stream_from {
+            self.start_stream(content)?;
+            return self.end_streamed();
         }
-        Ok(())
-    }
-
-    fn join(&mut self) -> Result<Vec<NewDataFile>> {
-        let Some(Worker { sender, thread, .. }) = self.worker.take() else {
-            return Err(stopped());
-        };
-        drop(sender);
-        thread.join().map_err(|_| stopped())?
-    }
-}
-
-fn stopped() -> Error {
-    Error::failed("the thread that writes object files stopped unexpectedly")
-}
-
-/// The writing side.
-struct Output {
-    layout: Layout,
-    counters: Arc<Counters>,
-    compressor: zstd::bulk::Compressor<'static>,
-    compressed: Vec<u8>,
-    current: Option<(ObjectWriter, Vec<Frame>, u64)>,
-    done: Vec<NewDataFile>,
-}
-
-impl Output {
-    fn new(layout: Layout, counters: Arc<Counters>, level: i32) -> Result<Self> {
-        Ok(Output {
-            layout,
-            counters,
-            compressor: compressor(level)?,
-            compressed: Vec::new(),
-            current: None,
-            done: Vec::new(),
-        })
-    }
-
-    fn frame(&mut self, buffer: &Buffer) -> Result<()> {
-        self.compressed.clear();
-        self.compressed.reserve(zstd::zstd_safe::compress_bound(buffer.raw.len()));
-        self.compressor
-            .compress_to_buffer(&buffer.raw, &mut self.compressed)
-            .map_err(|error| Error::failed(format!("cannot compress a block: {error}")))?;
-        let (codec, bytes) = if self.compressed.len() < buffer.raw.len() {
-            (Codec::Zstd, &self.compressed)
+        let compressed = self.encoder.compress(&waiting.raw)?;
+        let (codec, bytes) = if compressed.len() < waiting.raw.len() {
+            (Codec::Zstd, compressed)
         } else {
-            (Codec::Raw, &buffer.raw)
+            (Codec::Raw, &waiting.raw[..])
         };
-        let (writer, frames, raw) = match &mut self.current {
-            Some(current) => current,
-            None => {
-                let writer = ObjectWriter::create(&self.layout, ObjectKind::Data)?;
-                self.current.insert((writer, Vec::new(), 0))
-            }
-        };
-        frames.push(Frame {
-            content: buffer.content,
+        let file = Self::current_file(&mut self.file, &self.layout)?;
+        let frame = Frame {
+            content,
             codec,
-            offset: writer.length(),
+            offset: file.writer.length(),
             stored: bytes.len() as u32,
-            raw: buffer.raw.len() as u32,
-            chunks: buffer.chunks.clone(),
-        });
-        writer.write(bytes)?;
-        *raw += buffer.raw.len() as u64;
-        if *raw >= FILE_LIMIT {
-            self.close()?;
-        }
-        Ok(())
+            raw: waiting.raw.len() as u32,
+            chunks: std::mem::take(&mut waiting.chunks),
+        };
+        file.writer.write(bytes)?;
+        waiting.raw.clear();
+        self.add(frame)
     }
 
-    fn close(&mut self) -> Result<()> {
-        if let Some((mut writer, frames, _)) = self.current.take() {
+    /// Notes a frame that was written, and closes the file once it is large enough.
+    fn add(&mut self, frame: Frame) -> Result<()> {
+        let file = Self::current_file(&mut self.file, &self.layout)?;
+        file.raw += u64::from(frame.raw);
+        file.frames.push(frame);
+        if file.raw >= FILE_LIMIT { self.close_file() } else { Ok(()) }
+    }
+
+    fn current_file<'a>(file: &'a mut Option<DataFile>, layout: &Layout) -> Result<&'a mut DataFile> {
+        match file {
+            Some(file) => Ok(file),
+            none => {
+                let writer = ObjectWriter::create(layout, ObjectKind::Data)?;
+                Ok(none.insert(DataFile { writer, frames: Vec::new(), raw: 0 }))
+            }
+        }
+    }
+
+    fn close_file(&mut self) -> Result<()> {
+        if let Some(DataFile { mut writer, frames, .. }) = self.file.take() {
             let table = encode_table(&frames, writer.length());
             writer.write(&table)?;
             let file = writer.finish(&self.counters)?;
@@ -237,21 +229,8 @@ impl Output {
         }
         Ok(())
     }
-
-    fn finish(mut self) -> Result<Vec<NewDataFile>> {
-        self.close()?;
-        Ok(self.done)
-    }
 }
 
-/// A zstd context for frames: long-distance matching over the whole frame, because ZODB rewrites
-/// whole records and near-copies lie megabytes apart (docs/design.md).
-fn compressor(level: i32) -> Result<zstd::bulk::Compressor<'static>> {
-    let prepare = || -> std::io::Result<_> {
-        let mut compressor = zstd::bulk::Compressor::new(level)?;
-        compressor.set_parameter(CParameter::EnableLongDistanceMatching(true))?;
-        compressor.set_parameter(CParameter::WindowLog(FRAME_LIMIT.ilog2()))?;
-        Ok(compressor)
-    };
-    prepare().map_err(|error| Error::failed(format!("cannot prepare zstd: {error}")))
+fn index_of(content: Content) -> usize {
+    content as usize - 1
 }

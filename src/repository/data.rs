@@ -51,7 +51,7 @@ impl Content {
 pub enum Codec {
     /// As they are.
     Raw = 0,
-    /// One zstd frame, with its content size, without a checksum.
+    /// One zstd frame, without a checksum; it may lack its content size.
     Zstd = 1,
 }
 

@@ -6,6 +6,7 @@ pub mod chunk_writer;
 pub mod chunker;
 pub mod counters;
 pub mod data;
+mod frame_encoder;
 pub mod hash;
 pub mod layout;
 pub mod lock;
