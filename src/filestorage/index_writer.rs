@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::collections::binary_heap::PeekMut;
 use std::io::{self, Write};
 
 use super::index_pickle::{BUCKET_END, END, dump_bucket_start, dump_number};
@@ -94,15 +95,28 @@ where
 pub struct Merge<I> {
     layers: Vec<I>,
     /// The next entry of each layer: the smallest oid first, and of the same oid the last layer first.
-    heap: BinaryHeap<Reverse<(u64, Reverse<usize>, u64)>>,
+    heap: BinaryHeap<Reverse<Head>>,
     started: bool,
 }
 
+/// A layer's next entry: oid, layer, offset.
+type Head = (u64, Reverse<usize>, u64);
+
 impl<I: Iterator<Item = Result<(u64, u64)>>> Merge<I> {
-    fn pull(&mut self, layer: usize) -> Result<()> {
-        if let Some(next) = self.layers.get_mut(layer).and_then(Iterator::next) {
-            let (oid, offset) = next?;
-            self.heap.push(Reverse((oid, Reverse(layer), offset)));
+    fn next_of(&mut self, layer: usize) -> Result<Option<Head>> {
+        let next = self.layers.get_mut(layer).and_then(Iterator::next).transpose()?;
+        Ok(next.map(|(oid, offset)| (oid, Reverse(layer), offset)))
+    }
+
+    /// Puts the layer's next entry in place of the heap's top, which was the layer's: where one layer has
+    /// most entries, as a keyframe has, it mostly stays the top.
+    fn replace_top(&mut self, layer: usize) -> Result<()> {
+        let next = self.next_of(layer)?;
+        if let Some(mut top) = self.heap.peek_mut() {
+            match next {
+                Some(next) => *top = Reverse(next),
+                None => drop(PeekMut::pop(top)),
+            }
         }
         Ok(())
     }
@@ -111,18 +125,19 @@ impl<I: Iterator<Item = Result<(u64, u64)>>> Merge<I> {
         if !self.started {
             self.started = true;
             for layer in 0..self.layers.len() {
-                self.pull(layer)?;
+                if let Some(next) = self.next_of(layer)? {
+                    self.heap.push(Reverse(next));
+                }
             }
         }
-        let Some(Reverse((oid, Reverse(layer), offset))) = self.heap.pop() else {
+        let Some(&Reverse((oid, Reverse(layer), offset))) = self.heap.peek() else {
             return Ok(None);
         };
-        self.pull(layer)?;
-        while let Some(Reverse((_, Reverse(other), _))) =
-            self.heap.peek().filter(|Reverse((next, _, _))| *next == oid).copied()
+        self.replace_top(layer)?;
+        while let Some(&Reverse((next, Reverse(other), _))) = self.heap.peek()
+            && next == oid
         {
-            self.heap.pop();
-            self.pull(other)?;
+            self.replace_top(other)?;
         }
         Ok(Some((oid, offset)))
     }

@@ -38,7 +38,7 @@ pub use cut::{Cut, LeftOut, LeftOutKind, Position, find_cut};
 pub use holders::{Opener, openers};
 pub use index::{IndexFile, index_path};
 pub use index_check::{Unusable, usable_index};
-pub use index_writer::{IndexWriter, merge};
+pub use index_writer::{IndexWriter, Merge, merge};
 pub use lock::StorageLock;
 pub use scan::{Record, ScanSummary, Scanner, Sink, scan};
 pub use source::{DataFile, FileIdentity, Magic, Source};

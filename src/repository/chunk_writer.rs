@@ -33,6 +33,10 @@ impl Compression {
     pub const GC: Compression = Compression { level: 9, frame: FRAME_LIMIT };
 }
 
+/// The most raw bytes in a frame of an index. Nothing repeats in there, so that large frames gain nothing, and small ones
+/// are decompressed while the ones before are used.
+const INDEX_FRAME: usize = 2 << 20;
+
 /// A data file that is written and durable, but has neither its name nor a place in the catalog.
 #[derive(Debug)]
 pub struct NewDataFile {
@@ -125,7 +129,7 @@ impl ChunkWriter {
             }
             self.end_streamed()?;
         }
-        if self.waiting[index_of(content)].raw.len() + bytes.len() > self.frame_limit {
+        if self.waiting[index_of(content)].raw.len() + bytes.len() > self.limit(content) {
             self.end_streamed()?;
             self.write_waiting(content)?;
         }
@@ -146,6 +150,14 @@ impl ChunkWriter {
         }
         self.close_file()?;
         Ok(self.done)
+    }
+
+    /// The most raw bytes in a frame of this kind.
+    fn limit(&self, content: Content) -> usize {
+        match content {
+            Content::Tail | Content::Base => self.frame_limit,
+            Content::Keyframe | Content::Delta => self.frame_limit.min(INDEX_FRAME),
+        }
     }
 
     /// Begins a streamed frame with what waits.

@@ -10,10 +10,11 @@ use crate::error::{Error, IoContext, Kind, Result};
 use crate::filestorage::{DataFile, FIRST_TRANSACTION, index_path};
 use crate::monitor::Monitor;
 use crate::repository::catalog::{Database, Stream, StreamChunk};
-use crate::repository::chunk_reader::ChunkReader;
 use crate::repository::counters::Counts;
+use crate::repository::frames::FrameFiles;
 use crate::repository::layout::sync_directory;
 use crate::repository::lock::Gate;
+use crate::repository::run_reader::RunReader;
 use crate::snapshot::anchor::{damaged_list, recognise, refusal};
 use crate::snapshot::database;
 use crate::snapshot::handle::Repository;
@@ -85,7 +86,7 @@ struct Job {
     base: Option<DataFile>,
     base_length: u64,
     magic: String,
-    reader: ChunkReader,
+    object_files: FrameFiles,
     chunks: Vec<StreamChunk>,
     folder: PathBuf,
     file_name: std::ffi::OsString,
@@ -117,8 +118,8 @@ impl Job {
             DataFile::open(&path).ok()
         };
         let chunks = checked_chunks(&repository.catalog, &stream, None, generation.base_length)?;
-        let mut reader = ChunkReader::new(&repository.layout, &repository.counters);
-        reader.open(chunks.iter().map(|chunk| &chunk.location))?;
+        let object_files = FrameFiles::new(&repository.layout, &repository.counters);
+        object_files.open(chunks.iter().map(|chunk| &chunk.location))?;
         let index = IndexSource::open(repository, &stream)?;
         Ok(Job {
             name: database.name.clone(),
@@ -126,7 +127,7 @@ impl Job {
             base,
             base_length: generation.base_length,
             magic: generation.magic,
-            reader,
+            object_files,
             chunks,
             folder: to.join(&database.name),
             file_name: path.file_name().unwrap_or("Data.fs".as_ref()).to_owned(),
@@ -134,7 +135,7 @@ impl Job {
         })
     }
 
-    fn run(mut self, repository: &Repository, monitor: &dyn Monitor) -> Result<CopiedDatabase> {
+    fn run(self, repository: &Repository, monitor: &dyn Monitor) -> Result<CopiedDatabase> {
         let model = match &self.base {
             Some(file) => file.metadata()?,
             // No file to take after: as the repository's own.
@@ -161,7 +162,8 @@ impl Job {
             _ => data.file.write_all_at(self.magic.as_bytes(), 0).at("write", &data.path)?,
         }
         monitor.advance(self.base_length);
-        write_chunks(&mut self.reader, &self.chunks, self.base_length, &data.file, &data.path, monitor)?;
+        let reader = RunReader::new(&self.object_files, self.chunks.iter().map(|chunk| &chunk.location));
+        write_chunks(&reader, &self.chunks, self.base_length, &data.file, &data.path, monitor)?;
         data.file.sync_all().at("sync", &data.path)?;
         repository.counters.fsync();
         monitor.end();

@@ -3,13 +3,11 @@
 //! A part is its (oid, offset) pairs in ascending order of oid, each as two LEB128 numbers: the oid less the one
 //! before it, and the offset less the one before it, zigzag-coded. It is stored in pieces of 1 MiB.
 
-use std::cell::RefCell;
-
 use crate::error::{Error, Result};
 use crate::repository::catalog::{Catalog, IndexPartRow, Stream};
-use crate::repository::chunk_reader::{ChunkReader, Location};
 use crate::repository::chunk_writer::ChunkWriter;
 use crate::repository::data::Content;
+use crate::repository::frames::Location;
 use crate::repository::manifest::{ChunkName, IndexPart, parts_hash};
 
 /// The length of the pieces that a part is stored in.
@@ -61,7 +59,7 @@ fn zigzag(number: i64) -> u64 {
     ((number << 1) ^ (number >> 63)) as u64
 }
 
-fn unzigzag(number: u64) -> i64 {
+pub(super) fn unzigzag(number: u64) -> i64 {
     (number >> 1) as i64 ^ -((number & 1) as i64)
 }
 
@@ -109,89 +107,6 @@ pub fn own_parts(catalog: &Catalog, stream: &Stream) -> Result<Vec<StoredPart>> 
 pub fn damaged_index(snapshot: &str) -> Error {
     Error::damaged(format!("the stored index of snapshot {snapshot} is damaged"))
         .hint("restore another snapshot; or put catalog.db back from a copy")
-}
-
-/// The pairs of one part in ascending order of oid, read piece by piece.
-pub struct PartReader<'a> {
-    chunks: &'a RefCell<ChunkReader>,
-    pieces: std::vec::IntoIter<Location>,
-    bytes: Vec<u8>,
-    at: usize,
-    last: (u64, u64),
-    left: u64,
-    name: String,
-}
-
-impl<'a> PartReader<'a> {
-    /// For this part; `name` is the snapshot's, for messages.
-    pub fn new(stored: &StoredPart, name: &str, chunks: &'a RefCell<ChunkReader>) -> Self {
-        PartReader {
-            chunks,
-            pieces: stored.pieces.clone().into_iter(),
-            bytes: Vec::new(),
-            at: 0,
-            last: (0, 0),
-            left: stored.part.entries,
-            name: name.to_string(),
-        }
-    }
-
-    fn pair(&mut self) -> Result<(u64, u64)> {
-        let oid = self.last.0.wrapping_add(self.number()?);
-        let offset = self.last.1.wrapping_add(unzigzag(self.number()?) as u64);
-        self.last = (oid, offset);
-        Ok(self.last)
-    }
-
-    fn number(&mut self) -> Result<u64> {
-        let mut number = 0;
-        for shift in (0..64).step_by(7) {
-            let byte = self.byte()?;
-            number |= u64::from(byte & 0x7f) << shift;
-            if byte & 0x80 == 0 {
-                return Ok(number);
-            }
-        }
-        Err(self.damaged())
-    }
-
-    fn byte(&mut self) -> Result<u8> {
-        if self.at == self.bytes.len() {
-            let Some(piece) = self.pieces.next() else {
-                return Err(self.damaged());
-            };
-            let bytes = &mut self.bytes;
-            self.chunks.borrow_mut().with_chunk(&piece, |piece| {
-                bytes.clear();
-                bytes.extend_from_slice(piece);
-                Ok(())
-            })?;
-            self.at = 0;
-        }
-        let byte = self.bytes.get(self.at).copied();
-        self.at += 1;
-        byte.ok_or_else(|| self.damaged())
-    }
-
-    fn damaged(&self) -> Error {
-        damaged_index(&self.name)
-    }
-}
-
-impl Iterator for PartReader<'_> {
-    type Item = Result<(u64, u64)>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.left == 0 {
-            return None;
-        }
-        self.left -= 1;
-        let pair = self.pair();
-        if pair.is_err() {
-            self.left = 0;
-        }
-        Some(pair)
-    }
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ mod gc;
 mod handle;
 pub mod id;
 mod index_parts;
+mod index_reader;
 mod init;
 mod list;
 mod log;

@@ -18,9 +18,12 @@ use crate::monitor::Monitor;
 use crate::repository::catalog::Database;
 use crate::repository::chunk_reader::ChunkReader;
 use crate::repository::counters::Counts;
+use crate::repository::data::FRAME_LIMIT;
+use crate::repository::frames::FrameFiles;
 use crate::repository::hash::Hash;
 use crate::repository::layout::sync_directory;
 use crate::repository::lock::Gate;
+use crate::repository::run_reader::RunReader;
 use crate::snapshot::anchor::damaged_list;
 use crate::snapshot::database;
 use crate::snapshot::handle::Repository;
@@ -59,6 +62,9 @@ pub struct RestoreReport {
     pub counts: Counts,
 }
 
+/// How many bytes of what will be written are kept decompressed between the check and the write.
+const KEPT: usize = 2 * FRAME_LIMIT;
+
 /// What a restore of this snapshot would do, as things are now: nothing is locked.
 pub fn dry_run(repository: &Repository, word: &str, monitor: &dyn Monitor) -> Result<RestorePlan> {
     let files = open_all(repository, false, monitor)?;
@@ -84,7 +90,8 @@ pub fn restore(
     if !options.discard {
         refuse_loss(&plan, &options.zone)?;
     }
-    let mut reader = ChunkReader::new(&repository.layout, &repository.counters);
+    let object_files = FrameFiles::new(&repository.layout, &repository.counters);
+    let mut budget = KEPT;
     let mut prepared = Vec::new();
     let (mut verified, mut verified_structure) = (0, 0);
     check_room(&plan)?;
@@ -93,11 +100,15 @@ pub fn restore(
             return Err(damaged_list(&database.work.target));
         };
         if options.verify {
-            let (hashed, parsed) = verify(repository, database, file, &mut reader, monitor)?;
+            let (hashed, parsed) = verify(repository, database, file, monitor)?;
             verified += hashed;
             verified_structure += parsed;
         }
-        prepared.push((database, file, Prepared::new(repository, database, file, &mut reader, monitor)?));
+        prepared.push((
+            database,
+            file,
+            Prepared::new(repository, database, file, &object_files, &mut budget, monitor)?,
+        ));
     }
     monitor.check()?;
     // Preparing may have taken minutes, and readers take no lock.
@@ -107,7 +118,7 @@ pub fn restore(
     let mut written = 0;
     // From here on nothing is asked any more: it is done, or fails.
     for (database, file, prepared) in prepared {
-        written += prepared.execute(repository, database, file, &mut reader, monitor)?;
+        written += prepared.execute(repository, database, file, monitor)?;
     }
     drop(locks);
     let counts = Counts {
@@ -176,13 +187,8 @@ fn check_room(plan: &RestorePlan) -> Result<()> {
 
 /// Checks the bytes that a restore keeps: the tail by the hashes of its chunks, the base by its structure.
 /// Returns how many bytes were checked in each way.
-fn verify(
-    repository: &Repository,
-    plan: &DatabasePlan,
-    file: &DataFile,
-    reader: &mut ChunkReader,
-    monitor: &dyn Monitor,
-) -> Result<(u64, u64)> {
+fn verify(repository: &Repository, plan: &DatabasePlan, file: &DataFile, monitor: &dyn Monitor) -> Result<(u64, u64)> {
+    let mut reader = ChunkReader::new(&repository.layout, &repository.counters);
     let work = &plan.work;
     monitor.begin("checking what stays", plan.keep);
     if work.base_length > FIRST_TRANSACTION {
@@ -217,27 +223,28 @@ fn verify(
 }
 
 /// A restore of one database of which everything is checked and the new index is written beside.
-struct Prepared {
+struct Prepared<'a> {
+    /// What will be written, checked.
+    chunks: RunReader<'a>,
     /// Where ZODB looks for an index, and what will be there; nothing, if the state has no objects.
     indexes: Vec<(Option<TemporaryFile>, PathBuf)>,
 }
 
-impl Prepared {
+impl<'a> Prepared<'a> {
     fn new(
         repository: &Repository,
-        plan: &DatabasePlan,
+        plan: &'a DatabasePlan,
         file: &DataFile,
-        reader: &mut ChunkReader,
+        object_files: &'a FrameFiles,
+        budget: &mut usize,
         monitor: &dyn Monitor,
     ) -> Result<Self> {
         monitor.begin("checking what will be written", plan.write);
-        for chunk in &plan.work.chunks {
-            monitor.check()?;
-            reader.with_chunk(&chunk.location, |bytes| {
-                monitor.advance(bytes.len() as u64);
-                Ok(())
-            })?;
-        }
+        let mut chunks = RunReader::new(object_files, plan.work.chunks.iter().map(|chunk| &chunk.location));
+        chunks.check(budget, |bytes| {
+            monitor.advance(bytes as u64);
+            monitor.check()
+        })?;
         monitor.end();
         let model = file.metadata()?;
         let index = IndexSource::find(repository, &plan.work.target)?;
@@ -252,7 +259,7 @@ impl Prepared {
             repository.counters.fsync();
             indexes.push((Some(temporary), target));
         }
-        Ok(Prepared { indexes })
+        Ok(Prepared { chunks, indexes })
     }
 
     /// Changes the database. Returns the bytes written.
@@ -261,7 +268,6 @@ impl Prepared {
         repository: &Repository,
         plan: &DatabasePlan,
         file: &DataFile,
-        reader: &mut ChunkReader,
         monitor: &dyn Monitor,
     ) -> Result<u64> {
         for (_, index) in &self.indexes {
@@ -275,9 +281,9 @@ impl Prepared {
         }
         monitor.begin("writing", plan.write);
         if plan.beside {
-            build_beside(plan, file, reader, monitor)?;
+            build_beside(plan, file, &self.chunks, monitor)?;
         } else {
-            change_in_place(plan, file, reader, monitor)?;
+            change_in_place(plan, file, &self.chunks, monitor)?;
         }
         repository.counters.fsync();
         monitor.end();
@@ -293,26 +299,21 @@ impl Prepared {
     }
 }
 
-fn change_in_place(
-    plan: &DatabasePlan,
-    file: &DataFile,
-    reader: &mut ChunkReader,
-    monitor: &dyn Monitor,
-) -> Result<()> {
+fn change_in_place(plan: &DatabasePlan, file: &DataFile, chunks: &RunReader<'_>, monitor: &dyn Monitor) -> Result<()> {
     let (path, file) = (file.path(), file.file());
     if file.metadata().at("look at", path)?.len() > plan.keep {
         file.set_len(plan.keep).at("truncate", path)?;
     }
-    write_chunks(reader, &plan.work.chunks, plan.keep, file, path, monitor)?;
+    write_chunks(chunks, &plan.work.chunks, plan.keep, file, path, monitor)?;
     file.sync_all().at("sync", path)
 }
 
 /// For a file with other names: builds a new one and renames it in, so that the other names keep theirs.
-fn build_beside(plan: &DatabasePlan, file: &DataFile, reader: &mut ChunkReader, monitor: &dyn Monitor) -> Result<()> {
+fn build_beside(plan: &DatabasePlan, file: &DataFile, chunks: &RunReader<'_>, monitor: &dyn Monitor) -> Result<()> {
     let path = fs::canonicalize(file.path()).at("resolve", file.path())?;
     let temporary = TemporaryFile::create(&path, &file.metadata()?)?;
     copy_range(file.file(), 0, plan.keep, &temporary.file, &temporary.path)?;
-    write_chunks(reader, &plan.work.chunks, plan.keep, &temporary.file, &temporary.path, monitor)?;
+    write_chunks(chunks, &plan.work.chunks, plan.keep, &temporary.file, &temporary.path, monitor)?;
     temporary.file.sync_all().at("sync", &temporary.path)?;
     temporary.rename(&path)?;
     sync_directory(folder_of(&path))

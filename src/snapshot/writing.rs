@@ -1,19 +1,22 @@
 //! Writing databases and indexes: what restore in place and restore elsewhere share.
 
-use std::cell::RefCell;
 use std::fs::{self, File};
 use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
 
 use crate::error::{Error, IoContext, Result};
+use crate::filestorage::IndexWriter;
 use crate::filestorage::ownership::create_like;
-use crate::filestorage::{IndexWriter, merge};
 use crate::monitor::Monitor;
 use crate::repository::catalog::{Stream, StreamChunk};
-use crate::repository::chunk_reader::ChunkReader;
+use crate::repository::frames::FrameFiles;
+use crate::repository::run_reader::RunReader;
 use crate::snapshot::handle::Repository;
-use crate::snapshot::index_parts::{self, PartReader, StoredPart, damaged_index};
+use crate::snapshot::index_parts::{self, StoredPart, damaged_index};
+use crate::snapshot::index_reader::with_merged;
 
 /// The folder that a file is in.
 pub(crate) fn folder_of(path: &Path) -> &Path {
@@ -39,23 +42,21 @@ pub(crate) fn require_room(folder: &Path, bytes: u64) -> Result<()> {
 
 /// Writes what of the chunks lies behind `from` to where it belongs. Each was checked when it was read.
 pub(crate) fn write_chunks(
-    reader: &mut ChunkReader,
+    reader: &RunReader<'_>,
     chunks: &[StreamChunk],
     from: u64,
     file: &File,
     path: &Path,
     monitor: &dyn Monitor,
 ) -> Result<()> {
-    for chunk in chunks {
-        reader.with_chunk(&chunk.location, |bytes| {
-            let skipped = from.saturating_sub(chunk.offset).min(bytes.len() as u64);
-            let bytes = &bytes[skipped as usize..];
-            file.write_all_at(bytes, chunk.offset + skipped).at("write", path)?;
-            monitor.advance(bytes.len() as u64);
-            Ok(())
-        })?;
-    }
-    Ok(())
+    reader.each(|places, bytes| {
+        let Some(first) = chunks.get(places.start) else { return Ok(()) };
+        let skipped = from.saturating_sub(first.offset).min(bytes.len() as u64);
+        let bytes = &bytes[skipped as usize..];
+        file.write_all_at(bytes, first.offset + skipped).at("write", path)?;
+        monitor.advance(bytes.len() as u64);
+        Ok(())
+    })
 }
 
 /// Copies a range to the same place of a new file; shares the blocks where the file system can.
@@ -82,21 +83,21 @@ pub(crate) fn copy_range(from: &File, start: u64, end: u64, to: &File, path: &Pa
 /// The stored parts of a stream's index, and what reads them.
 pub(crate) struct IndexSource {
     parts: Vec<StoredPart>,
-    reader: RefCell<ChunkReader>,
+    files: Arc<FrameFiles>,
 }
 
 impl IndexSource {
     /// Finds them. Their object files are opened as they are needed: the caller holds the writer's lock.
     pub(crate) fn find(repository: &Repository, stream: &Stream) -> Result<Self> {
         let parts = index_parts::sources(&repository.catalog, stream)?;
-        let reader = ChunkReader::new(&repository.layout, &repository.counters);
-        Ok(IndexSource { parts, reader: RefCell::new(reader) })
+        let files = Arc::new(FrameFiles::new(&repository.layout, &repository.counters));
+        Ok(IndexSource { parts, files })
     }
 
     /// Finds them and opens their object files now: the caller holds the gate, for a moment.
     pub(crate) fn open(repository: &Repository, stream: &Stream) -> Result<Self> {
         let source = Self::find(repository, stream)?;
-        source.reader.borrow_mut().open(source.parts.iter().flat_map(|stored| &stored.pieces))?;
+        source.files.open(source.parts.iter().flat_map(|stored| &stored.pieces))?;
         Ok(source)
     }
 
@@ -104,11 +105,6 @@ impl IndexSource {
     /// has one and only empty transactions (it seeks before the file's beginning).
     pub(crate) fn is_empty(&self) -> bool {
         self.parts.iter().all(|stored| stored.part.entries == 0)
-    }
-
-    /// All pairs, merged, in ascending order of oid.
-    pub(crate) fn pairs(&self, snapshot: &str) -> impl Iterator<Item = Result<(u64, u64)>> + '_ {
-        merge(self.parts.iter().map(|stored| PartReader::new(stored, snapshot, &self.reader)).collect())
     }
 }
 
@@ -118,16 +114,46 @@ pub(crate) fn write_index(source: &IndexSource, stream: &Stream, file: &File, pa
 }
 
 fn write_pairs(source: &IndexSource, stream: &Stream, file: &File, path: &Path) -> Result<()> {
-    let mut writer = IndexWriter::new(BufWriter::new(file), stream.cut.offset)?;
-    for pair in source.pairs(&stream.snapshot_name) {
-        let (oid, offset) = pair?;
-        if offset >= stream.cut.offset {
-            return Err(damaged_index(&stream.snapshot_name));
+    std::thread::scope(|scope| {
+        // Merging and writing take about as long.
+        let (sender, pieces) = sync_channel(2);
+        let written = scope.spawn(move || pieces.into_iter().try_for_each(|piece: Vec<u8>| (&*file).write_all(&piece)));
+        let merged = with_merged(&source.files, &source.parts, &stream.snapshot_name, |pairs| {
+            let mut writer = IndexWriter::new(BufWriter::with_capacity(PIECE, Pieces(sender)), stream.cut.offset)?;
+            for pair in pairs {
+                let (oid, offset) = pair?;
+                if offset >= stream.cut.offset {
+                    return Err(damaged_index(&stream.snapshot_name));
+                }
+                writer.push(oid, offset)?;
+            }
+            writer.finish()?.flush().at("write", path)
+        });
+        match written.join() {
+            // What went wrong there is why this side could go no further.
+            Ok(written) => written.at("write", path)?,
+            Err(_) => return Err(Error::failed("the thread that writes an index stopped unexpectedly")),
         }
-        writer.push(oid, offset)?;
-    }
-    writer.finish()?.flush().at("write", path)?;
+        merged
+    })?;
     file.sync_all().at("sync", path)
+}
+
+/// How many bytes of an index are written at once.
+const PIECE: usize = 1 << 20;
+
+/// Hands what is written to it to a thread that writes it.
+struct Pieces(SyncSender<Vec<u8>>);
+
+impl Write for Pieces {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.send(bytes.to_vec()).map_err(|_| std::io::Error::from(std::io::ErrorKind::BrokenPipe))?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 /// A file being written beside its target, removed unless it is renamed.

@@ -8,8 +8,8 @@ use crate::error::Result;
 use crate::repository::catalog::Catalog;
 use crate::repository::catalog::rows::ObjectFile;
 use crate::repository::catalog::write::{delete_lists, insert_data_file, insert_frames, insert_object, replace_stream};
-use crate::repository::chunk_reader::Location;
 use crate::repository::data::{Codec, Content, Frame};
+use crate::repository::frames::{FrameAt, Location};
 use crate::repository::hash::{Hash, Uid};
 use crate::repository::manifest::DatabaseEntry;
 use crate::repository::object::ObjectKind;
@@ -307,11 +307,13 @@ impl Catalog {
                         location: Location {
                             hash: row.get(2)?,
                             length: row.get(3)?,
-                            object: row.get(4)?,
-                            frame_offset: row.get(5)?,
-                            frame_stored: row.get(6)?,
-                            frame_raw: row.get(7)?,
-                            codec: Codec::from_number(codec).ok_or_else(|| unknown(8, codec))?,
+                            frame: FrameAt {
+                                object: row.get(4)?,
+                                offset: row.get(5)?,
+                                stored: row.get(6)?,
+                                raw: row.get(7)?,
+                                codec: Codec::from_number(codec).ok_or_else(|| unknown(8, codec))?,
+                            },
                             start: row.get(9)?,
                         },
                     })

@@ -5,8 +5,8 @@ use rusqlite::{OptionalExtension, Params, Row, params};
 use crate::error::{Error, Result};
 use crate::repository::catalog::Catalog;
 use crate::repository::catalog::rows::{Database, GenerationRow, IndexPartRow, Snapshot, Stream};
-use crate::repository::chunk_reader::Location;
 use crate::repository::data::Codec;
+use crate::repository::frames::{FrameAt, Location};
 use crate::repository::hash::{Hash, Uid};
 use crate::repository::manifest::ChunkName;
 
@@ -34,12 +34,14 @@ fn location(row: &Row<'_>, first: usize) -> rusqlite::Result<Location> {
     Ok(Location {
         hash: row.get(first)?,
         length: row.get(first + 1)?,
-        object: row.get(first + 2)?,
-        frame_offset: row.get(first + 3)?,
-        frame_stored: row.get(first + 4)?,
-        frame_raw: row.get(first + 5)?,
-        codec: Codec::from_number(codec)
-            .ok_or(rusqlite::Error::IntegralValueOutOfRange(first + 6, i64::from(codec)))?,
+        frame: FrameAt {
+            object: row.get(first + 2)?,
+            offset: row.get(first + 3)?,
+            stored: row.get(first + 4)?,
+            raw: row.get(first + 5)?,
+            codec: Codec::from_number(codec)
+                .ok_or(rusqlite::Error::IntegralValueOutOfRange(first + 6, i64::from(codec)))?,
+        },
         start: row.get(first + 7)?,
     })
 }

@@ -1,19 +1,19 @@
 //! Joining the chunk lists of deleted snapshots into the one list that builds on them.
 
-use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::filestorage::merge;
 use crate::monitor::Monitor;
 use crate::repository::catalog::{DeadStream, Replacement, Stream};
-use crate::repository::chunk_reader::ChunkReader;
 use crate::repository::chunk_writer::{ChunkWriter, Compression, NewDataFile};
 use crate::repository::data::Content;
+use crate::repository::frames::FrameFiles;
 use crate::repository::manifest::{DatabaseEntry, IndexEntry, Manifest};
 use crate::repository::object::publish;
 use crate::snapshot::handle::Repository;
-use crate::snapshot::index_parts::{self, PartReader, StoredPart};
+use crate::snapshot::index_parts::{self, StoredPart};
+use crate::snapshot::index_reader::with_merged;
 
 /// Drops the lists of deleted snapshots that nothing builds on, and joins those that one list builds on
 /// into it. One that several build on stays.
@@ -133,9 +133,10 @@ impl Rewrite {
         let entry = self.entry()?;
         let (mut keyframe, mut deltas) = (entry.index.keyframe.take(), std::mem::take(&mut entry.index.deltas));
         if !parts.is_empty() {
-            let reader = RefCell::new(ChunkReader::new(&repository.layout, &repository.counters));
-            let layers = parts.iter().map(|stored| PartReader::new(stored, &name, &reader)).collect();
-            let merged = index_parts::store(merge(layers), content, &mut writer, &repository.catalog)?;
+            let files = Arc::new(FrameFiles::new(&repository.layout, &repository.counters));
+            let merged = with_merged(&files, parts, &name, |pairs| {
+                index_parts::store(pairs, content, &mut writer, &repository.catalog)
+            })?;
             match content {
                 Content::Keyframe => (keyframe, deltas) = (merged, Vec::new()),
                 _ => deltas = merged.into_iter().collect(),

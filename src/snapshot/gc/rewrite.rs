@@ -5,12 +5,13 @@ use std::collections::HashMap;
 use crate::error::{Error, Result};
 use crate::monitor::Monitor;
 use crate::repository::catalog::{MovingChunk, ObjectUse};
-use crate::repository::chunk_reader::{ChunkReader, Location};
 use crate::repository::chunk_writer::{ChunkWriter, Compression, NewDataFile};
 use crate::repository::data::{FILE_LIMIT, read_table};
+use crate::repository::frames::{FrameAt, FrameFiles, Location};
 use crate::repository::hash::Hash;
 use crate::repository::lock::Gate;
 use crate::repository::object::publish;
+use crate::repository::run_reader::RunReader;
 use crate::snapshot::handle::Repository;
 
 /// The most files in one step.
@@ -41,15 +42,19 @@ pub(super) fn rewrite(repository: &mut Repository, files: &[&ObjectUse], monitor
 fn rewrite_step(repository: &mut Repository, files: &[&ObjectUse], monitor: &dyn Monitor) -> Result<()> {
     let rows: Vec<i64> = files.iter().map(|file| file.file.row).collect();
     let chunks = repository.catalog.chunks_to_move(&rows)?;
-    let mut reader = ChunkReader::new(&repository.layout, &repository.counters);
+    let object_files = FrameFiles::new(&repository.layout, &repository.counters);
+    let reader = RunReader::new(&object_files, chunks.iter().map(|chunk| &chunk.location));
     let mut writer = ChunkWriter::new(&repository.layout, &repository.counters, Compression::GC);
-    for chunk in &chunks {
-        monitor.check()?;
-        reader.with_chunk(&chunk.location, |bytes| {
-            monitor.advance(bytes.len() as u64);
-            writer.append(chunk.content, chunk.location.hash, bytes)
-        })?;
-    }
+    reader.each(|places, mut bytes| {
+        for chunk in chunks.get(places).unwrap_or_default() {
+            monitor.check()?;
+            let length = (chunk.location.length as usize).min(bytes.len());
+            writer.append(chunk.content, chunk.location.hash, &bytes[..length])?;
+            bytes = &bytes[length..];
+            monitor.advance(length as u64);
+        }
+        Ok(())
+    })?;
     let new_files = writer.finish()?;
     let moved: HashMap<Hash, i64> = chunks.iter().map(|chunk| (chunk.location.hash, chunk.row)).collect();
     let records: Vec<_> = new_files.iter().map(NewDataFile::record).collect();
@@ -71,30 +76,26 @@ fn rewrite_step(repository: &mut Repository, files: &[&ObjectUse], monitor: &dyn
 
 /// Reads every moved chunk back from the new files: the originals are about to be removed.
 fn check_copies(repository: &Repository, chunks: &[MovingChunk], names: &[Hash], monitor: &dyn Monitor) -> Result<()> {
-    let mut reader = ChunkReader::new(&repository.layout, &repository.counters);
-    let mut found = 0;
+    let mut copies = Vec::new();
     for name in names {
         for frame in read_table(&repository.layout, name)? {
+            let at = FrameAt {
+                object: *name,
+                offset: frame.offset,
+                stored: frame.stored,
+                raw: frame.raw,
+                codec: frame.codec,
+            };
             let mut start = 0;
-            for (hash, length) in &frame.chunks {
-                monitor.check()?;
-                let location = Location {
-                    hash: *hash,
-                    length: *length,
-                    object: *name,
-                    frame_offset: frame.offset,
-                    frame_stored: frame.stored,
-                    frame_raw: frame.raw,
-                    codec: frame.codec,
-                    start,
-                };
-                reader.with_chunk(&location, |_| Ok(()))?;
+            for (hash, length) in frame.chunks {
+                copies.push(Location { hash, length, frame: at, start });
                 start += length;
-                found += 1;
             }
         }
     }
-    if found == chunks.len() {
+    let object_files = FrameFiles::new(&repository.layout, &repository.counters);
+    RunReader::new(&object_files, &copies).each(|_, _| monitor.check())?;
+    if copies.len() == chunks.len() {
         Ok(())
     } else {
         Err(Error::failed("the chunks that were written are not those that were read").hint("nothing was removed"))

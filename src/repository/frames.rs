@@ -1,0 +1,144 @@
+//! Where frames are, and reading them from data files.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use zstd::zstd_safe::compress_bound;
+
+use crate::error::{Error, Result};
+use crate::repository::counters::Counters;
+use crate::repository::data::{Codec, FRAME_LIMIT};
+use crate::repository::hash::Hash;
+use crate::repository::layout::Layout;
+use crate::repository::object::{damaged, open_object};
+
+/// Where a frame is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FrameAt {
+    /// The object file that has it.
+    pub object: Hash,
+    /// Where it begins in the file.
+    pub offset: u64,
+    /// Its length in the file.
+    pub stored: u32,
+    /// Its length when decompressed.
+    pub raw: u32,
+    /// How it is stored.
+    pub codec: Codec,
+}
+
+/// Where a chunk is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Location {
+    /// Its hash.
+    pub hash: Hash,
+    /// Its length in bytes.
+    pub length: u32,
+    /// The frame that has it.
+    pub frame: FrameAt,
+    /// Where it begins in the decompressed frame.
+    pub start: u32,
+}
+
+/// How many files stay open for the next frame, unless they have to.
+const OPEN_FILES: usize = 64;
+
+/// The data files that frames are read from. Several threads may read at once.
+pub struct FrameFiles {
+    layout: Layout,
+    counters: Arc<Counters>,
+    open: Mutex<OpenFiles>,
+}
+
+#[derive(Default)]
+struct OpenFiles {
+    files: HashMap<Hash, Arc<File>>,
+    /// Whether those that are open have to stay open.
+    pinned: bool,
+}
+
+impl FrameFiles {
+    /// Those of this repository.
+    pub fn new(layout: &Layout, counters: &Arc<Counters>) -> Self {
+        FrameFiles { layout: layout.clone(), counters: Arc::clone(counters), open: Mutex::default() }
+    }
+
+    /// Opens the object files of these chunks now, so that a later gc can't take them away: the caller holds the
+    /// gate. Who holds the writer's lock needn't, and has but a few files open at any time.
+    pub fn open<'a>(&self, locations: impl IntoIterator<Item = &'a Location>) -> Result<()> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.pinned = true;
+        for location in locations {
+            let object = location.frame.object;
+            if let Entry::Vacant(place) = open.files.entry(object) {
+                place.insert(Arc::new(open_object(&self.layout, &object)?));
+            }
+        }
+        Ok(())
+    }
+
+    /// The path of the file that has this frame.
+    pub fn path(&self, frame: &FrameAt) -> PathBuf {
+        self.layout.object(&frame.object)
+    }
+
+    fn file(&self, object: &Hash) -> Result<Arc<File>> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(file) = open.files.get(object) {
+            return Ok(Arc::clone(file));
+        }
+        if !open.pinned && open.files.len() >= OPEN_FILES {
+            open.files.clear();
+        }
+        let file = Arc::new(open_object(&self.layout, object)?);
+        open.files.insert(*object, Arc::clone(&file));
+        Ok(file)
+    }
+
+    /// Reads and decompresses a frame. Its chunks are not checked yet: see [`FrameFiles::check`].
+    /// `compressed` is room to read into, to be used again.
+    pub fn load(&self, frame: &FrameAt, compressed: &mut Vec<u8>) -> Result<Vec<u8>> {
+        let path = self.path(frame);
+        let (raw, stored) = (frame.raw as usize, frame.stored as usize);
+        // Both bounded by what a frame may be, whatever a damaged catalog says.
+        if raw > FRAME_LIMIT || stored > compress_bound(FRAME_LIMIT) {
+            return Err(Error::damaged(format!(
+                "the catalog lists an impossible compressed block of {} (offset {})",
+                path.display(),
+                frame.offset
+            )));
+        }
+        let file = self.file(&frame.object)?;
+        compressed.resize(stored, 0);
+        file.read_exact_at(compressed, frame.offset).map_err(|error| match error.kind() {
+            std::io::ErrorKind::UnexpectedEof => damaged(&path, "it is too short"),
+            _ => Error::io("read", &path, error),
+        })?;
+        self.counters.read(stored as u64);
+        match frame.codec {
+            Codec::Raw => Ok(std::mem::take(compressed)),
+            Codec::Zstd => {
+                zstd::bulk::decompress(compressed, raw).ok().filter(|bytes| bytes.len() == raw).ok_or_else(|| {
+                    damaged(&path, &format!("the compressed block at offset {} does not decompress", frame.offset))
+                })
+            }
+        }
+    }
+
+    /// A chunk's bytes in its decompressed frame, checked against its hash.
+    pub fn check<'a>(&self, location: &Location, frame: &'a [u8]) -> Result<&'a [u8]> {
+        let start = location.start as usize;
+        start
+            .checked_add(location.length as usize)
+            .and_then(|end| frame.get(start..end))
+            .filter(|bytes| Hash::of(bytes) == location.hash)
+            .ok_or_else(|| {
+                let reason = format!("chunk {} in it does not match its hash", location.hash.short());
+                damaged(&self.path(&location.frame), &reason)
+            })
+    }
+}

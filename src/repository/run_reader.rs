@@ -1,0 +1,182 @@
+//! Reads many chunks in a row, on several threads: while one frame is used, the next ones are decompressed and
+//! their chunks checked.
+//!
+//! Memory: per thread one frame being made, and one waiting to be used; the two last ones, because chunks may alternate
+//! between an old frame and a new one; and what a check was told to keep.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::error::{Error, Result};
+use crate::repository::data::FRAME_LIMIT;
+use crate::repository::frames::{FrameAt, FrameFiles, Location};
+
+/// How many bytes of decompressed frames are kept for the runs that follow.
+const RECENT: usize = 2 * FRAME_LIMIT;
+
+/// The most threads that decompress.
+const THREADS: usize = 3;
+
+/// Chunks of a list, one behind the other, that lie one behind the other in one frame.
+struct Run {
+    frame: FrameAt,
+    /// Their places in the list.
+    chunks: Range<usize>,
+    /// Their bytes' place in the frame.
+    bytes: Range<usize>,
+    /// The frame, decompressed, if it is kept: then these chunks of it were checked.
+    kept: Option<Arc<Vec<u8>>>,
+}
+
+/// A list of chunks, to be read in order.
+pub struct RunReader<'a> {
+    files: &'a FrameFiles,
+    locations: Vec<&'a Location>,
+    runs: Vec<Run>,
+}
+
+impl<'a> RunReader<'a> {
+    /// For these chunks.
+    pub fn new(files: &'a FrameFiles, locations: impl IntoIterator<Item = &'a Location>) -> Self {
+        let locations: Vec<&Location> = locations.into_iter().collect();
+        let mut runs: Vec<Run> = Vec::new();
+        for (place, location) in locations.iter().enumerate() {
+            let start = location.start as usize;
+            let end = start + location.length as usize;
+            match runs.last_mut() {
+                Some(run) if run.frame == location.frame && run.bytes.end == start => {
+                    run.chunks.end = place + 1;
+                    run.bytes.end = end;
+                }
+                _ => runs.push(Run { frame: location.frame, chunks: place..place + 1, bytes: start..end, kept: None }),
+            }
+        }
+        RunReader { files, locations, runs }
+    }
+
+    /// Checks every chunk against its hash, and keeps decompressed what fits the budget, which it reduces.
+    /// `progress` hears of the bytes that were checked, and may stop it.
+    pub fn check(&mut self, budget: &mut usize, mut progress: impl FnMut(usize) -> Result<()>) -> Result<()> {
+        let mut kept: Vec<Option<Arc<Vec<u8>>>> = Vec::with_capacity(self.runs.len());
+        let mut last: Option<(FrameAt, Arc<Vec<u8>>)> = None;
+        self.frames(|run, frame| {
+            progress(run.bytes.len())?;
+            // Frames mostly come once, and else soon again.
+            let known = last.as_ref().is_some_and(|(at, _)| *at == run.frame);
+            if !known && frame.len() <= *budget {
+                *budget -= frame.len();
+                last = Some((run.frame, Arc::clone(frame)));
+            }
+            kept.push(last.as_ref().filter(|(at, _)| *at == run.frame).map(|(_, frame)| Arc::clone(frame)));
+            Ok(())
+        })?;
+        for (run, kept) in self.runs.iter_mut().zip(kept) {
+            run.kept = kept;
+        }
+        Ok(())
+    }
+
+    /// Gives all chunks to `use_chunks`, in order, a run at a time: their places in the list, and their bytes, one behind the other,
+    /// checked.
+    pub fn each(&self, mut use_chunks: impl FnMut(Range<usize>, &[u8]) -> Result<()>) -> Result<()> {
+        self.frames(|run, frame| use_chunks(run.chunks.clone(), frame.get(run.bytes.clone()).unwrap_or_default()))
+    }
+
+    /// Gives every run and its frame, in which its chunks were checked, to `use_frame`, in order.
+    fn frames(&self, mut use_frame: impl FnMut(&Run, &Arc<Vec<u8>>) -> Result<()>) -> Result<()> {
+        let recent = Recent::default();
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS);
+        let to_load: Vec<&Run> = self.runs.iter().filter(|run| run.kept.is_none()).collect();
+        if threads < 2 || to_load.len() < 2 {
+            for run in &self.runs {
+                use_frame(run, &self.frame(run, &recent, &mut Vec::new())?)?;
+            }
+            return Ok(());
+        }
+        std::thread::scope(|scope| {
+            // Each thread has every so many'th run; it waits until the one before was taken. Whichever side ends
+            // early, the other notices by its end of the channel.
+            let mut loaded = Vec::new();
+            for first in 0..threads {
+                let (sender, receiver) = sync_channel(0);
+                loaded.push(receiver);
+                let (to_load, recent) = (&to_load, &recent);
+                scope.spawn(move || {
+                    let mut compressed = Vec::new();
+                    for run in to_load.iter().skip(first).step_by(threads) {
+                        if sender.send(self.frame(run, recent, &mut compressed)).is_err() {
+                            return;
+                        }
+                    }
+                });
+            }
+            let mut turn = loaded.iter().cycle();
+            for run in &self.runs {
+                match &run.kept {
+                    Some(frame) => use_frame(run, frame)?,
+                    None => {
+                        let next = turn.next().and_then(|receiver| receiver.recv().ok());
+                        use_frame(run, &next.unwrap_or_else(|| Err(stopped()))?)?;
+                    }
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// A run's frame, with the run's chunks checked.
+    fn frame(&self, run: &Run, recent: &Recent, compressed: &mut Vec<u8>) -> Result<Arc<Vec<u8>>> {
+        if let Some(frame) = &run.kept {
+            return Ok(Arc::clone(frame));
+        }
+        let slot = recent.slot(&run.frame);
+        let mut slot = lock(&slot);
+        let frame = match &*slot {
+            Some(frame) => Arc::clone(frame),
+            None => Arc::clone(slot.insert(Arc::new(self.files.load(&run.frame, compressed)?))),
+        };
+        drop(slot);
+        for location in &self.locations[run.chunks.clone()] {
+            self.files.check(location, &frame)?;
+        }
+        Ok(frame)
+    }
+}
+
+/// A frame that is there, or being made by who holds the lock.
+type Slot = Arc<Mutex<Option<Arc<Vec<u8>>>>>;
+
+/// The frames that were used last.
+#[derive(Default)]
+struct Recent(Mutex<VecDeque<(FrameAt, Slot)>>);
+
+impl Recent {
+    /// The place of a frame.
+    fn slot(&self, at: &FrameAt) -> Slot {
+        let mut slots = lock(&self.0);
+        if let Some((_, slot)) = slots.iter().find(|(other, _)| other == at) {
+            return Arc::clone(slot);
+        }
+        let mut held: usize = slots.iter().map(|(at, _)| at.raw as usize).sum();
+        while held + at.raw as usize > RECENT {
+            match slots.pop_front() {
+                Some((at, _)) => held -= at.raw as usize,
+                None => break,
+            }
+        }
+        let slot = Slot::default();
+        slots.push_back((*at, Arc::clone(&slot)));
+        slot
+    }
+}
+
+/// Nothing that these locks guard can be left half-done.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn stopped() -> Error {
+    Error::failed("a thread that reads object files stopped unexpectedly")
+}
