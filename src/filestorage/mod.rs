@@ -31,6 +31,7 @@ pub mod write;
 
 mod bytes;
 mod index_pickle;
+mod read;
 mod window;
 
 pub use changes::Changes;

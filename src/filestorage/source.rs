@@ -6,13 +6,14 @@
 use std::fmt;
 use std::fs::{File, Metadata};
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{Mode, OFlags};
 
 use super::FIRST_TRANSACTION;
+use super::read;
 use crate::error::{Error, IoContext, Result};
 
 /// Something that holds the bytes of a FileStorage, from its magic on.
@@ -209,7 +210,7 @@ impl Source for DataFile {
     }
 
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
-        self.file.read_exact_at(buffer, offset).map_err(|error| {
+        read::read_exact_at(&self.file, buffer, offset).map_err(|error| {
             let action = format!("read {} bytes at offset {offset} of", buffer.len());
             Error::io(&action, &self.path, error)
         })?;

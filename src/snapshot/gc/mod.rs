@@ -7,8 +7,10 @@
 //! 2. chunk lists of deleted snapshots are joined into those that build on them, or dropped ([`fold`]);
 //! 3. chunks that no list names are dropped, and object files that nothing refers to are unlinked;
 //! 4. indexes that are made from many parts get a keyframe;
-//! 5. data files that are small, or more than a fifth unused, are written anew in large frames ([`rewrite`]).
+//! 5. data files that are more than a fifth unused, and small ones that are worth joining ([`choice`]), are written
+//!    anew in large frames ([`rewrite`]).
 
+mod choice;
 mod fold;
 mod inventory;
 mod lists;
@@ -20,19 +22,19 @@ use serde::Serialize;
 
 use crate::error::{Error, IoContext, Result};
 use crate::monitor::Monitor;
-use crate::repository::catalog::ObjectUse;
 use crate::repository::counters::Counts;
 use crate::repository::layout::{Layout, sync_directory};
 use crate::repository::lock::Gate;
 use crate::snapshot::handle::Repository;
 use crate::snapshot::reserve;
 
+use choice::to_rewrite;
 use inventory::Inventory;
 
 /// How thoroughly to collect.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct GcOptions {
-    /// Write every data file anew that has any unused byte.
+    /// Write every data file anew that has any unused byte, and all small ones.
     pub all: bool,
 }
 
@@ -59,23 +61,6 @@ pub struct GcReport {
     pub unknown_files: Vec<String>,
     /// What it cost.
     pub counts: Counts,
-}
-
-/// A data file with fewer raw bytes than this is small: gc joins such files.
-const SMALL: u64 = 32 << 20;
-
-/// Whether a data file is worth writing anew by itself: more than a fifth of it is unused.
-fn is_wasteful(file: &ObjectUse, options: GcOptions) -> bool {
-    let unused = file.raw.saturating_sub(file.live_raw);
-    unused * 5 > file.raw || (options.all && unused > 0)
-}
-
-/// The data files to write anew: the wasteful ones, and the small ones if there are several.
-fn to_rewrite(files: &[ObjectUse], options: GcOptions) -> Vec<&ObjectUse> {
-    let live = files.iter().filter(|file| file.live_raw > 0);
-    let chosen: Vec<&ObjectUse> = live.filter(|file| is_wasteful(file, options) || file.live_raw < SMALL).collect();
-    let small = chosen.iter().filter(|file| !is_wasteful(file, options)).count();
-    if small == chosen.len() && small < 2 { Vec::new() } else { chosen }
 }
 
 /// Says what gc would do. Needs the writer's lock, too: a save that is about to commit looks like damage.
