@@ -153,7 +153,10 @@ fn p2_restore_costs_what_differs() {
     // Of the object files only what the index is made from.
     assert!(back.counts.object_bytes_read < 50_000, "{:?}", back.counts);
 
+    let stored = site.count("SELECT sum(bytes) FROM object_files WHERE kind = 'data'");
     let forward = site.restore("b");
+    // Checked first and then written, but read and decompressed once.
+    assert!(forward.counts.object_bytes_read <= stored + 50_000, "P2: {:?} of {stored}", forward.counts);
     assert_eq!(forward.plan.databases[0].write, b - a, "P2: going forward writes what is missing");
     assert!(forward.counts.database_bytes_read < constant);
 
@@ -224,6 +227,27 @@ fn p8_many_snapshots_of_a_growing_database_cost_one_tail_and_small_rows() {
     gc(&mut site.repository(), Default::default(), &Silent).unwrap();
     let data = site.count("SELECT sum(bytes) FROM object_files WHERE kind = 'data'");
     assert!(data <= tail * 11 / 10, "P8: {data} bytes after gc for a tail of {tail} that does not compress");
+}
+
+/// A gc after every few saves must not write everything anew each time.
+#[test]
+fn gc_writes_each_byte_a_bounded_number_of_times() {
+    let mut site = Site::new(1_200_000);
+    let (mut saved, mut rewritten) = (0, 0);
+    for number in 0..96 {
+        site.grow(100_000, 20_000);
+        saved += site.save(&format!("s{number}")).counts.object_bytes_written;
+        if number % 3 == 2 {
+            rewritten += gc(&mut site.repository(), Default::default(), &Silent).unwrap().counts.object_bytes_written;
+        }
+    }
+    // 32 times: what doubles each time is written five times; once more for the first gc, less what is stored twice.
+    assert!(rewritten <= 6 * saved, "{rewritten} bytes written anew for {saved} saved");
+    assert!(rewritten >= saved, "small files are joined at all");
+    let files = site.count("SELECT count(*) FROM object_files WHERE kind = 'data'");
+    assert!(files <= 12, "{files} data files are left");
+    let data = site.count("SELECT sum(bytes) FROM object_files WHERE kind = 'data'");
+    assert!(data <= 96 * 100_000 * 11 / 10, "{data} bytes for 9.6 MB");
 }
 
 #[test]

@@ -180,3 +180,122 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 fn stopped() -> Error {
     Error::failed("a thread that reads object files stopped unexpectedly")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::repository::chunk_writer::{ChunkWriter, Compression};
+    use crate::repository::counters::Counters;
+    use crate::repository::data::{Content, read_table};
+    use crate::repository::hash::Hash;
+    use crate::repository::layout::{Access, Layout};
+    use crate::repository::object::publish;
+
+    /// Stores chunks, a few to a frame, and returns where they are.
+    fn stored(layout: &Layout, counters: &Arc<Counters>, chunks: &[Vec<u8>]) -> Vec<Location> {
+        let mut writer = ChunkWriter::new(layout, counters, Compression { level: 1, frame: 20_000 });
+        for chunk in chunks {
+            writer.append(Content::Tail, Hash::of(chunk), chunk).unwrap();
+        }
+        let files = writer.finish().unwrap();
+        let names: Vec<Hash> = files.iter().map(|file| file.file.name).collect();
+        publish(layout, files.into_iter().map(|file| file.file).collect(), counters).unwrap();
+        let mut locations = Vec::new();
+        for object in names {
+            for frame in read_table(layout, &object).unwrap() {
+                let at =
+                    FrameAt { object, offset: frame.offset, stored: frame.stored, raw: frame.raw, codec: frame.codec };
+                let mut start = 0;
+                for (hash, length) in frame.chunks {
+                    locations.push(Location { hash, length, frame: at, start });
+                    start += length;
+                }
+            }
+        }
+        locations
+    }
+
+    fn chunk(number: usize) -> Vec<u8> {
+        (0..3000 + number * 10).map(|at| (number * 31 + at * at / 7) as u8).collect()
+    }
+
+    fn read(reader: &RunReader<'_>) -> Result<Vec<u8>> {
+        let mut all = Vec::new();
+        let mut next = 0;
+        reader.each(|places, bytes| {
+            assert_eq!(places.start, next);
+            next = places.end;
+            all.extend_from_slice(bytes);
+            Ok(())
+        })?;
+        Ok(all)
+    }
+
+    #[test]
+    fn chunks_come_in_order_and_frames_are_read_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::create(&dir.path().join(".znap"), Access::Private).unwrap();
+        let counters = Arc::new(Counters::default());
+        let chunks: Vec<Vec<u8>> = (0..60).map(chunk).collect();
+        let locations = stored(&layout, &counters, &chunks);
+        assert_eq!(locations.len(), chunks.len());
+        let frames: u64 = {
+            let mut frames: Vec<FrameAt> = locations.iter().map(|location| location.frame).collect();
+            frames.dedup();
+            assert!(frames.len() > 5);
+            frames.iter().map(|frame| u64::from(frame.stored)).sum()
+        };
+        // As they are, and with those of the second frame between those of the others.
+        let mut mixed: Vec<usize> = (0..chunks.len()).collect();
+        for at in (0..chunks.len()).step_by(4) {
+            mixed[at] = 7 + at % 5;
+        }
+        for order in [(0..chunks.len()).collect(), mixed] {
+            let files = FrameFiles::new(&layout, &counters);
+            let expected: Vec<u8> = order.iter().flat_map(|&number| chunks[number].clone()).collect();
+            let mut reader = RunReader::new(&files, order.iter().map(|&number| &locations[number]));
+            let before = counters.counts().object_bytes_read;
+            assert_eq!(read(&reader).unwrap(), expected);
+            assert_eq!(counters.counts().object_bytes_read - before, frames);
+            let mut budget = 1 << 20;
+            let mut checked = 0;
+            reader
+                .check(&mut budget, |bytes| {
+                    checked += bytes;
+                    Ok(())
+                })
+                .unwrap();
+            assert_eq!(checked, expected.len());
+            assert!(budget < 1 << 20);
+            let before = counters.counts().object_bytes_read;
+            assert_eq!(read(&reader).unwrap(), expected);
+            assert_eq!(counters.counts().object_bytes_read, before, "all of it was kept");
+        }
+    }
+
+    #[test]
+    fn p6_a_wrong_chunk_is_never_given_and_what_stops_a_reader_stops_its_threads() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::create(&dir.path().join(".znap"), Access::Private).unwrap();
+        let counters = Arc::new(Counters::default());
+        let chunks: Vec<Vec<u8>> = (0..60).map(chunk).collect();
+        let mut locations = stored(&layout, &counters, &chunks);
+        let files = FrameFiles::new(&layout, &counters);
+        let mut seen = 0;
+        let stopped = RunReader::new(&files, &locations).each(|_, _| {
+            seen += 1;
+            if seen == 3 { Err(Error::failed("enough")) } else { Ok(()) }
+        });
+        assert_eq!((stopped.unwrap_err().to_string(), seen), ("enough".into(), 3));
+        locations[40].hash = Hash::of(b"another");
+        let mut reader = RunReader::new(&files, &locations);
+        let mut reached = 0;
+        let error = reader.each(|places, _| {
+            reached = places.end;
+            Ok(())
+        });
+        assert!(error.unwrap_err().to_string().contains("does not match its hash"));
+        assert!(reached <= 40, "P6");
+        assert!(reader.check(&mut 0, |_| Ok(())).is_err());
+    }
+}
