@@ -3,7 +3,6 @@
 import pickle
 import random
 import struct
-from array import array
 from itertools import accumulate
 
 from BTrees.IIBTree import IIBucket
@@ -13,6 +12,9 @@ from ZODB.Connection import TransactionMetaData
 
 CLASS = pickle.dumps(IIBucket, 3)
 LAST_KEY = 1_900_000_000
+# What a random byte stands for.
+GAPS = bytes(1 + byte % 16 for byte in range(256))
+COUNTS = bytes(byte % 64 for byte in range(256))
 
 
 class Buckets:
@@ -57,12 +59,13 @@ class Buckets:
             self.storage.tpc_finish(meta)
 
     def new(self):
-        size = self.rng.randint(60, 176)
-        keys = list(accumulate(self.rng.randbytes(size), initial=self.key))
+        """Document numbers, and how often a word is in each."""
+        size = self.rng.randint(70, 200)
+        keys = list(accumulate(self.rng.randbytes(size).translate(GAPS), initial=self.key))
         self.key = keys.pop() % LAST_KEY
         entries = [0] * (2 * size)
         entries[::2] = keys
-        entries[1::2] = array("H", self.rng.randbytes(2 * size))
+        entries[1::2] = self.rng.randbytes(size).translate(COUNTS)
         return CLASS + pickle.dumps((tuple(entries),), 3)
 
     def change(self, number, meta):
@@ -76,7 +79,7 @@ class Buckets:
         (entries,) = pickle.loads(record[len(CLASS):])
         entries = list(entries)
         for _ in range(self.rng.randint(1, 4)):
-            entries[2 * self.rng.randrange(len(entries) // 2) + 1] = self.rng.getrandbits(16)
+            entries[2 * self.rng.randrange(len(entries) // 2) + 1] = self.rng.getrandbits(6)
         self.storage.store(oid, tid, CLASS + pickle.dumps((tuple(entries),), 3), "", meta)
 
 

@@ -54,7 +54,8 @@ class Records:
         self.writer.writerow(asdict(record))
         self.file.flush()
         time = f"{record.wall:9.3f} s" if record.wall is not None else ""
-        size = f"{record.size / 1e6:10.2f} MB" if record.size is not None else ""
+        size = record.size if record.size is not None else ""
+        size = f"{size / 1e6:10.2f} MB" if size and size > 100_000 else size
         what = f"{database} {scenario}: {tool} {action} {record.stage}"
         print(f"{what:56} {time:>11} {size:>13} {record.check}", flush=True)
         return record

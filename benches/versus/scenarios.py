@@ -37,8 +37,10 @@ def stages(at):
     savers = [tool for tool in tools if not isinstance(tool, Zstd)]
     at.measure(savers, "save", lambda tool: tool.save("s00"), "s00", rounds=1)
     twenty = database.about(20)
+    at.record("zodb", "stage of about 20 MB", stage=twenty)
     for stage in database.names[1:]:
         at.grow(stage)
+        at.record("zodb", "new bytes", stage=stage, size=at.working.new_bytes.stat().st_size)
         # Of a large database the save that the others are compared by, only.
         rounds = 1 if large and stage != twenty else at.rounds
         at.measure(tools, "save", lambda tool: tool.save(stage), stage, rounds)
@@ -145,36 +147,33 @@ def syncs(at, tool, name):
     return sum(int(calls) for calls in pattern.findall(output.read_text()))
 
 
-def many(at, number, size, every=None):
-    """Many small saves by znap, then all of it in one save of a new repository."""
+def many(at, number, total, every=None):
+    """A save after each of many transactions, of so many bytes in all; then the same in one save of a new repository."""
     (tool,) = at.tools(Znap) or (None,)
     if not tool:
         return
-    database = at.database
-    begin, end = database.lengths["s00"], database.lengths[database.last]
-    cuts = database.cuts(begin, end, size or (end - begin) // number)[:number]
-    at.working.put("s00")
-    at.start(tool)
-    at.measure([tool], "save", lambda tool: tool.save("s00"), "s00", rounds=1)
-    for count, cut in enumerate(cuts, 1):
-        at.working.put_length(cut)
+    begin, *ends = at.database.window(number, total)
+    begin_for_many(at, tool, begin)
+    at.record("zodb", "bytes of all saves", size=ends[-1] - begin)
+    for count, end in enumerate(ends, 1):
+        at.working.put_length(end)
         at.record(tool, "small save", tool.save(f"n{count:04d}"), stage=f"n{count:04d}", size=tool.size())
         if every and count % every == 0:
             at.record(tool, "gc between", tool.collect(), size=tool.size())
-    at.record(tool, "snapshots", size=len(cuts) + 1)
-    return tool, cuts
-
-
-def in_one_save(at, tool, length):
-    """The same bytes, but saved at once."""
-    at.working.put("s00")
+    yield tool
     tool.prepare()
-    tool.start()
-    tool.save("s00")
-    at.working.put_length(length)
+    begin_for_many(at, tool, begin)
+    at.working.put_length(ends[-1])
     at.warm()
     at.record(tool, "one save of all", tool.save("all"), size=tool.size())
     at.record(tool, "gc after one save", tool.collect(), size=tool.size())
+
+
+def begin_for_many(at, tool, begin):
+    at.working.put("s00")
+    at.working.put_length(begin)
+    at.start(tool)
+    at.record(tool, "save", tool.save("base"), stage="base", size=tool.size())
 
 
 def catalog(at, tool):
@@ -190,28 +189,20 @@ def catalog(at, tool):
 
 def thousand(at):
     """A thousand saves with a gc after every fifty; then what it takes to look at them."""
-    begun = many(at, 1000, None, every=50)
-    if not begun:
-        return
-    tool, cuts = begun
-    for number in range(max(at.rounds, 5)):
-        at.record(tool, "list", tool.znap("list"), round=number)
-        at.record(tool, "show", tool.znap("show", "n0500"), round=number)
-        at.record(tool, "status", tool.znap("status"), round=number)
-    catalog(at, tool)
-    in_one_save(at, tool, cuts[-1])
+    for tool in many(at, 1000, 170_000_000, every=50):
+        for number in range(max(at.rounds, 5)):
+            at.record(tool, "list", tool.znap("list"), round=number)
+            at.record(tool, "show", tool.znap("show", "n0500"), round=number)
+            at.record(tool, "status", tool.znap("status"), round=number)
+        catalog(at, tool)
 
 
 def fivehundred(at):
-    """Five hundred saves of 100 kB, then gc."""
-    begun = many(at, 500, 100_000)
-    if not begun:
-        return
-    tool, cuts = begun
-    catalog(at, tool)
-    at.measure([tool], "gc", lambda tool: tool.collect(), rounds=1)
-    at.record(tool, "catalog after gc", size=(tool.repository / "catalog.db").stat().st_size)
-    in_one_save(at, tool, cuts[-1])
+    """Five hundred saves of 100 kB, as near as the transactions allow; then gc."""
+    for tool in many(at, 500, 50_000_000):
+        catalog(at, tool)
+        at.measure([tool], "gc", lambda tool: tool.collect(), rounds=1)
+        at.record(tool, "catalog after gc", size=(tool.repository / "catalog.db").stat().st_size)
 
 
 def fifty(at):
@@ -252,6 +243,7 @@ def init(at):
     if not tool:
         return
     at.working.put(at.database.last)
+    at.record("zodb", "bytes of the database", size=at.working.path.stat().st_size)
     for action in ("init with index", "init without index"):
         for number in range(at.rounds):
             tool.prepare()

@@ -66,6 +66,13 @@ class Database:
             chosen.append(at)
         return chosen
 
+    def window(self, number, total):
+        """So many transactions in succession that come nearest to so many bytes: where they begin, and each ends."""
+        base = self.lengths["s00"]
+        ends = [base, *self.boundaries(base, self.lengths[self.last])]
+        windows = [ends[at:at + number + 1] for at in range(len(ends) - number)]
+        return min(windows, key=lambda window: abs(window[-1] - window[0] - total))
+
 
 class Working:
     """The database that tools save and restore: bytes are appended in place, the index is renamed into place."""
