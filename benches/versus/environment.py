@@ -70,7 +70,7 @@ class Programs:
         yield "borg", first_line(self.borg, "--version")
         yield "cp", first_line("cp", "--version")
         yield "reflink", "as cp" if has_reflink(work) else None
-        yield "zstd", first_line("zstd", "--version")
+        yield "zstd", (first_line("zstd", "--version") or "").strip("* ").split(",")[0]
         yield "strace", first_line("strace", "-V")
         yield "python", platform.python_version()
 
@@ -101,9 +101,9 @@ def machine(work):
          if line.startswith("model name")), platform.machine(),
     )
     memory = int(Path("/proc/meminfo").read_text().split()[1]) * 1024
-    file_system = first_line("stat", "-f", "-c", "%T", work)
+    listed = subprocess.run(["df", "--output=fstype", str(work)], capture_output=True, text=True).stdout.split()
     return {
         "processor": cpu, "cores": str(len(os.sched_getaffinity(0))), "memory": f"{memory / 2**30:.0f} GiB",
-        "file system": file_system or "unknown", "kernel": f"{platform.system()} {platform.release()}",
+        "file system": listed[-1] if listed else "unknown", "kernel": f"{platform.system()} {platform.release()}",
         "date": time.strftime("%Y-%m-%d"),
     }

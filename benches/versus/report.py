@@ -144,7 +144,7 @@ def costs(rows, lines, checked=False):
 def section(rows, title, scenario, *actions):
     rows = chosen(rows, scenario=scenario)
     lines = [(f"{tool}: {action}", tool, action) for action in actions for tool in present(rows, action=action)]
-    return f"## {title}\n\n{costs(rows, lines)}" if lines else ""
+    return f"## {title}\n\n{costs(rows, lines)}\n" if lines else ""
 
 
 def small(rows):
