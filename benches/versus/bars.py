@@ -33,12 +33,11 @@ class Bars:
     def compute(self):
         for number, method in enumerate(
             (self.tails, self.whole, self.save, self.large_save, self.tiny_saves, self.big_tail, self.one_back,
-             self.forward, self.elsewhere, self.looking, self.fivehundred, self.fifty, self.init, None,
+             self.forward, self.elsewhere, self.looking, self.fivehundred, self.fifty, self.init, self.memory,
              self.thousand), 1
         ):
-            if method:
-                self.number = str(number)
-                method()
+            self.number = str(number)
+            method()
         return self.bars
 
     def add(self, what, found, asked, met, *needed):
@@ -182,6 +181,13 @@ class Bars:
         size = self.last(database="4gb", tool="zodb", action="bytes of the database")
         self.add("init without an index, 4 GB", lambda: f"{size / wall / 1e9:.2f} GB/s ({show(wall)})", ">= 1 GB/s",
                  lambda: size / wall >= 1e9, wall, size)
+
+    def memory(self):
+        """The largest; all of them are in a table of the report."""
+        rows = [row for row in self.rows if row.tool in ("znap", "znap_whole") and row.rss]
+        row = max(rows, key=lambda row: row.rss, default=None)
+        self.add("most memory of any command", lambda: f"{megabytes(row.rss)} ({row.action}, {NAMES[row.database]})",
+                 "(see the table at the end)", None, row)
 
     def thousand(self):
         wanted = {"scenario": "thousand", "tool": "znap"}

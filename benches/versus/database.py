@@ -75,6 +75,8 @@ def make(kind, directory):
         stages.append({"name": stage, "length": path.stat().st_size, "objects": objects})
         print(f"{kind}: {stage} at {path.stat().st_size / 1e6:.1f} MB, {objects} objects, "
               f"{time.monotonic() - begun:.0f} s", flush=True)
+    for suffix in (".index", ".lock", ".tmp"):
+        Path(f"{path}{suffix}").unlink()
     packages = {name: version(name) for name in ("ZODB", "BTrees", "persistent", "zc.zlibstorage")}
     document = {"kind": kind, "generator": GENERATOR, "seed": SEED, "packages": packages, "stages": stages}
     (directory / "stages.json").write_text(json.dumps(document, indent=2) + "\n")
