@@ -162,7 +162,7 @@ def tail(rows):
 def others(rows):
     text = section(rows, "A thousand saves, a gc after every fifty", "thousand", "small save", "gc between", "list",
                    "show", "status", "one save of all", "gc after one save")
-    text += section(rows, "Five hundred saves of 100 kB", "fivehundred", "small save", "gc", "one save of all",
+    text += section(rows, "Five hundred small saves, then gc", "fivehundred", "small save", "gc", "one save of all",
                     "gc after one save")
     for database in ("500mb", "4gb"):
         of_it = chosen(rows, database=database)

@@ -49,12 +49,11 @@ def stages(at):
     restores(at, restorers)
     collectors = [tool for tool in restorers if tool.can_collect]
     at.measure(collectors, "gc", lambda tool: tool.collect(), rounds=1)
-    one_back_again = database.names[-2]
     for tool in collectors:
-        at.restore(tool, "restore after gc", database.last, one_back_again, 0)
+        at.restore(tool, "restore after gc", database.last, database.names[-2], 0)
     deleters = [tool for tool in restorers if tool.can_delete]
     half = database.names[1::2]
-    at.measure(deleters, "delete half and gc", lambda tool: tool.delete([name for name in half]), rounds=1)
+    at.measure(deleters, "delete half and gc", lambda tool: tool.delete(half), rounds=1)
     left = [name for name in database.names[:-1] if name not in half][-1]
     for tool in deleters:
         if not isinstance(tool, Cp) or tool.has(left):
