@@ -48,7 +48,8 @@ def write(directory):
 def head(about):
     machine = "; ".join(f"{name}: {value}" for name, value in about["machine"].items())
     versions = table(("tool", "version"), about["versions"].items())
-    missing = "".join(f"- {text}\n" for text in about["missing"])
+    failed = [f"**failed:** {text}" for text in about.get("failed", [])]
+    missing = "".join(f"- {text}\n" for text in about["missing"] + failed)
     tools = table(("tool", "save", "restore", "synced"),
                   [(tool, *COMMANDS[tool]) for tool in ORDER if tool != "reflink" or "reflink" in about["versions"]])
     return (

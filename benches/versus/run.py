@@ -2,7 +2,7 @@
 
     python3 benches/versus/run.py [--size 500mb|4gb|zlib|all] [--scenario NAME,...] [--only TOOL,...] [--rounds N]
 
-Writes the raw figures as CSV and a report as Markdown. The exit code is 1 if any restore wasn't identical.
+Writes the raw figures as CSV and a report as Markdown. The exit code is 1 if any restore wasn't identical, or a program failed.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import report
 import stages
 from bench import ALL
 from bench import Bench
+from measure import Failed
 from records import Records
 from scenarios import SCENARIOS
 
@@ -62,20 +63,26 @@ def main():
     }
     (options.out / "about.json").write_text(json.dumps(about, indent=2) + "\n")
     records = Records(options.out / "raw.csv")
-    wrong = 0
+    wrong, failed = 0, []
     for size in options.sizes:
         database = stages.ensure(size, programs.python, options.work / "databases")
         for name, (scenario, sizes) in SCENARIOS.items():
             if size in sizes and (not options.scenario or name in options.scenario):
                 with Bench(name, database, programs, records, options) as bench:
-                    scenario(bench)
+                    try:
+                        scenario(bench)
+                    except Failed as error:
+                        # The others are run all the same, and what was measured so far is reported.
+                        failed.append(f"{size} {name}: {error}")
+                        print(f"FAILED: {failed[-1]}", flush=True)
                     wrong += bench.wrong
+    about["failed"] = failed
     about["minutes"] = round((time.monotonic() - begun) / 60)
     (options.out / "about.json").write_text(json.dumps(about, indent=2) + "\n")
     report.write(options.out)
     print(f"\n{options.out / 'report.md'}")
-    if wrong:
-        sys.exit(f"{wrong} restores were not identical")
+    if wrong or failed:
+        sys.exit(f"{wrong} restores were not identical, {len(failed)} scenarios failed")
 
 
 if __name__ == "__main__":
