@@ -154,7 +154,7 @@ impl Bench {
                 let id = format!("s{:03}", self.made);
                 self.made += 1;
                 let mut options = SaveOptions::new(Some(id.clone()), "words", TimeZone::UTC);
-                options.compression = Compression { level: 1, frame: 200_000 };
+                options.compression = Compression { level: 1, frame: 200_000, ..Compression::FAST };
                 save(&mut self.write(), &options, &Silent).unwrap();
                 let state = |name: &&str| State {
                     bytes: fs::read(self.path(name)).unwrap(),

@@ -220,7 +220,7 @@ impl Real {
         let id = format!("s{}", self.made);
         self.made += 1;
         let mut options = SaveOptions::new(Some(id.clone()), "", TimeZone::UTC);
-        options.compression = Compression { level: 1, frame: 300_000 };
+        options.compression = Compression { level: 1, frame: 300_000, ..Compression::FAST };
         let mut repository = self.write();
         let before = repository.counts();
         let report = save(&mut repository, &options, &Silent).unwrap();

@@ -20,6 +20,7 @@ pub struct ChunkReader {
     files: Arc<FrameFiles>,
     frames: VecDeque<(FrameAt, Rc<Vec<u8>>)>,
     compressed: Vec<u8>,
+    cache: usize,
 }
 
 impl ChunkReader {
@@ -30,7 +31,12 @@ impl ChunkReader {
 
     /// One that reads from these files.
     pub fn of(files: Arc<FrameFiles>) -> Self {
-        ChunkReader { files, frames: VecDeque::new(), compressed: Vec::new() }
+        Self::with_cache(files, CACHE)
+    }
+
+    /// One that keeps decompressed frames of so many bytes, and the last one in any case.
+    pub fn with_cache(files: Arc<FrameFiles>, cache: usize) -> Self {
+        ChunkReader { files, frames: VecDeque::new(), compressed: Vec::new(), cache }
     }
 
     /// Opens the object files of these chunks now: see [`FrameFiles::open`].
@@ -53,7 +59,7 @@ impl ChunkReader {
             return Ok(frame);
         }
         let mut held: usize = self.frames.iter().map(|(_, frame)| frame.len()).sum();
-        while held + at.raw as usize > CACHE {
+        while held + at.raw as usize > self.cache {
             match self.frames.pop_front() {
                 Some((_, frame)) => held -= frame.len(),
                 None => break,

@@ -1,9 +1,9 @@
 //! Stores chunks: looks each one up first, and gathers the new ones in frames, which are compressed while
 //! they fill.
 //!
-//! Memory: of each kind of content at most one frame that waits, and zstd's window of one frame with its
-//! tables. Only one frame can be streamed into the file at a time; it is that of the first kind that has
-//! enough to be worth it, in a save the tail. The others wait for it to end.
+//! Memory: of each kind of content at most one frame that waits, and two frames being compressed, with their output and
+//! zstd's tables. Only one frame is streamed at a time; it is that of the first kind that has enough to be worth it, in a
+//! save the tail. The others wait for it to end. While it is compressed to its end, the next one fills.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -11,64 +11,62 @@ use std::sync::Arc;
 use crate::error::Result;
 use crate::repository::catalog::Catalog;
 use crate::repository::counters::Counters;
-use crate::repository::data::{Codec, Content, FILE_LIMIT, FRAME_LIMIT, Frame, encode_table};
-use crate::repository::frame_encoder::{FrameEncoder, STREAM_FROM};
+use crate::repository::data::{Codec, Content, FRAME_LIMIT};
+use crate::repository::data_writer::{DataWriter, NewDataFile, NewFrame};
+use crate::repository::frame_encoder::{EndedFrame, FrameEncoder, FrameStream, STREAM_FROM};
 use crate::repository::hash::Hash;
 use crate::repository::layout::Layout;
-use crate::repository::object::{Finished, ObjectKind, ObjectWriter};
 
-/// How frames are made.
+/// How frames are made. Why these: docs/design.md, "Compression".
 #[derive(Debug, Clone, Copy)]
 pub struct Compression {
     /// zstd's level.
     pub level: i32,
     /// The most raw bytes in a frame; at most [`FRAME_LIMIT`].
     pub frame: usize,
+    /// How many places zstd's table of matches has, as a power of two, or 0 for its own choice: the quick levels'
+    /// tables are made for windows of 2 MiB, and soon forget what they saw.
+    pub hash: u32,
+    /// How many candidates for a long-distance match it remembers at each place, as a power of two. Among near-copies all of
+    /// them look right.
+    pub long_bucket: u32,
 }
 
 impl Compression {
-    /// For saves: as fast as it gets with a ratio near the best (docs/design.md).
-    pub const SAVE: Compression = Compression { level: 3, frame: FRAME_LIMIT };
-    /// For gc, which has more time.
-    pub const GC: Compression = Compression { level: 9, frame: FRAME_LIMIT };
+    /// For saves, and for gc, which makes larger frames: as fast as it gets, with a ratio near the best.
+    pub const FAST: Compression = Compression { level: 1, frame: FRAME_LIMIT, hash: 20, long_bucket: 1 };
+    /// For a gc that has time: a tenth smaller, and three times as long.
+    pub const SMALL: Compression = Compression { level: 9, frame: FRAME_LIMIT, hash: 0, long_bucket: 2 };
+
+    /// The most raw bytes in a frame of this kind.
+    pub fn limit(&self, content: Content) -> usize {
+        let limit = self.frame.min(FRAME_LIMIT);
+        match content {
+            Content::Tail | Content::Base => limit,
+            Content::Keyframe | Content::Delta => limit.min(INDEX_FRAME),
+        }
+    }
 }
 
 /// The most raw bytes in a frame of an index. Nothing repeats in there, so that large frames gain nothing, and small ones
 /// are decompressed while the ones before are used.
 const INDEX_FRAME: usize = 2 << 20;
 
-/// A data file that is written and durable, but has neither its name nor a place in the catalog.
-#[derive(Debug)]
-pub struct NewDataFile {
-    /// The file.
-    pub file: Finished,
-    /// What is in it.
-    pub frames: Vec<Frame>,
-}
-
-impl NewDataFile {
-    /// What the catalog records of it: name, length, frames.
-    pub fn record(&self) -> (Hash, u64, Vec<Frame>) {
-        (self.file.name, self.file.bytes, self.frames.clone())
-    }
-}
-
 /// Stores chunks for one operation. Nothing is visible before the data files of
 /// [`ChunkWriter::finish`] are published and the catalog refers to them.
 pub struct ChunkWriter {
-    layout: Layout,
-    counters: Arc<Counters>,
-    frame_limit: usize,
+    output: DataWriter,
+    compression: Compression,
     /// From how many bytes on a frame is streamed.
     stream_from: usize,
     encoder: FrameEncoder,
     pending: HashSet<Hash>,
     /// Per kind of content, what waits to become a frame.
     waiting: [Waiting; Content::ALL.len()],
-    /// The frame that is being streamed into the file.
-    streamed: Option<Frame>,
-    file: Option<DataFile>,
-    done: Vec<NewDataFile>,
+    /// The frame that is being filled and streamed.
+    streamed: Option<Streamed>,
+    /// The frame before it, which is full, and being compressed to its end while the next one fills.
+    ending: Option<(EndedFrame, NewFrame)>,
 }
 
 /// Chunks that wait to become a frame.
@@ -78,28 +76,26 @@ struct Waiting {
     chunks: Vec<(Hash, u32)>,
 }
 
-/// A data file being written.
-struct DataFile {
-    writer: ObjectWriter,
-    frames: Vec<Frame>,
-    raw: u64,
+/// A frame that is being filled and compressed.
+struct Streamed {
+    content: Content,
+    chunks: Vec<(Hash, u32)>,
+    raw: usize,
+    stream: FrameStream,
 }
 
 impl ChunkWriter {
     /// One that writes data files into this repository.
     pub fn new(layout: &Layout, counters: &Arc<Counters>, compression: Compression) -> Self {
-        let frame_limit = compression.frame.min(FRAME_LIMIT);
         ChunkWriter {
-            layout: layout.clone(),
-            counters: Arc::clone(counters),
-            frame_limit,
-            stream_from: STREAM_FROM.min(frame_limit / 2),
-            encoder: FrameEncoder::new(compression.level),
+            output: DataWriter::new(layout, counters),
+            compression,
+            stream_from: STREAM_FROM.min(compression.frame / 2),
+            encoder: FrameEncoder::new(compression),
             pending: HashSet::new(),
             waiting: Default::default(),
             streamed: None,
-            file: None,
-            done: Vec::new(),
+            ending: None,
         }
     }
 
@@ -121,15 +117,14 @@ impl ChunkWriter {
             return Ok(());
         }
         if let Some(frame) = self.streamed.as_mut().filter(|frame| frame.content == content) {
-            if frame.raw as usize + bytes.len() <= self.frame_limit {
-                frame.raw += bytes.len() as u32;
+            if frame.raw + bytes.len() <= self.compression.limit(content) {
+                frame.raw += bytes.len();
                 frame.chunks.push((hash, bytes.len() as u32));
-                let file = Self::current_file(&mut self.file, &self.layout)?;
-                return self.encoder.feed(bytes, &mut file.writer);
+                return frame.stream.feed(bytes);
             }
             self.end_streamed()?;
         }
-        if self.waiting[index_of(content)].raw.len() + bytes.len() > self.limit(content) {
+        if self.waiting[index_of(content)].raw.len() + bytes.len() > self.compression.limit(content) {
             self.end_streamed()?;
             self.write_waiting(content)?;
         }
@@ -148,45 +143,48 @@ impl ChunkWriter {
         for content in Content::ALL {
             self.write_waiting(content)?;
         }
-        self.close_file()?;
-        Ok(self.done)
-    }
-
-    /// The most raw bytes in a frame of this kind.
-    fn limit(&self, content: Content) -> usize {
-        match content {
-            Content::Tail | Content::Base => self.frame_limit,
-            Content::Keyframe | Content::Delta => self.frame_limit.min(INDEX_FRAME),
-        }
+        self.finish_ending()?;
+        self.output.finish()
     }
 
     /// Begins a streamed frame with what waits.
     fn start_stream(&mut self, content: Content) -> Result<()> {
-        let file = Self::current_file(&mut self.file, &self.layout)?;
+        let stream = self.encoder.stream()?;
         let waiting = &mut self.waiting[index_of(content)];
         let chunks = std::mem::take(&mut waiting.chunks);
-        let (offset, raw) = (file.writer.length(), waiting.raw.len() as u32);
-        self.encoder.feed(&waiting.raw, &mut file.writer)?;
+        let raw = std::mem::take(&mut waiting.raw);
+        let mut frame = Streamed { content, chunks, raw: raw.len(), stream };
+        frame.stream.feed(&raw)?;
+        self.streamed = Some(frame);
+        // To be filled again.
+        let waiting = &mut self.waiting[index_of(content)];
+        waiting.raw = raw;
         waiting.raw.clear();
-        self.streamed = Some(Frame { content, codec: Codec::Zstd, offset, stored: 0, raw, chunks });
         Ok(())
     }
 
-    /// Ends the frame that is being streamed, if there is one.
+    /// Ends the frame that is being streamed, if there is one. Its thread goes on while the next one fills.
     fn end_streamed(&mut self) -> Result<()> {
-        let Some(mut frame) = self.streamed.take() else {
-            return Ok(());
-        };
-        let file = Self::current_file(&mut self.file, &self.layout)?;
-        self.encoder.end(&mut file.writer)?;
-        // At most what zstd makes of a frame that it can't compress.
-        frame.stored = (file.writer.length() - frame.offset) as u32;
-        self.add(frame)
+        self.finish_ending()?;
+        if let Some(Streamed { content, chunks, raw, stream }) = self.streamed.take() {
+            let frame = NewFrame { content, codec: Codec::Zstd, raw: raw as u32, chunks };
+            self.ending = Some((stream.end()?, frame));
+        }
+        Ok(())
     }
 
-    /// Makes a frame of what waits, if anything does. No frame is being streamed.
+    /// Waits for the frame that is ending, if there is one, and writes it.
+    fn finish_ending(&mut self) -> Result<()> {
+        let Some((ended, frame)) = self.ending.take() else {
+            return Ok(());
+        };
+        let compressed = self.encoder.finish(ended)?;
+        self.output.write(frame, &compressed)
+    }
+
+    /// Makes a frame of what waits, if anything does. No frame is being filled.
     fn write_waiting(&mut self, content: Content) -> Result<()> {
-        let waiting = &mut self.waiting[index_of(content)];
+        let waiting = &self.waiting[index_of(content)];
         if waiting.chunks.is_empty() {
             return Ok(());
         }
@@ -194,52 +192,12 @@ impl ChunkWriter {
             self.start_stream(content)?;
             return self.end_streamed();
         }
-        let compressed = self.encoder.compress(&waiting.raw)?;
-        let (codec, bytes) = if compressed.len() < waiting.raw.len() {
-            (Codec::Zstd, compressed)
-        } else {
-            (Codec::Raw, &waiting.raw[..])
-        };
-        let file = Self::current_file(&mut self.file, &self.layout)?;
-        let frame = Frame {
-            content,
-            codec,
-            offset: file.writer.length(),
-            stored: bytes.len() as u32,
-            raw: waiting.raw.len() as u32,
-            chunks: std::mem::take(&mut waiting.chunks),
-        };
-        file.writer.write(bytes)?;
-        waiting.raw.clear();
-        self.add(frame)
-    }
-
-    /// Notes a frame that was written, and closes the file once it is large enough.
-    fn add(&mut self, frame: Frame) -> Result<()> {
-        let file = Self::current_file(&mut self.file, &self.layout)?;
-        file.raw += u64::from(frame.raw);
-        file.frames.push(frame);
-        if file.raw >= FILE_LIMIT { self.close_file() } else { Ok(()) }
-    }
-
-    fn current_file<'a>(file: &'a mut Option<DataFile>, layout: &Layout) -> Result<&'a mut DataFile> {
-        match file {
-            Some(file) => Ok(file),
-            none => {
-                let writer = ObjectWriter::create(layout, ObjectKind::Data)?;
-                Ok(none.insert(DataFile { writer, frames: Vec::new(), raw: 0 }))
-            }
-        }
-    }
-
-    fn close_file(&mut self) -> Result<()> {
-        if let Some(DataFile { mut writer, frames, .. }) = self.file.take() {
-            let table = encode_table(&frames, writer.length());
-            writer.write(&table)?;
-            let file = writer.finish(&self.counters)?;
-            self.done.push(NewDataFile { file, frames });
-        }
-        Ok(())
+        self.finish_ending()?;
+        let waiting = &mut self.waiting[index_of(content)];
+        let raw = std::mem::take(&mut waiting.raw);
+        let chunks = std::mem::take(&mut waiting.chunks);
+        let (codec, bytes) = self.encoder.compress(&raw)?;
+        self.output.write(NewFrame { content, codec, raw: raw.len() as u32, chunks }, bytes)
     }
 }
 

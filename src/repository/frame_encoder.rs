@@ -1,120 +1,149 @@
-//! Compresses frames with zstd, on threads of zstd's own, as they come in.
+//! Compresses frames with zstd.
 //!
-//! A frame of some size is streamed: while one piece is read, cut and hashed, zstd's workers compress those before
-//! it, and what comes out goes to the file at once. Neither the frame nor its output is held here; zstd holds the
-//! window. What fits one piece is compressed in one go, in tables of its own size.
+//! What fits one piece is compressed in one go, in tables of its own size. Anything larger is streamed: a thread
+//! compresses it piece by piece as it comes in. A frame has one thread, because zstd's own workers cut it into jobs that
+//! hardly know what comes before them, and so compress near-copies badly (docs/design.md); two frames at once use two cores.
 
-use zstd::zstd_safe::zstd_sys::ZSTD_EndDirective::{self, ZSTD_e_continue, ZSTD_e_end};
-use zstd::zstd_safe::{CCtx, CParameter, InBuffer, OutBuffer, ResetDirective, get_error_name};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+
+use zstd::zstd_safe::zstd_sys::ZSTD_EndDirective::{ZSTD_e_continue, ZSTD_e_end};
+use zstd::zstd_safe::{CCtx, CParameter, InBuffer, OutBuffer, compress_bound, get_error_name};
 
 use crate::error::{Error, Result};
-use crate::repository::data::FRAME_LIMIT;
-use crate::repository::object::ObjectWriter;
+use crate::repository::chunk_writer::Compression;
+use crate::repository::data::{Codec, FRAME_LIMIT};
 
-/// What of a frame is worth a stream; less is compressed in one go.
+/// From how many bytes on a frame is worth a thread.
 pub(super) const STREAM_FROM: usize = 2 << 20;
 
-/// How much of a frame a worker compresses at a time. Matches from before it are found by long-distance
-/// matching only, so small jobs compress badly, and large ones leave workers idle at a frame's end.
-const JOB: u32 = 8 << 20;
+/// How many bytes a thread is given at a time.
+const PIECE: usize = 256 << 10;
 
-/// How much output is gathered before it is written.
-const OUTPUT: usize = 256 << 10;
-
-/// The most threads that compress. Each has tables of its own, so this bounds memory.
-const WORKERS: usize = 4;
-
-/// Compresses one frame after the other.
-pub(super) struct FrameEncoder {
-    level: i32,
-    /// For frames in one go.
-    small: Option<zstd::bulk::Compressor<'static>>,
-    /// For streamed frames; its workers start with the first of them.
-    streaming: Option<CCtx<'static>>,
+/// Makes what compresses frames, and keeps it for the next ones.
+pub(crate) struct FrameEncoder {
+    compression: Compression,
+    whole: Option<Context>,
+    spare: Vec<Context>,
     output: Vec<u8>,
 }
 
 impl FrameEncoder {
-    /// One of this level; zstd's memory is reserved when it is first needed.
-    pub(super) fn new(level: i32) -> Self {
-        FrameEncoder { level, small: None, streaming: None, output: Vec::new() }
+    /// zstd's memory is reserved when it is first needed.
+    pub(crate) fn new(compression: Compression) -> Self {
+        FrameEncoder { compression, whole: None, spare: Vec::new(), output: Vec::new() }
     }
 
-    /// Compresses a whole frame. The result is valid until the next call.
-    pub(super) fn compress(&mut self, raw: &[u8]) -> Result<&[u8]> {
-        let compressor = match &mut self.small {
-            Some(compressor) => compressor,
-            none => {
-                let prepare = || -> std::io::Result<_> {
-                    let mut compressor = zstd::bulk::Compressor::new(self.level)?;
-                    for parameter in matching() {
-                        compressor.set_parameter(parameter)?;
-                    }
-                    Ok(compressor)
-                };
-                none.insert(prepare().map_err(|error| failed(&error.to_string()))?)
-            }
+    /// Compresses a whole frame, if that makes it smaller. The result is valid until the next call.
+    pub(crate) fn compress<'a>(&'a mut self, raw: &'a [u8]) -> Result<(Codec, &'a [u8])> {
+        let Context(context) = match &mut self.whole {
+            Some(context) => context,
+            none => none.insert(Context::new(&self.compression)?),
         };
         self.output.clear();
-        self.output.reserve(zstd::zstd_safe::compress_bound(raw.len()));
-        compressor.compress_to_buffer(raw, &mut self.output).map_err(|error| failed(&error.to_string()))?;
-        Ok(&self.output)
+        self.output.reserve(compress_bound(raw.len()));
+        context.compress2(&mut self.output, raw).map_err(failed)?;
+        Ok(if self.output.len() < raw.len() { (Codec::Zstd, &self.output) } else { (Codec::Raw, raw) })
     }
 
-    /// Feeds more of a streamed frame; what comes out is written.
-    pub(super) fn feed(&mut self, raw: &[u8], writer: &mut ObjectWriter) -> Result<()> {
-        self.run(raw, ZSTD_e_continue, writer)
-    }
-
-    /// Ends the streamed frame: waits for the workers, and writes the rest of it.
-    pub(super) fn end(&mut self, writer: &mut ObjectWriter) -> Result<()> {
-        self.run(&[], ZSTD_e_end, writer)
-    }
-
-    fn run(&mut self, raw: &[u8], directive: ZSTD_EndDirective, writer: &mut ObjectWriter) -> Result<()> {
-        let context = match &mut self.streaming {
+    /// Begins a streamed frame.
+    pub(super) fn stream(&mut self) -> Result<FrameStream> {
+        let context = match self.spare.pop() {
             Some(context) => context,
-            none => none.insert(streaming_context(self.level).map_err(|code| failed(get_error_name(code)))?),
+            None => Context::new(&self.compression)?,
         };
-        let mut input = InBuffer::around(raw);
-        loop {
-            self.output.clear();
-            self.output.reserve(OUTPUT);
-            let mut output = OutBuffer::around(&mut self.output);
-            let left = context
-                .compress_stream2(&mut output, &mut input, directive)
-                .map_err(|code| failed(get_error_name(code)))?;
-            writer.write(output.as_slice())?;
-            let done = match directive {
-                ZSTD_e_continue => input.pos() == raw.len(),
-                _ => left == 0,
-            };
-            if done {
-                return Ok(());
+        // A whole frame fits, so that the next one can begin before this one is compressed.
+        let (sender, receiver) = sync_channel(FRAME_LIMIT / PIECE);
+        let thread = std::thread::spawn(move || context.compress_pieces(receiver));
+        Ok(FrameStream { sender, thread, piece: Vec::with_capacity(PIECE) })
+    }
+
+    /// Waits for a frame that has ended, and returns it compressed.
+    pub(super) fn finish(&mut self, ended: EndedFrame) -> Result<Vec<u8>> {
+        let (context, compressed) = ended.0.join().map_err(|_| stopped())??;
+        self.spare.push(context);
+        Ok(compressed)
+    }
+}
+
+/// A frame that is compressed while it comes in.
+pub(super) struct FrameStream {
+    sender: SyncSender<Vec<u8>>,
+    thread: JoinHandle<Result<(Context, Vec<u8>)>>,
+    piece: Vec<u8>,
+}
+
+/// A frame that has come in whole; its thread goes on.
+pub(super) struct EndedFrame(JoinHandle<Result<(Context, Vec<u8>)>>);
+
+impl FrameStream {
+    /// Feeds more of the frame.
+    pub(super) fn feed(&mut self, raw: &[u8]) -> Result<()> {
+        self.piece.extend_from_slice(raw);
+        if self.piece.len() >= PIECE {
+            let piece = std::mem::replace(&mut self.piece, Vec::with_capacity(PIECE + raw.len()));
+            // It only stops early if it failed, which is found out in the end.
+            self.sender.send(piece).map_err(|_| stopped())?;
+        }
+        Ok(())
+    }
+
+    /// Says that this was all.
+    pub(super) fn end(self) -> Result<EndedFrame> {
+        if !self.piece.is_empty() {
+            self.sender.send(self.piece).map_err(|_| stopped())?;
+        }
+        Ok(EndedFrame(self.thread))
+    }
+}
+
+/// A zstd context with its parameters.
+struct Context(CCtx<'static>);
+
+impl Context {
+    fn new(compression: &Compression) -> Result<Self> {
+        let mut context = CCtx::try_create().ok_or_else(|| Error::failed("there is no memory to compress with"))?;
+        let parameters = [
+            CParameter::CompressionLevel(compression.level),
+            CParameter::WindowLog(FRAME_LIMIT.ilog2()),
+            CParameter::HashLog(compression.hash),
+            CParameter::EnableLongDistanceMatching(true),
+            // As quick levels have it: looking more often costs time and finds little. Shorter matches than zstd's 64 are worth it.
+            CParameter::LdmHashRateLog(7),
+            CParameter::LdmMinMatch(32),
+            CParameter::LdmBucketSizeLog(compression.long_bucket),
+        ];
+        for parameter in parameters {
+            context.set_parameter(parameter).map_err(failed)?;
+        }
+        Ok(Context(context))
+    }
+
+    fn compress_pieces(mut self, pieces: Receiver<Vec<u8>>) -> Result<(Self, Vec<u8>)> {
+        let mut compressed = Vec::new();
+        for piece in pieces {
+            let mut input = InBuffer::around(&piece);
+            while input.pos() < piece.len() {
+                self.step(&mut compressed, &mut input, false)?;
             }
         }
+        while self.step(&mut compressed, &mut InBuffer::around(&[]), true)? > 0 {}
+        Ok((self, compressed))
+    }
+
+    fn step(&mut self, compressed: &mut Vec<u8>, input: &mut InBuffer<'_>, end: bool) -> Result<usize> {
+        compressed.reserve(PIECE);
+        let at = compressed.len();
+        let mut output = OutBuffer::around_pos(compressed, at);
+        let directive = if end { ZSTD_e_end } else { ZSTD_e_continue };
+        self.0.compress_stream2(&mut output, input, directive).map_err(failed)
     }
 }
 
-fn failed(reason: &str) -> Error {
-    Error::failed(format!("cannot compress: {reason}"))
+fn failed(code: usize) -> Error {
+    Error::failed(format!("cannot compress: {}", get_error_name(code)))
 }
 
-/// Long-distance matching over the whole frame, because ZODB rewrites whole records and near-copies lie
-/// megabytes apart (docs/design.md).
-fn matching() -> [CParameter; 2] {
-    [CParameter::EnableLongDistanceMatching(true), CParameter::WindowLog(FRAME_LIMIT.ilog2())]
-}
-
-fn streaming_context(level: i32) -> std::result::Result<CCtx<'static>, usize> {
-    let workers = std::thread::available_parallelism().map_or(1, usize::from).min(WORKERS);
-    let mut context = CCtx::create();
-    context.reset(ResetDirective::SessionAndParameters)?;
-    context.set_parameter(CParameter::CompressionLevel(level))?;
-    for parameter in matching() {
-        context.set_parameter(parameter)?;
-    }
-    context.set_parameter(CParameter::NbWorkers(workers as u32))?;
-    context.set_parameter(CParameter::JobSize(JOB))?;
-    Ok(context)
+fn stopped() -> Error {
+    Error::failed("a thread that compresses stopped unexpectedly")
 }

@@ -102,10 +102,17 @@ impl FrameFiles {
     /// Reads and decompresses a frame. Its chunks are not checked yet: see [`FrameFiles::check`].
     /// `compressed` is room to read into, to be used again.
     pub fn load(&self, frame: &FrameAt, compressed: &mut Vec<u8>) -> Result<Vec<u8>> {
+        let mut raw = Vec::new();
+        self.load_into(frame, compressed, &mut raw)?;
+        Ok(raw)
+    }
+
+    /// Like [`FrameFiles::load`], in place of what `raw` has.
+    pub fn load_into(&self, frame: &FrameAt, compressed: &mut Vec<u8>, raw: &mut Vec<u8>) -> Result<()> {
         let path = self.path(frame);
-        let (raw, stored) = (frame.raw as usize, frame.stored as usize);
+        let (length, stored) = (frame.raw as usize, frame.stored as usize);
         // Both bounded by what a frame may be, whatever a damaged catalog says.
-        if raw > FRAME_LIMIT || stored > compress_bound(FRAME_LIMIT) {
+        if length > FRAME_LIMIT || stored > compress_bound(FRAME_LIMIT) {
             return Err(Error::damaged(format!(
                 "the catalog lists an impossible compressed block of {} (offset {})",
                 path.display(),
@@ -119,14 +126,19 @@ impl FrameFiles {
             _ => Error::io("read", &path, error),
         })?;
         self.counters.read(stored as u64);
+        raw.clear();
         match frame.codec {
-            Codec::Raw => Ok(std::mem::take(compressed)),
+            Codec::Raw => std::mem::swap(raw, compressed),
             Codec::Zstd => {
-                zstd::bulk::decompress(compressed, raw).ok().filter(|bytes| bytes.len() == raw).ok_or_else(|| {
-                    damaged(&path, &format!("the compressed block at offset {} does not decompress", frame.offset))
-                })
+                raw.reserve_exact(length);
+                let whole = zstd::zstd_safe::decompress(raw, compressed).is_ok_and(|written| written == length);
+                if !whole {
+                    let reason = format!("the compressed block at offset {} does not decompress", frame.offset);
+                    return Err(damaged(&path, &reason));
+                }
             }
         }
+        Ok(())
     }
 
     /// A chunk's bytes in its decompressed frame, checked against its hash.

@@ -6,12 +6,12 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
-use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::repository::data::FRAME_LIMIT;
 use crate::repository::frames::{FrameAt, FrameFiles, Location};
+use crate::repository::in_order::in_order;
 
 /// How many bytes of decompressed frames are kept for the runs that follow.
 const RECENT: usize = 2 * FRAME_LIMIT;
@@ -87,43 +87,13 @@ impl<'a> RunReader<'a> {
     /// Gives every run and its frame, in which its chunks were checked, to `use_frame`, in order.
     fn frames(&self, mut use_frame: impl FnMut(&Run, &Arc<Vec<u8>>) -> Result<()>) -> Result<()> {
         let recent = Recent::default();
-        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS);
-        let to_load: Vec<&Run> = self.runs.iter().filter(|run| run.kept.is_none()).collect();
-        if threads < 2 || to_load.len() < 2 {
-            for run in &self.runs {
-                use_frame(run, &self.frame(run, &recent, &mut Vec::new())?)?;
-            }
-            return Ok(());
-        }
-        std::thread::scope(|scope| {
-            // Each thread has every so many'th run; it waits until the one before was taken. Whichever side ends
-            // early, the other notices by its end of the channel.
-            let mut loaded = Vec::new();
-            for first in 0..threads {
-                let (sender, receiver) = sync_channel(0);
-                loaded.push(receiver);
-                let (to_load, recent) = (&to_load, &recent);
-                scope.spawn(move || {
-                    let mut compressed = Vec::new();
-                    for run in to_load.iter().skip(first).step_by(threads) {
-                        if sender.send(self.frame(run, recent, &mut compressed)).is_err() {
-                            return;
-                        }
-                    }
-                });
-            }
-            let mut turn = loaded.iter().cycle();
-            for run in &self.runs {
-                match &run.kept {
-                    Some(frame) => use_frame(run, frame)?,
-                    None => {
-                        let next = turn.next().and_then(|receiver| receiver.recv().ok());
-                        use_frame(run, &next.unwrap_or_else(|| Err(stopped()))?)?;
-                    }
-                }
-            }
-            Ok(())
-        })
+        in_order(
+            &self.runs,
+            THREADS,
+            Vec::new,
+            |compressed, run| self.frame(run, &recent, compressed),
+            |run, frame| use_frame(run, &frame),
+        )
     }
 
     /// A run's frame, with the run's chunks checked.
@@ -177,13 +147,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn stopped() -> Error {
-    Error::failed("a thread that reads object files stopped unexpectedly")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Error;
     use crate::repository::chunk_writer::{ChunkWriter, Compression};
     use crate::repository::counters::Counters;
     use crate::repository::data::{Content, read_table};
@@ -193,7 +160,8 @@ mod tests {
 
     /// Stores chunks, a few to a frame, and returns where they are.
     fn stored(layout: &Layout, counters: &Arc<Counters>, chunks: &[Vec<u8>]) -> Vec<Location> {
-        let mut writer = ChunkWriter::new(layout, counters, Compression { level: 1, frame: 20_000 });
+        let mut writer =
+            ChunkWriter::new(layout, counters, Compression { level: 1, frame: 20_000, ..Compression::FAST });
         for chunk in chunks {
             writer.append(Content::Tail, Hash::of(chunk), chunk).unwrap();
         }

@@ -10,9 +10,10 @@ use crate::error::{Error, Result};
 use crate::filestorage::{Changes, Cut, DataFile, Position, Scanner, Source, Tid, find_cut, transaction_ending_at};
 use crate::monitor::Monitor;
 use crate::repository::catalog::{Database, PreparedSnapshot, Stream};
-use crate::repository::chunk_writer::{ChunkWriter, Compression, NewDataFile};
+use crate::repository::chunk_writer::{ChunkWriter, Compression};
 use crate::repository::counters::Counts;
 use crate::repository::data::Content;
+use crate::repository::data_writer::NewDataFile;
 use crate::repository::hash::Uid;
 use crate::repository::manifest::{CutEntry, DatabaseEntry, IndexEntry, Manifest};
 use crate::repository::object::{Finished, publish};
@@ -37,7 +38,7 @@ pub struct SaveOptions {
 impl SaveOptions {
     /// The usual way.
     pub fn new(id: Option<String>, message: impl Into<String>, zone: TimeZone) -> Self {
-        SaveOptions { id, message: message.into(), zone, compression: Compression::SAVE }
+        SaveOptions { id, message: message.into(), zone, compression: Compression::FAST }
     }
 }
 

@@ -58,7 +58,7 @@ impl Bench {
 
     pub fn save(&self, id: &str) {
         let mut options = SaveOptions::new(Some(id.into()), "", TimeZone::UTC);
-        options.compression = Compression { level: 1, frame: 200_000 };
+        options.compression = Compression { level: 1, frame: 200_000, ..Compression::FAST };
         save(&mut self.write(), &options, &Silent).unwrap();
     }
 

@@ -64,19 +64,26 @@ pub struct IndexLink {
     pub deltas: u64,
 }
 
-/// A stream's new form, with everything published that it needs.
+/// New forms of streams, with everything published that they need.
 #[derive(Debug)]
 pub struct Replacement {
+    /// The streams, each once.
+    pub streams: Vec<StreamReplacement>,
+    /// The new manifests: the snapshot's row, name, length, revision.
+    pub manifests: Vec<(i64, Hash, u64, u32)>,
+    /// Data files written for them.
+    pub data_files: Vec<(Hash, u64, Vec<Frame>)>,
+}
+
+/// A stream's new form.
+#[derive(Debug)]
+pub struct StreamReplacement {
     /// The stream that stays.
     pub stream: i64,
     /// Deleted streams that it no longer needs, nearest ancestor first.
     pub joined: Vec<i64>,
     /// What its snapshot's new manifest says of it.
     pub entry: DatabaseEntry,
-    /// That manifest: name, length, revision.
-    pub manifest: (Hash, u64, u32),
-    /// Data files written for it.
-    pub data_files: Vec<(Hash, u64, Vec<Frame>)>,
 }
 
 /// How many rows are deleted in one transaction, so that it takes milliseconds.
@@ -129,23 +136,24 @@ impl Catalog {
         })
     }
 
-    /// Puts a stream's new form in its place, and drops the deleted streams that were joined into it.
-    pub fn replace_stream(&mut self, replacement: &Replacement) -> Result<()> {
-        self.transaction("replace a chunk list", |tx| {
+    /// Puts the new forms of streams in their place, and drops the deleted streams that were joined into them.
+    pub fn replace_streams(&mut self, replacement: &Replacement) -> Result<()> {
+        self.transaction("replace chunk lists", |tx| {
             for (name, bytes, frames) in &replacement.data_files {
                 insert_data_file(tx, name, *bytes, frames)?;
             }
-            replace_stream(tx, replacement.stream, &replacement.entry)?;
-            for &dead in &replacement.joined {
-                delete_lists(tx, dead)?;
-                tx.execute("DELETE FROM stream WHERE id = ?1", [dead])?;
+            for StreamReplacement { stream, joined, entry } in &replacement.streams {
+                replace_stream(tx, *stream, entry)?;
+                for &dead in joined {
+                    delete_lists(tx, dead)?;
+                    tx.prepare_cached("DELETE FROM stream WHERE id = ?1")?.execute([dead])?;
+                }
             }
-            let (name, bytes, revision) = replacement.manifest;
-            let file = insert_object(tx, &name, ObjectKind::Manifest, bytes)?;
-            tx.execute(
-                "UPDATE snapshot SET manifest = ?2, revision = ?3 WHERE id = (SELECT snapshot FROM stream WHERE id = ?1)",
-                params![replacement.stream, file, revision],
-            )?;
+            for (snapshot, name, bytes, revision) in &replacement.manifests {
+                let file = insert_object(tx, name, ObjectKind::Manifest, *bytes)?;
+                tx.prepare_cached("UPDATE snapshot SET manifest = ?2, revision = ?3 WHERE id = ?1")?
+                    .execute(params![snapshot, file, revision])?;
+            }
             tx.execute("DELETE FROM object_file WHERE kind = 2 AND id NOT IN (SELECT manifest FROM snapshot)", [])?;
             Ok(())
         })

@@ -23,7 +23,7 @@ use crate::error::{Error, Result};
 use crate::repository::counters::Counters;
 use crate::repository::layout::{Layout, cannot_open, sync_directory};
 
-pub use collect::{DeadStream, IndexLink, MovingChunk, ObjectUse, Replacement};
+pub use collect::{DeadStream, IndexLink, MovingChunk, ObjectUse, Replacement, StreamReplacement};
 pub use read::StreamChunk;
 pub use rows::{Database, GenerationRow, IndexPartRow, ObjectFile, Snapshot, Stream};
 pub use write::{PreparedSnapshot, Registration};

@@ -1,13 +1,15 @@
 //! Joining the chunk lists of deleted snapshots into the one list that builds on them.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::monitor::Monitor;
-use crate::repository::catalog::{DeadStream, Replacement, Stream};
-use crate::repository::chunk_writer::{ChunkWriter, Compression, NewDataFile};
+use crate::repository::catalog::{DeadStream, Replacement, Stream, StreamReplacement};
+use crate::repository::chunk_writer::{ChunkWriter, Compression};
 use crate::repository::data::Content;
+use crate::repository::data_writer::NewDataFile;
 use crate::repository::frames::FrameFiles;
 use crate::repository::manifest::{DatabaseEntry, IndexEntry, Manifest};
 use crate::repository::object::publish;
@@ -32,6 +34,7 @@ pub(super) fn fold_deleted(repository: &mut Repository, monitor: &dyn Monitor) -
             }
         }
     }
+    let mut rewrites = Rewrites::new(repository);
     let foldable: HashSet<i64> = dead.values().filter(|s| s.children.len() == 1).map(|s| s.row).collect();
     // From each list that stays, up through the ones that only it builds on.
     for stream in dead.values().filter(|stream| foldable.contains(&stream.row)) {
@@ -46,9 +49,9 @@ pub(super) fn fold_deleted(repository: &mut Repository, monitor: &dyn Monitor) -
             line.push(next);
             parent = next.parent;
         }
-        fold(repository, child, &line)?;
+        fold(repository, &mut rewrites, child, &line)?;
     }
-    Ok(())
+    rewrites.commit(repository)
 }
 
 /// How many deltas an index may be made from: beyond that gc stores a keyframe, so that a restore merges, and
@@ -58,6 +61,7 @@ const LONGEST_CHAIN: u64 = 64;
 /// Gives a keyframe to streams whose index would be made from too many deltas.
 pub(super) fn shorten_index_chains(repository: &mut Repository, monitor: &dyn Monitor) -> Result<()> {
     let mut lengths: HashMap<i64, u64> = HashMap::new();
+    let mut rewrites = Rewrites::new(repository);
     for link in repository.catalog.index_links()? {
         let row = link.stream;
         let before = link.parent.filter(|_| !link.has_keyframe).and_then(|parent| lengths.get(&parent).copied());
@@ -66,24 +70,24 @@ pub(super) fn shorten_index_chains(repository: &mut Repository, monitor: &dyn Mo
             monitor.check()?;
             let stream = repository.catalog.stream(row)?;
             let parts = index_parts::sources(&repository.catalog, &stream)?;
-            Rewrite::of(repository, &stream)?.finish(repository, Vec::new(), &parts, Content::Keyframe)?;
+            let entry = rewrites.entry(repository, &stream)?;
+            rewrites.add(repository, &stream, entry, Vec::new(), &parts, Content::Keyframe)?;
             length = 0;
         }
         lengths.insert(row, length);
     }
-    Ok(())
+    rewrites.commit(repository)
 }
 
 /// Joins a line of deleted lists, nearest ancestor first, into the list of `child`.
-fn fold(repository: &mut Repository, child: i64, line: &[&DeadStream]) -> Result<()> {
+fn fold(repository: &mut Repository, rewrites: &mut Rewrites, child: i64, line: &[&DeadStream]) -> Result<()> {
     let stream = repository.catalog.stream(child)?;
-    let mut rewrite = Rewrite::of(repository, &stream)?;
+    let mut entry = rewrites.entry(repository, &stream)?;
     let mut parts = index_parts::own_parts(&repository.catalog, &stream)?;
     for dead in line {
         let parent = Manifest::read(&repository.layout, &dead.manifest)?;
-        let uid = rewrite.entry()?.uid;
-        let parent = parent.databases.into_iter().find(|other| other.uid == uid);
-        join(rewrite.entry()?, parent.ok_or_else(|| lacks_database(&stream))?);
+        let parent = parent.databases.into_iter().find(|other| other.uid == entry.uid);
+        join(&mut entry, parent.ok_or_else(|| lacks_database(&stream))?);
         if !parts.first().is_some_and(|stored| stored.part.keyframe) {
             let mut older = index_parts::own_parts(&repository.catalog, &repository.catalog.stream(dead.row)?)?;
             older.append(&mut parts);
@@ -94,48 +98,65 @@ fn fold(repository: &mut Repository, child: i64, line: &[&DeadStream]) -> Result
     parts.retain(|stored| !stored.part.keyframe);
     let joined = line.iter().map(|dead| dead.row).collect();
     let several = if parts.len() > 1 { &parts[..] } else { &[] };
-    rewrite.finish(repository, joined, several, Content::Delta)
+    rewrites.add(repository, &stream, entry, joined, several, Content::Delta)
 }
 
-/// A snapshot's manifest being written anew, for one of its streams.
-struct Rewrite {
-    manifest: Manifest,
-    stream: Stream,
-    /// Which of the manifest's databases the stream is of.
-    database: usize,
+/// How many streams are replaced in one step, whose syncs and whose transaction they share,
+const STREAMS: usize = 200;
+/// and after how many chunks in their lists it ends: so that the transaction is short.
+const CHUNKS: usize = 20_000;
+
+/// Streams that get a new form, and the manifests of their snapshots, which are written anew with it.
+struct Rewrites {
+    writer: ChunkWriter,
+    streams: Vec<StreamReplacement>,
+    /// By the snapshot's row: several databases of one snapshot share its manifest.
+    manifests: BTreeMap<i64, Manifest>,
+    chunks: usize,
 }
 
-impl Rewrite {
-    fn of(repository: &Repository, stream: &Stream) -> Result<Self> {
-        let name = repository.catalog.manifest_of(stream.snapshot)?;
-        let manifest = Manifest::read(&repository.layout, &name)?;
-        let uid = repository.catalog.databases()?.into_iter().find(|other| other.row == stream.database);
-        let database = uid.and_then(|uid| manifest.databases.iter().position(|entry| entry.uid == uid.uid));
-        let database = database.ok_or_else(|| lacks_database(stream))?;
-        Ok(Rewrite { manifest, stream: stream.clone(), database })
+impl Rewrites {
+    fn new(repository: &Repository) -> Self {
+        Rewrites {
+            writer: ChunkWriter::new(&repository.layout, &repository.counters, Compression::FAST),
+            streams: Vec::new(),
+            manifests: BTreeMap::new(),
+            chunks: 0,
+        }
     }
 
-    fn entry(&mut self) -> Result<&mut DatabaseEntry> {
-        self.manifest.databases.get_mut(self.database).ok_or_else(|| lacks_database(&self.stream))
+    /// What the manifest of a stream's snapshot says of it.
+    fn entry(&mut self, repository: &Repository, stream: &Stream) -> Result<DatabaseEntry> {
+        let manifest = match self.manifests.entry(stream.snapshot) {
+            Entry::Occupied(manifest) => manifest.into_mut(),
+            Entry::Vacant(place) => {
+                let name = repository.catalog.manifest_of(stream.snapshot)?;
+                let mut manifest = Manifest::read(&repository.layout, &name)?;
+                manifest.revision += 1;
+                place.insert(manifest)
+            }
+        };
+        let database = repository.catalog.databases()?.into_iter().find(|other| other.row == stream.database);
+        let entry = database.and_then(|known| manifest.databases.iter().find(|entry| entry.uid == known.uid));
+        entry.cloned().ok_or_else(|| lacks_database(stream))
     }
 
-    /// Merges these parts of the index, if there are any, into one keyframe or delta; publishes everything,
-    /// and commits it.
-    fn finish(
-        mut self,
+    /// Adds a stream's new form, in which these parts of the index, if there are any, are merged into one keyframe or delta. Its
+    /// entry came from [`Rewrites::entry`].
+    fn add(
+        &mut self,
         repository: &mut Repository,
+        stream: &Stream,
+        mut entry: DatabaseEntry,
         joined: Vec<i64>,
         parts: &[StoredPart],
         content: Content,
     ) -> Result<()> {
-        let mut writer = ChunkWriter::new(&repository.layout, &repository.counters, Compression::GC);
-        let name = self.stream.snapshot_name.clone();
-        let entry = self.entry()?;
         let (mut keyframe, mut deltas) = (entry.index.keyframe.take(), std::mem::take(&mut entry.index.deltas));
         if !parts.is_empty() {
             let files = Arc::new(FrameFiles::new(&repository.layout, &repository.counters));
-            let merged = with_merged(&files, parts, &name, |pairs| {
-                index_parts::store(pairs, content, &mut writer, &repository.catalog)
+            let merged = with_merged(&files, parts, &stream.snapshot_name, |pairs| {
+                index_parts::store(pairs, content, &mut self.writer, &repository.catalog)
             })?;
             match content {
                 Content::Keyframe => (keyframe, deltas) = (merged, Vec::new()),
@@ -143,21 +164,43 @@ impl Rewrite {
             }
         }
         entry.index = IndexEntry::new(keyframe, deltas);
-        let entry = entry.clone();
-        self.manifest.revision += 1;
+        let manifest = self.manifests.get_mut(&stream.snapshot);
+        let place = manifest.and_then(|manifest| manifest.databases.iter_mut().find(|other| other.uid == entry.uid));
+        *place.ok_or_else(|| lacks_database(stream))? = entry.clone();
+        self.chunks += entry.stream.chunks.len();
+        self.streams.push(StreamReplacement { stream: stream.row, joined, entry });
+        if self.streams.len() >= STREAMS || self.chunks >= CHUNKS {
+            std::mem::replace(self, Self::new(repository)).commit(repository)?;
+        }
+        Ok(())
+    }
 
-        let data_files = writer.finish()?;
-        let manifest_file = self.manifest.write(&repository.layout)?.finish(&repository.counters)?;
+    /// Publishes everything, and commits it.
+    fn commit(self, repository: &mut Repository) -> Result<()> {
+        if self.streams.is_empty() {
+            return Ok(());
+        }
+        let data_files = self.writer.finish()?;
+        // All are written before the first is synced, so that the syncs share the file system's journal.
+        let mut writers = Vec::new();
+        for (snapshot, manifest) in &self.manifests {
+            writers.push((*snapshot, manifest.revision, manifest.write(&repository.layout)?));
+        }
+        let mut manifests = Vec::new();
+        let mut files = Vec::new();
+        for (snapshot, revision, writer) in writers {
+            let file = writer.finish(&repository.counters)?;
+            manifests.push((snapshot, file.name, file.bytes, revision));
+            files.push(file);
+        }
         let replacement = Replacement {
-            stream: self.stream.row,
-            joined,
-            entry,
-            manifest: (manifest_file.name, manifest_file.bytes, self.manifest.revision),
+            streams: self.streams,
+            manifests,
             data_files: data_files.iter().map(NewDataFile::record).collect(),
         };
-        let files = data_files.into_iter().map(|data| data.file).chain([manifest_file]).collect();
+        files.extend(data_files.into_iter().map(|data| data.file));
         publish(&repository.layout, files, &repository.counters)?;
-        repository.catalog.replace_stream(&replacement)
+        repository.catalog.replace_streams(&replacement)
     }
 }
 

@@ -22,6 +22,7 @@ use serde::Serialize;
 
 use crate::error::{Error, IoContext, Result};
 use crate::monitor::Monitor;
+use crate::repository::chunk_writer::Compression;
 use crate::repository::counters::Counts;
 use crate::repository::layout::{Layout, sync_directory};
 use crate::repository::lock::Gate;
@@ -34,8 +35,14 @@ use inventory::Inventory;
 /// How thoroughly to collect.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct GcOptions {
-    /// Write every data file anew that has any unused byte, and all small ones.
+    /// Write every data file anew that has any unused byte, and all small ones; and compress harder.
     pub all: bool,
+}
+
+impl GcOptions {
+    fn compression(self) -> Compression {
+        if self.all { Compression::SMALL } else { Compression::FAST }
+    }
 }
 
 /// What gc did, or would do.
@@ -123,7 +130,7 @@ pub fn gc(repository: &mut Repository, options: GcOptions, monitor: &dyn Monitor
     let files = repository.catalog.object_use()?;
     let chosen = to_rewrite(&files, options);
     let files_rewritten = chosen.len() as u64;
-    rewrite::rewrite(repository, &chosen, monitor)?;
+    rewrite::rewrite(repository, &chosen, options.compression(), monitor)?;
 
     // Space for the next time is welcome, but no reason to fail now.
     let _ = reserve::replenish(&repository.layout);

@@ -1,17 +1,21 @@
 //! Writing data files anew: only what is used, in large frames, compressed harder.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::monitor::Monitor;
 use crate::repository::catalog::{MovingChunk, ObjectUse};
-use crate::repository::chunk_writer::{ChunkWriter, Compression, NewDataFile};
-use crate::repository::data::{FILE_LIMIT, read_table};
+use crate::repository::chunk_reader::ChunkReader;
+use crate::repository::chunk_writer::Compression;
+use crate::repository::data::{Codec, Content, FILE_LIMIT, read_table};
+use crate::repository::data_writer::{DataWriter, NewDataFile, NewFrame};
+use crate::repository::frame_encoder::FrameEncoder;
 use crate::repository::frames::{FrameAt, FrameFiles, Location};
 use crate::repository::hash::Hash;
+use crate::repository::in_order::in_order;
 use crate::repository::lock::Gate;
 use crate::repository::object::publish;
-use crate::repository::run_reader::RunReader;
 use crate::snapshot::handle::Repository;
 
 /// The most files in one step.
@@ -19,13 +23,18 @@ const FILES: usize = 500;
 
 /// Writes the used chunks of these files into new ones, a few files at a time: each step is committed, and the
 /// old files are gone, before the next begins.
-pub(super) fn rewrite(repository: &mut Repository, files: &[&ObjectUse], monitor: &dyn Monitor) -> Result<()> {
+pub(super) fn rewrite(
+    repository: &mut Repository,
+    files: &[&ObjectUse],
+    compression: Compression,
+    monitor: &dyn Monitor,
+) -> Result<()> {
     let mut step: Vec<&ObjectUse> = Vec::new();
     let mut raw = 0;
     monitor.begin("compacting", files.iter().map(|file| file.live_raw).sum());
     for file in files {
         if !step.is_empty() && (raw + file.live_raw > FILE_LIMIT || step.len() >= FILES) {
-            rewrite_step(repository, &step, monitor)?;
+            rewrite_step(repository, &step, compression, monitor)?;
             step.clear();
             raw = 0;
         }
@@ -33,28 +42,41 @@ pub(super) fn rewrite(repository: &mut Repository, files: &[&ObjectUse], monitor
         raw += file.live_raw;
     }
     if !step.is_empty() {
-        rewrite_step(repository, &step, monitor)?;
+        rewrite_step(repository, &step, compression, monitor)?;
     }
     monitor.end();
     Ok(())
 }
 
-fn rewrite_step(repository: &mut Repository, files: &[&ObjectUse], monitor: &dyn Monitor) -> Result<()> {
+fn rewrite_step(
+    repository: &mut Repository,
+    files: &[&ObjectUse],
+    compression: Compression,
+    monitor: &dyn Monitor,
+) -> Result<()> {
     let rows: Vec<i64> = files.iter().map(|file| file.file.row).collect();
     let chunks = repository.catalog.chunks_to_move(&rows)?;
-    let object_files = FrameFiles::new(&repository.layout, &repository.counters);
-    let reader = RunReader::new(&object_files, chunks.iter().map(|chunk| &chunk.location));
-    let mut writer = ChunkWriter::new(&repository.layout, &repository.counters, Compression::GC);
-    reader.each(|places, mut bytes| {
-        for chunk in chunks.get(places).unwrap_or_default() {
+    let object_files = Arc::new(FrameFiles::new(&repository.layout, &repository.counters));
+    let mut writer = DataWriter::new(&repository.layout, &repository.counters);
+    in_order(
+        &frames_of(&chunks, compression),
+        THREADS,
+        || Worker {
+            // The chunks are in the order in which they were saved, so that one frame after the other is read.
+            reader: ChunkReader::with_cache(Arc::clone(&object_files), 0),
+            encoder: FrameEncoder::new(compression),
+            raw: Vec::new(),
+        },
+        |worker, chunks| worker.frame(chunks),
+        |chunks, (codec, bytes)| {
             monitor.check()?;
-            let length = (chunk.location.length as usize).min(bytes.len());
-            writer.append(chunk.content, chunk.location.hash, &bytes[..length])?;
-            bytes = &bytes[length..];
-            monitor.advance(length as u64);
-        }
-        Ok(())
-    })?;
+            let names = chunks.iter().map(|chunk| (chunk.location.hash, chunk.location.length)).collect();
+            let raw = length_of(chunks);
+            monitor.advance(raw as u64);
+            let content = chunks.first().map_or(Content::Tail, |chunk| chunk.content);
+            writer.write(NewFrame { content, codec, raw: raw as u32, chunks: names }, &bytes)
+        },
+    )?;
     let new_files = writer.finish()?;
     let moved: HashMap<Hash, i64> = chunks.iter().map(|chunk| (chunk.location.hash, chunk.row)).collect();
     let records: Vec<_> = new_files.iter().map(NewDataFile::record).collect();
@@ -72,6 +94,63 @@ fn rewrite_step(repository: &mut Repository, files: &[&ObjectUse], monitor: &dyn
     drop(gate);
     super::unlink_unnamed(repository)?;
     Ok(())
+}
+
+/// How many frames are made at once. Each takes its raw bytes, one frame that it reads from, its output and zstd's tables.
+const THREADS: usize = 2;
+
+/// Makes new frames, each whole, on a thread of its own.
+struct Worker {
+    reader: ChunkReader,
+    encoder: FrameEncoder,
+    raw: Vec<u8>,
+}
+
+impl Worker {
+    fn frame(&mut self, chunks: &[MovingChunk]) -> Result<(Codec, Vec<u8>)> {
+        self.raw.clear();
+        self.raw.reserve_exact(length_of(chunks));
+        for chunk in chunks {
+            self.reader.with_chunk(&chunk.location, |bytes| {
+                self.raw.extend_from_slice(bytes);
+                Ok(())
+            })?;
+        }
+        let (codec, bytes) = self.encoder.compress(&self.raw)?;
+        Ok((codec, bytes.to_vec()))
+    }
+}
+
+/// The chunks of each new frame: of one kind, and as many as fit.
+fn frames_of(chunks: &[MovingChunk], compression: Compression) -> Vec<&[MovingChunk]> {
+    let mut frames = Vec::new();
+    for same in chunks.chunk_by(|one, other| one.content == other.content) {
+        let limit = same.first().map_or(0, |chunk| compression.limit(chunk.content));
+        // As many as threads can make at the same time, and about equal, or the last one would be made alone.
+        let total = length_of(same);
+        let count = match total.div_ceil(limit.max(1)) {
+            several if several > 1 => several.next_multiple_of(THREADS),
+            one => one,
+        };
+        let (mut start, mut length, mut placed, mut made) = (0, 0, 0, 1);
+        for (at, chunk) in same.iter().enumerate() {
+            let next = chunk.location.length as usize;
+            let has_its_share = made < count && placed + next / 2 > total / count * made;
+            if length > 0 && (length + next > limit || has_its_share) {
+                frames.push(&same[start..at]);
+                (start, length) = (at, 0);
+                made += 1;
+            }
+            length += next;
+            placed += next;
+        }
+        frames.push(&same[start..]);
+    }
+    frames
+}
+
+fn length_of(chunks: &[MovingChunk]) -> usize {
+    chunks.iter().map(|chunk| chunk.location.length as usize).sum()
 }
 
 /// Reads every moved chunk back from the new files: the originals are about to be removed.
@@ -94,7 +173,13 @@ fn check_copies(repository: &Repository, chunks: &[MovingChunk], names: &[Hash],
         }
     }
     let object_files = FrameFiles::new(&repository.layout, &repository.counters);
-    RunReader::new(&object_files, &copies).each(|_, _| monitor.check())?;
+    let frames: Vec<&[Location]> = copies.chunk_by(|one, other| one.frame == other.frame).collect();
+    let check = |(compressed, raw): &mut (Vec<u8>, Vec<u8>), locations: &&[Location]| {
+        let Some(first) = locations.first() else { return Ok(()) };
+        object_files.load_into(&first.frame, compressed, raw)?;
+        locations.iter().try_for_each(|location| object_files.check(location, raw).map(|_| ()))
+    };
+    in_order(&frames, THREADS, Default::default, check, |_, ()| monitor.check())?;
     if copies.len() == chunks.len() {
         Ok(())
     } else {

@@ -1,0 +1,87 @@
+//! Work done on several threads, its results used in order.
+
+use std::sync::mpsc::sync_channel;
+
+use crate::error::{Error, Result};
+
+/// Does `work` with each item, on as many threads as there are cores, but at most so many, and gives each result to
+/// `use_result`, in the order of the items. At any time each thread has at most one result, being made or waiting.
+/// Ends at the first error, of either. `new_state` makes what each thread has for itself.
+pub(crate) fn in_order<T: Sync, S, R: Send>(
+    items: &[T],
+    threads: usize,
+    new_state: impl Fn() -> S + Sync,
+    work: impl Fn(&mut S, &T) -> Result<R> + Sync,
+    mut use_result: impl FnMut(&T, R) -> Result<()>,
+) -> Result<()> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(threads).min(items.len());
+    if threads < 2 {
+        let mut state = new_state();
+        return items.iter().try_for_each(|item| use_result(item, work(&mut state, item)?));
+    }
+    std::thread::scope(|scope| {
+        // Each thread has every so many'th item; it waits until its last result was taken. Whichever side ends early, the
+        // other notices by its end of the channel.
+        let mut results = Vec::new();
+        for first in 0..threads {
+            let (sender, receiver) = sync_channel(0);
+            results.push(receiver);
+            let (new_state, work) = (&new_state, &work);
+            scope.spawn(move || {
+                let mut state = new_state();
+                for item in items.iter().skip(first).step_by(threads) {
+                    if sender.send(work(&mut state, item)).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        let mut turn = results.iter().cycle();
+        for item in items {
+            let next = turn.next().and_then(|receiver| receiver.recv().ok());
+            use_result(item, next.unwrap_or_else(|| Err(stopped()))?)?;
+        }
+        Ok(())
+    })
+}
+
+fn stopped() -> Error {
+    Error::failed("a thread stopped unexpectedly")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_come_in_order_and_errors_end_it() {
+        let items: Vec<u64> = (0..100).collect();
+        for threads in [1, 2, 3] {
+            let mut seen = Vec::new();
+            let square = |_: &mut (), item: &u64| {
+                std::thread::sleep(std::time::Duration::from_micros(item * 37 % 100));
+                if *item == 77 { Err(Error::failed("no more")) } else { Ok(item * item) }
+            };
+            let result = in_order(
+                &items,
+                threads,
+                || (),
+                square,
+                |item, square| {
+                    seen.push((*item, square));
+                    Ok(())
+                },
+            );
+            assert_eq!(result.unwrap_err().to_string(), "no more");
+            assert_eq!(seen, (0..77).map(|item| (item, item * item)).collect::<Vec<_>>());
+            let mut count = 0;
+            let stop = |item: &u64, ()| {
+                count += 1;
+                if *item == 10 { Err(Error::failed("enough")) } else { Ok(()) }
+            };
+            let result = in_order(&items, threads, || (), |(), _| Ok(()), stop);
+            assert_eq!((result.unwrap_err().to_string(), count), ("enough".into(), 11));
+        }
+        in_order(&[], 2, || (), |(), _: &u64| Ok(()), |_, ()| Err(Error::failed("there is nothing"))).unwrap();
+    }
+}
