@@ -1,11 +1,11 @@
 //! Which compression parameters suit which databases: the tables behind "Compression: what was measured" in
 //! `docs/design.md`.
 //!
-//! `cargo bench --bench parameters -- [--only GROUP,...] [--runs N] [--mb N] [FILE...]`
+//! `cargo bench --bench parameters -- [--only GROUP,...] [--runs N] [--mb N] [--set SETTING]... [FILE...]`
 //!
 //! Each FILE is something like a `Data.fs`; without any, two small ones are made. For each, a Markdown table: what
 //! the bytes take, how fast they are compressed and decompressed, and what memory zstd takes. Groups: `frames`, `levels`,
-//! `long`, `tables`, `threads`, `pairs`, `stages`. Times are those of the fastest of N runs, on the first N megabytes.
+//! `long`, `tables`, `threads`, `pairs`, `stages`; or any `--set level=1,hash=19,long=off,threads=workers`. Times are those of the fastest of N runs, on the first N megabytes.
 
 #![allow(missing_docs)]
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
@@ -54,6 +54,7 @@ struct Setting {
     /// The tables of the matches nearby, zero is zstd's own choice.
     hash: u32,
     chain: u32,
+    min_match: u32,
     threads: Threads,
     /// MiB, zero is zstd's own choice.
     job: u32,
@@ -68,12 +69,51 @@ const CENTRE: Setting = Setting {
     long: Some(Long { min_match: 0, hash_rate: 0, hash: 0, bucket: 0 }),
     hash: 0,
     chain: 0,
+    min_match: 0,
     threads: Threads::One,
     job: 0,
     overlap: 0,
 };
 
 impl Setting {
+    /// From `level=1,hash=19,long=off`: the names are those of the fields.
+    fn parse(text: &str) -> Setting {
+        let mut setting = CENTRE;
+        for part in text.split(',') {
+            let (name, value) = part.split_once('=').unwrap_or((part, ""));
+            let number = || value.parse::<u32>().unwrap();
+            let mut long = setting.long.unwrap_or_default();
+            match name {
+                "frame" => setting.frame = number() as usize * MIB,
+                "window" => setting.window = number(),
+                "level" => setting.level = value.parse().unwrap(),
+                "hash" => setting.hash = number(),
+                "chain" => setting.chain = number(),
+                "min" => setting.min_match = number(),
+                "job" => setting.job = number(),
+                "overlap" => setting.overlap = number(),
+                "long-match" => long.min_match = number(),
+                "long-rate" => long.hash_rate = number(),
+                "long-hash" => long.hash = number(),
+                "long-bucket" => long.bucket = number(),
+                "threads" => {
+                    setting.threads = match value {
+                        "pair" => Threads::Pair,
+                        "workers" => Threads::Workers,
+                        "streamed" => Threads::Streamed,
+                        _ => Threads::One,
+                    }
+                }
+                "long" if value == "off" => {}
+                _ => panic!("what is {part}?"),
+            }
+            if name.starts_with("long") {
+                setting.long = (value != "off").then_some(long);
+            }
+        }
+        setting
+    }
+
     fn parameters(&self) -> Vec<CParameter> {
         let mut list = vec![CParameter::WindowLog(self.window)];
         if let Some(long) = self.long {
@@ -85,6 +125,7 @@ impl Setting {
         }
         list.push(CParameter::HashLog(self.hash));
         list.push(CParameter::ChainLog(self.chain));
+        list.push(CParameter::MinMatch(self.min_match));
         if matches!(self.threads, Threads::Workers | Threads::Streamed) {
             list.push(CParameter::NbWorkers(2));
             list.push(CParameter::JobSize(self.job << 20));
@@ -145,6 +186,8 @@ struct Measured {
     raw: usize,
     size: usize,
     seconds: f64,
+    /// Of processors.
+    busy: f64,
     back: f64,
     /// What zstd's contexts take; a frame's input and output are not in it.
     memory: usize,
@@ -153,10 +196,11 @@ struct Measured {
 impl Measured {
     fn of(setting: &Setting, parts: &[&[u8]], runs: usize) -> Measured {
         let raw = parts.iter().map(|part| part.len()).sum();
-        let mut measured = Measured { raw, size: 0, seconds: f64::MAX, back: f64::MAX, memory: 0 };
+        let mut measured = Measured { raw, size: 0, seconds: f64::MAX, busy: f64::MAX, back: f64::MAX, memory: 0 };
         for _ in 0..runs {
-            let start = Instant::now();
+            let (start, busy) = (Instant::now(), processor_seconds());
             let (compressed, memory) = setting.compress(parts);
+            measured.busy = measured.busy.min(processor_seconds() - busy);
             measured.seconds = measured.seconds.min(start.elapsed().as_secs_f64());
             measured.memory = memory;
             measured.size = compressed.iter().map(Vec::len).sum();
@@ -177,14 +221,24 @@ impl Measured {
     fn row(&self, what: &str) {
         let speed = |seconds: f64| self.raw as f64 / 1e6 / seconds;
         println!(
-            "| {what} | {:.2} MB | {:.2} % | {:.0} MB/s | {:.0} MB/s | {:.0} MB |",
+            "| {what} | {:.2} MB | {:.2} % | {:.0} MB/s | {:.0} MB/s | {:.0} MB/s | {:.0} MB |",
             self.size as f64 / 1e6,
             self.size as f64 / self.raw as f64 * 100.0,
             speed(self.seconds),
+            speed(self.busy),
             speed(self.back),
             self.memory as f64 / 1e6,
         );
     }
+}
+
+/// What this process has used of processors, all threads together; not a number except on Linux.
+fn processor_seconds() -> f64 {
+    let status = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields: Vec<&str> = status.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    // In hundredths of a second.
+    let ticks = |field: usize| fields.get(field).and_then(|text| text.parse::<f64>().ok()).unwrap_or(f64::NAN);
+    (ticks(11) + ticks(12)) / 100.0
 }
 
 fn in_frames(bytes: &[u8], frame: usize) -> Vec<&[u8]> {
@@ -368,11 +422,13 @@ fn main() {
     let mut files = Vec::new();
     let mut only: Option<String> = None;
     let mut runs = 1;
+    let mut sets = Vec::new();
     let mut most = usize::MAX;
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--only" => only = arguments.next(),
+            "--set" => sets.extend(arguments.next()),
             "--mb" => most = arguments.next().and_then(|number| number.parse().ok()).unwrap_or(most),
             "--runs" => runs = arguments.next().and_then(|number| number.parse().ok()).unwrap_or(1),
             // From cargo.
@@ -387,13 +443,15 @@ fn main() {
         images(&files[1]);
         only = only.or(Some("levels,long,stages".into()));
     }
-    let wanted = |group: &str| only.as_ref().is_none_or(|list| list.split(',').any(|name| name == group));
+    let wanted = |group: &str| only.as_ref().map_or(sets.is_empty(), |list| list.split(',').any(|name| name == group));
     for file in &files {
         let mut bytes = fs::read(file).unwrap();
         bytes.truncate(most.saturating_mul(1_000_000));
         println!("\n# {}: {:.0} MB\n", file.file_name().unwrap_or_default().display(), bytes.len() as f64 / 1e6);
         let title = |group: &str| {
-            println!("\n| {group} | takes | of it | compress | decompress | memory |\n|---|---|---|---|---|---|");
+            println!(
+                "\n| {group} | takes | of it | compress | per core | decompress | memory |\n|---|---|---|---|---|---|---|"
+            );
         };
         for (group, rows) in GROUPS.into_iter().filter(|(group, _)| wanted(group)) {
             title(group);
@@ -401,6 +459,13 @@ fn main() {
                 let parts = in_frames(&bytes, setting.frame.min(bytes.len().max(1)));
                 Measured::of(&setting, &parts, runs).row(&name);
             }
+        }
+        if !sets.is_empty() {
+            title("settings");
+        }
+        for text in &sets {
+            let setting = Setting::parse(text);
+            Measured::of(&setting, &in_frames(&bytes, setting.frame), runs).row(text);
         }
         if wanted("stages") {
             title("stages");
@@ -424,7 +489,7 @@ impl Random {
             let limit = 1 + self.below(3000);
             let word = self.below(limit);
             for letter in 0..3 + word % 7 {
-                text.push(char::from(b"etaoinshrdlucmfw"[(word * 2654435761 >> (letter * 4)) % 16]));
+                text.push(char::from(b"etaoinshrdlucmfw"[((word * 2654435761) >> (letter * 4)) % 16]));
             }
             text.push(' ');
         }
