@@ -5,7 +5,7 @@
 //!
 //! Each FILE is something like a `Data.fs`; without any, two small ones are made. For each, a Markdown table: what
 //! the bytes take, how fast they are compressed and decompressed, and what memory zstd takes. Groups: `frames`, `levels`,
-//! `long`, `tables`, `threads`, `pairs`, `stages`; or any `--set level=1,hash=19,long=off,threads=workers`. Times are those of the fastest of N runs, on the first N megabytes.
+//! `long`, `tables`, `threads`, `candidates`, `stages`; or any `--set level=1,hash=19,long=off,threads=workers`. Times are those of the fastest of N runs, on the first N megabytes.
 
 #![allow(missing_docs)]
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
@@ -323,67 +323,45 @@ fn tables() -> Rows {
 
 fn threads() -> Rows {
     let mut rows = Rows::new();
-    for level in [1, 3, 5, 7, 9] {
-        let setting = Setting { level, ..CENTRE };
-        for (name, threads) in [
+    for (name, text) in [("saves", SAVE), ("saves at first", "level=3"), ("gc", GC)] {
+        let setting = Setting::parse(text);
+        for (how, threads) in [
             ("one thread", Threads::One),
             ("two threads with a frame each", Threads::Pair),
             ("two workers", Threads::Workers),
             ("two workers, streamed", Threads::Streamed),
         ] {
-            rows.push((format!("level {level}, {name}"), Setting { threads, ..setting }));
+            rows.push((format!("{name}, {how}"), Setting { threads, ..setting }));
         }
-    }
-    for level in [3, 9] {
-        let setting = Setting { level, threads: Threads::Streamed, ..CENTRE };
+        let setting = Setting { threads: Threads::Workers, ..setting };
         for job in [1, 4, 8, 16, 32] {
-            rows.push((format!("level {level}, streamed, jobs of {job} MiB"), Setting { job, ..setting }));
+            rows.push((format!("{name}, workers, jobs of {job} MiB"), Setting { job, ..setting }));
         }
-        for overlap in [1, 5, 7, 9] {
-            rows.push((format!("level {level}, streamed, overlap {overlap}"), Setting { overlap, ..setting }));
+        for overlap in [1, 8, 9] {
+            rows.push((format!("{name}, workers, overlap {overlap}"), Setting { overlap, ..setting }));
         }
-        rows.push((
-            format!("level {level}, streamed, jobs of 1 MiB, overlap 9"),
-            Setting { job: 1, overlap: 9, ..setting },
-        ));
-        rows.push((format!("level {level}, streamed, nothing long"), Setting { long: None, ..setting }));
+        rows.push((format!("{name}, workers, jobs of 16 MiB, overlap 9"), Setting { job: 16, overlap: 9, ..setting }));
     }
     rows
 }
 
-/// What looked promising, with zstd's own workers.
-fn pairs() -> Rows {
-    let mut rows = vec![(
-        "as `zstd -3 --long=27 -T2`".into(),
-        Setting { frame: usize::MAX, window: 27, threads: Threads::Streamed, ..CENTRE },
-    )];
-    let long = |min_match, hash_rate| Some(Long { min_match, hash_rate, ..Long::default() });
-    for (level, hash, chain, min_match, hash_rate) in [
-        (1, 0, 0, 0, 0),
-        (1, 0, 0, 32, 5),
-        (2, 0, 0, 32, 5),
-        (3, 0, 0, 0, 0),
-        (3, 0, 0, 32, 6),
-        (3, 0, 0, 32, 5),
-        (3, 0, 0, 32, 4),
-        (3, 19, 18, 0, 0),
-        (3, 19, 18, 32, 5),
-        (3, 20, 19, 32, 5),
-        (4, 0, 0, 32, 5),
-        (5, 0, 0, 32, 5),
-        (6, 0, 0, 32, 5),
-        (7, 0, 0, 0, 0),
-        (7, 0, 0, 32, 5),
-        (7, 0, 0, 32, 4),
-        (9, 0, 0, 0, 0),
-        (9, 0, 0, 32, 5),
-        (9, 0, 0, 32, 4),
-    ] {
-        let name = format!("level {level}, hash {hash}, chain {chain}, match {min_match}, rate {hash_rate}");
-        let setting = Setting { level, hash, chain, long: long(min_match, hash_rate), ..CENTRE };
-        rows.push((name, Setting { threads: Threads::Workers, ..setting }));
-    }
-    rows
+/// The settings worth comparing, by the text that [`Setting::parse`] reads.
+const CANDIDATES: [(&str, &str); 9] = [
+    ("saves at first", "level=3"),
+    ("saves, fastest", "level=1,hash=18,long=off"),
+    ("saves, recommended", SAVE),
+    ("saves, smaller", "level=3,hash=19,chain=18,long-bucket=1"),
+    ("gc, fast", "level=3,hash=20,chain=19,long-bucket=1"),
+    ("gc, between", "level=7,hash=21,chain=20,long-rate=7,long-hash=19,long-bucket=2"),
+    ("gc, recommended", GC),
+    ("gc at first", "level=9"),
+    ("gc, slow", "level=12,long-rate=7,long-hash=19,long-bucket=2"),
+];
+const SAVE: &str = "level=1,hash=19,long-rate=7,long-hash=19,long-bucket=1";
+const GC: &str = "level=9,long-rate=7,long-hash=19,long-bucket=2";
+
+fn candidates() -> Rows {
+    CANDIDATES.map(|(name, text)| (format!("{name}: {text}"), Setting::parse(text))).into()
 }
 
 /// As saves come, one frame each, and as gc puts them together.
@@ -391,20 +369,15 @@ fn stages(bytes: &[u8], runs: usize) {
     let stages = in_stages(bytes);
     let all = &bytes[bytes.len() / 2..];
     let whole = Setting { window: 27, threads: Threads::Streamed, ..CENTRE };
-    Measured::of(&whole, &[all], runs).row("all stages as one stream, as `zstd -3 --long=27 -T2`");
-    for (level, min_match, hash_rate) in [(3, 0, 0), (3, 32, 5), (3, 32, 4)] {
-        let long = Some(Long { min_match, hash_rate, ..Long::default() });
-        let setting = Setting { level, long, threads: Threads::Workers, ..CENTRE };
-        let name = format!("saves: level {level}, match {min_match}, rate {hash_rate}");
-        Measured::of(&setting, &stages, runs).row(&name);
-    }
-    for (level, min_match, hash_rate) in
-        [(3, 32, 4), (5, 32, 5), (7, 0, 0), (7, 32, 5), (7, 32, 4), (9, 0, 0), (9, 32, 4)]
-    {
-        let long = Some(Long { min_match, hash_rate, ..Long::default() });
-        let setting = Setting { level, long, threads: Threads::Workers, ..CENTRE };
-        let name = format!("gc: level {level}, match {min_match}, rate {hash_rate}");
-        Measured::of(&setting, &in_frames(all, setting.frame), runs).row(&name);
+    Measured::of(&whole, &[all], runs).row("one stream, as `zstd -3 --long=27 -T2`");
+    for (name, text) in CANDIDATES {
+        let setting = Setting::parse(text);
+        if name.starts_with("saves") {
+            Measured::of(&setting, &stages, runs).row(name);
+        } else {
+            let setting = Setting { threads: Threads::Pair, ..setting };
+            Measured::of(&setting, &in_frames(all, setting.frame), runs).row(name);
+        }
     }
 }
 
@@ -415,7 +388,7 @@ const GROUPS: [Group; 6] = [
     ("long", long),
     ("tables", tables),
     ("threads", threads),
-    ("pairs", pairs),
+    ("candidates", candidates),
 ];
 
 fn main() {
@@ -441,7 +414,7 @@ fn main() {
         files = vec![folder.path().join("pages.fs"), folder.path().join("images.fs")];
         pages(&files[0]);
         images(&files[1]);
-        only = only.or(Some("levels,long,stages".into()));
+        only = only.or(Some("levels,tables,stages".into()));
     }
     let wanted = |group: &str| only.as_ref().map_or(sets.is_empty(), |list| list.split(',').any(|name| name == group));
     for file in &files {
