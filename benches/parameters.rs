@@ -186,7 +186,7 @@ struct Measured {
     raw: usize,
     size: usize,
     seconds: f64,
-    /// Of processors.
+    /// Of processors, on average of all runs.
     busy: f64,
     back: f64,
     /// What zstd's contexts take; a frame's input and output are not in it.
@@ -196,11 +196,11 @@ struct Measured {
 impl Measured {
     fn of(setting: &Setting, parts: &[&[u8]], runs: usize) -> Measured {
         let raw = parts.iter().map(|part| part.len()).sum();
-        let mut measured = Measured { raw, size: 0, seconds: f64::MAX, busy: f64::MAX, back: f64::MAX, memory: 0 };
+        let mut measured = Measured { raw, size: 0, seconds: f64::MAX, busy: 0.0, back: f64::MAX, memory: 0 };
         for _ in 0..runs {
             let (start, busy) = (Instant::now(), processor_seconds());
             let (compressed, memory) = setting.compress(parts);
-            measured.busy = measured.busy.min(processor_seconds() - busy);
+            measured.busy += (processor_seconds() - busy) / runs as f64;
             measured.seconds = measured.seconds.min(start.elapsed().as_secs_f64());
             measured.memory = memory;
             measured.size = compressed.iter().map(Vec::len).sum();
@@ -219,9 +219,12 @@ impl Measured {
     }
 
     fn row(&self, what: &str) {
-        let speed = |seconds: f64| self.raw as f64 / 1e6 / seconds;
+        let speed = |seconds: f64| match self.raw as f64 / 1e6 / seconds {
+            speed if speed.is_finite() => format!("{speed:.0} MB/s"),
+            _ => "-".into(),
+        };
         println!(
-            "| {what} | {:.2} MB | {:.2} % | {:.0} MB/s | {:.0} MB/s | {:.0} MB/s | {:.0} MB |",
+            "| {what} | {:.2} MB | {:.2} % | {} | {} | {} | {:.0} MB |",
             self.size as f64 / 1e6,
             self.size as f64 / self.raw as f64 * 100.0,
             speed(self.seconds),
@@ -352,13 +355,13 @@ const CANDIDATES: [(&str, &str); 9] = [
     ("saves, recommended", SAVE),
     ("saves, smaller", "level=3,hash=19,chain=18,long-bucket=1"),
     ("gc, fast", "level=3,hash=20,chain=19,long-bucket=1"),
-    ("gc, between", "level=7,hash=21,chain=20,long-rate=7,long-hash=19,long-bucket=2"),
+    ("gc, between", "level=7,hash=21,chain=20,long-rate=7,long-bucket=2"),
     ("gc, recommended", GC),
     ("gc at first", "level=9"),
-    ("gc, slow", "level=12,long-rate=7,long-hash=19,long-bucket=2"),
+    ("gc, slow", "level=12,long-rate=7,long-bucket=2"),
 ];
-const SAVE: &str = "level=1,hash=19,long-rate=7,long-hash=19,long-bucket=1";
-const GC: &str = "level=9,long-rate=7,long-hash=19,long-bucket=2";
+const SAVE: &str = "level=1,hash=19,long-bucket=1";
+const GC: &str = "level=9,long-rate=7,long-bucket=2";
 
 fn candidates() -> Rows {
     CANDIDATES.map(|(name, text)| (format!("{name}: {text}"), Setting::parse(text))).into()
@@ -418,7 +421,10 @@ fn main() {
     }
     let wanted = |group: &str| only.as_ref().map_or(sets.is_empty(), |list| list.split(',').any(|name| name == group));
     for file in &files {
-        let mut bytes = fs::read(file).unwrap();
+        let Ok(mut bytes) = fs::read(file) else {
+            println!("{} can't be read", file.display());
+            continue;
+        };
         bytes.truncate(most.saturating_mul(1_000_000));
         println!("\n# {}: {:.0} MB\n", file.file_name().unwrap_or_default().display(), bytes.len() as f64 / 1e6);
         let title = |group: &str| {
