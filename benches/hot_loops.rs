@@ -14,7 +14,7 @@ use divan::counter::{BytesCount, ItemsCount};
 use tempfile::TempDir;
 use znap::filestorage::pickles::{Content as Item, mapping};
 use znap::filestorage::{DataFile, Oid, Position, Source, Writer};
-use znap::repository::chunk_reader::{ChunkReader, Location};
+use znap::repository::chunk_reader::ChunkReader;
 use znap::repository::chunk_writer::{ChunkWriter, Compression};
 use znap::repository::chunker;
 use znap::repository::counters::Counters;
@@ -264,7 +264,8 @@ mod chunks {
 /// Frames, as saves and gc write and as restores read them: with the file, and its sync.
 #[divan::bench_group(max_time = 3)]
 mod frames {
-    use znap::repository::chunk_writer::NewDataFile;
+    use znap::repository::data_writer::NewDataFile;
+    use znap::repository::frames::Location;
     use znap::repository::object::publish;
 
     use super::*;
@@ -300,22 +301,22 @@ mod frames {
 
     #[divan::bench]
     fn write_as_saves(bencher: Bencher<'_, '_>) {
-        compress(bencher, Compression::SAVE);
+        compress(bencher, Compression::FAST);
     }
 
     #[divan::bench]
-    fn write_as_gc(bencher: Bencher<'_, '_>) {
-        compress(bencher, Compression::GC);
+    fn write_as_gc_all(bencher: Bencher<'_, '_>) {
+        compress(bencher, Compression::SMALL);
     }
 
     /// Decompressed, and each chunk checked.
     #[divan::bench]
     fn read(bencher: Bencher<'_, '_>) {
         let store = store();
-        let files = store.write(&SITE.chunks(), Compression::SAVE);
+        let files = store.write(&SITE.chunks(), Compression::FAST);
         let locations: Vec<Location> = files
             .iter()
-            .flat_map(|data| data.frames.iter().flat_map(|frame| locations(data.file.name, frame)))
+            .flat_map(|data| data.frames.iter().flat_map(|frame| Location::all_of(data.file.name, frame)))
             .collect();
         publish(&store.layout, files.into_iter().map(|data| data.file).collect(), &store.counters).unwrap();
         bencher.counter(BytesCount::new(SITE.length())).bench(|| {
@@ -326,25 +327,6 @@ mod frames {
             }
             length
         });
-    }
-
-    fn locations(object: Hash, frame: &Frame) -> Vec<Location> {
-        let mut start = 0;
-        let place = |(hash, length): &(Hash, u32)| {
-            let location = Location {
-                hash: *hash,
-                length: *length,
-                object,
-                frame_offset: frame.offset,
-                frame_stored: frame.stored,
-                frame_raw: frame.raw,
-                codec: frame.codec,
-                start,
-            };
-            start += length;
-            location
-        };
-        frame.chunks.iter().map(place).collect()
     }
 }
 

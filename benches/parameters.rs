@@ -326,7 +326,7 @@ fn tables() -> Rows {
 
 fn threads() -> Rows {
     let mut rows = Rows::new();
-    for (name, text) in [("saves", SAVE), ("saves at first", "level=3"), ("gc", GC)] {
+    for (name, text) in [("saves", FAST), ("saves at first", "level=3"), ("gc --all", SMALL)] {
         let setting = Setting::parse(text);
         for (how, threads) in [
             ("one thread", Threads::One),
@@ -352,16 +352,16 @@ fn threads() -> Rows {
 const CANDIDATES: [(&str, &str); 9] = [
     ("saves at first", "level=3"),
     ("saves, fastest", "level=1,hash=18,long=off"),
-    ("saves, recommended", SAVE),
+    ("saves and gc, as chosen", FAST),
     ("saves, smaller", "level=3,hash=19,chain=18,long-bucket=1"),
     ("gc, fast", "level=3,hash=20,chain=19,long-bucket=1"),
     ("gc, between", "level=7,hash=21,chain=20,long-rate=7,long-bucket=2"),
-    ("gc, recommended", GC),
+    ("gc --all, as chosen", SMALL),
     ("gc at first", "level=9"),
     ("gc, slow", "level=12,long-rate=7,long-bucket=2"),
 ];
-const SAVE: &str = "level=1,hash=19,long-bucket=1";
-const GC: &str = "level=9,long-rate=7,long-bucket=2";
+const FAST: &str = "level=1,hash=20,long-match=32,long-bucket=1";
+const SMALL: &str = "level=9,long-match=32,long-rate=7,long-bucket=2";
 
 fn candidates() -> Rows {
     CANDIDATES.map(|(name, text)| (format!("{name}: {text}"), Setting::parse(text))).into()

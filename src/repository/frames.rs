@@ -11,7 +11,7 @@ use zstd::zstd_safe::compress_bound;
 
 use crate::error::{Error, Result};
 use crate::repository::counters::Counters;
-use crate::repository::data::{Codec, FRAME_LIMIT};
+use crate::repository::data::{Codec, FRAME_LIMIT, Frame};
 use crate::repository::hash::Hash;
 use crate::repository::layout::Layout;
 use crate::repository::object::{damaged, open_object};
@@ -42,6 +42,20 @@ pub struct Location {
     pub frame: FrameAt,
     /// Where it begins in the decompressed frame.
     pub start: u32,
+}
+
+impl Location {
+    /// Where the chunks of a frame are.
+    pub fn all_of(object: Hash, frame: &Frame) -> impl Iterator<Item = Location> + '_ {
+        let &Frame { offset, stored, raw, codec, .. } = frame;
+        let frame_at = FrameAt { object, offset, stored, raw, codec };
+        let mut next = 0;
+        frame.chunks.iter().map(move |&(hash, length)| {
+            let start = next;
+            next += length;
+            Location { hash, length, frame: frame_at, start }
+        })
+    }
 }
 
 /// How many files stay open for the next frame, unless they have to.

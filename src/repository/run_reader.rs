@@ -171,13 +171,7 @@ mod tests {
         let mut locations = Vec::new();
         for object in names {
             for frame in read_table(layout, &object).unwrap() {
-                let at =
-                    FrameAt { object, offset: frame.offset, stored: frame.stored, raw: frame.raw, codec: frame.codec };
-                let mut start = 0;
-                for (hash, length) in frame.chunks {
-                    locations.push(Location { hash, length, frame: at, start });
-                    start += length;
-                }
+                locations.extend(Location::all_of(object, &frame));
             }
         }
         locations

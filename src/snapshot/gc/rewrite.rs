@@ -11,7 +11,7 @@ use crate::repository::chunk_writer::Compression;
 use crate::repository::data::{Codec, Content, FILE_LIMIT, read_table};
 use crate::repository::data_writer::{DataWriter, NewDataFile, NewFrame};
 use crate::repository::frame_encoder::FrameEncoder;
-use crate::repository::frames::{FrameAt, FrameFiles, Location};
+use crate::repository::frames::{FrameFiles, Location};
 use crate::repository::hash::Hash;
 use crate::repository::in_order::in_order;
 use crate::repository::lock::Gate;
@@ -158,18 +158,7 @@ fn check_copies(repository: &Repository, chunks: &[MovingChunk], names: &[Hash],
     let mut copies = Vec::new();
     for name in names {
         for frame in read_table(&repository.layout, name)? {
-            let at = FrameAt {
-                object: *name,
-                offset: frame.offset,
-                stored: frame.stored,
-                raw: frame.raw,
-                codec: frame.codec,
-            };
-            let mut start = 0;
-            for (hash, length) in frame.chunks {
-                copies.push(Location { hash, length, frame: at, start });
-                start += length;
-            }
+            copies.extend(Location::all_of(*name, &frame));
         }
     }
     let object_files = FrameFiles::new(&repository.layout, &repository.counters);
