@@ -2,7 +2,6 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::collections::binary_heap::PeekMut;
 use std::io::{self, Write};
 
 use super::index_pickle::{BUCKET_END, END, dump_bucket_start, dump_number};
@@ -88,13 +87,16 @@ pub fn merge<I>(layers: Vec<I>) -> Merge<I>
 where
     I: Iterator<Item = Result<(u64, u64)>>,
 {
-    Merge { heap: BinaryHeap::with_capacity(layers.len()), layers, started: false }
+    Merge { heap: BinaryHeap::with_capacity(layers.len()), layers, lead: None, started: false }
 }
 
 /// What [`merge`] returns.
 pub struct Merge<I> {
     layers: Vec<I>,
-    /// The next entry of each layer: the smallest oid first, and of the same oid the last layer first.
+    /// The next entry of the layer that gave the last one. Where one layer has most entries, as a keyframe has, it mostly
+    /// comes next again, and the heap is left alone.
+    lead: Option<Head>,
+    /// The next entry of each other layer: the smallest oid first, and of the same oid the last layer first.
     heap: BinaryHeap<Reverse<Head>>,
     started: bool,
 }
@@ -108,37 +110,35 @@ impl<I: Iterator<Item = Result<(u64, u64)>>> Merge<I> {
         Ok(next.map(|(oid, offset)| (oid, Reverse(layer), offset)))
     }
 
-    /// Puts the layer's next entry in place of the heap's top, which was the layer's: where one layer has
-    /// most entries, as a keyframe has, it mostly stays the top.
-    fn replace_top(&mut self, layer: usize) -> Result<()> {
+    fn push(&mut self, layer: usize) -> Result<()> {
         let next = self.next_of(layer)?;
-        if let Some(mut top) = self.heap.peek_mut() {
-            match next {
-                Some(next) => *top = Reverse(next),
-                None => drop(PeekMut::pop(top)),
-            }
-        }
+        self.heap.extend(next.map(Reverse));
         Ok(())
     }
 
     fn step(&mut self) -> Result<Option<(u64, u64)>> {
         if !self.started {
             self.started = true;
-            for layer in 0..self.layers.len() {
-                if let Some(next) = self.next_of(layer)? {
-                    self.heap.push(Reverse(next));
-                }
-            }
+            (0..self.layers.len()).try_for_each(|layer| self.push(layer))?;
         }
-        let Some(&Reverse((oid, Reverse(layer), offset))) = self.heap.peek() else {
+        if let Some(lead) = self.lead.take() {
+            let (oid, Reverse(layer), offset) = lead;
+            if self.heap.peek().is_none_or(|Reverse(other)| oid < other.0) {
+                self.lead = self.next_of(layer)?;
+                return Ok(Some((oid, offset)));
+            }
+            self.heap.push(Reverse(lead));
+        }
+        let Some(Reverse((oid, Reverse(layer), offset))) = self.heap.pop() else {
             return Ok(None);
         };
-        self.replace_top(layer)?;
         while let Some(&Reverse((next, Reverse(other), _))) = self.heap.peek()
             && next == oid
         {
-            self.replace_top(other)?;
+            self.heap.pop();
+            self.push(other)?;
         }
+        self.lead = self.next_of(layer)?;
         Ok(Some((oid, offset)))
     }
 }
@@ -151,6 +151,7 @@ impl<I: Iterator<Item = Result<(u64, u64)>>> Iterator for Merge<I> {
         if step.is_err() {
             self.layers.clear();
             self.heap.clear();
+            self.lead = None;
         }
         step.transpose()
     }
