@@ -35,7 +35,7 @@ pub struct Compression {
 impl Compression {
     /// For saves, and for gc, which makes larger frames: as fast as it gets, with a ratio near the best.
     pub const FAST: Compression = Compression { level: 1, frame: FRAME_LIMIT, hash: 20, long_bucket: 1 };
-    /// For a gc that has time: a tenth smaller, and three times as long.
+    /// For a gc that has time: a tenth smaller, and twice as long.
     pub const SMALL: Compression = Compression { level: 9, frame: FRAME_LIMIT, hash: 0, long_bucket: 2 };
 
     /// The most raw bytes in a frame of this kind.
@@ -96,6 +96,13 @@ impl ChunkWriter {
             waiting: Default::default(),
             streamed: None,
             ending: None,
+        }
+    }
+
+    /// Says that no more than so many bytes will come, so that less memory is used if they fit one frame.
+    pub fn expect(&mut self, bytes: u64) {
+        if bytes <= self.compression.frame as u64 {
+            self.encoder.expect_one();
         }
     }
 

@@ -4,7 +4,7 @@
 //! compresses it piece by piece as it comes in. A frame has one thread, because zstd's own workers cut it into jobs that
 //! hardly know what comes before them, and so compress near-copies badly (docs/design.md); two frames at once use two cores.
 
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::JoinHandle;
 
 use zstd::zstd_safe::zstd_sys::ZSTD_EndDirective::{ZSTD_e_continue, ZSTD_e_end};
@@ -17,8 +17,13 @@ use crate::repository::data::{Codec, FRAME_LIMIT};
 /// From how many bytes on a frame is worth a thread.
 pub(super) const STREAM_FROM: usize = 2 << 20;
 
-/// How many bytes a thread is given at a time.
+/// How many bytes a thread is given at a time, and a little more.
 const PIECE: usize = 256 << 10;
+
+/// How many pieces may wait where one frame is all there is: the few buffers are used again and again.
+const FEW: usize = 16;
+/// And where another frame follows, which can begin only when all of this one has been handed over.
+const MANY: usize = FRAME_LIMIT / PIECE;
 
 /// Makes what compresses frames, and keeps it for the next ones.
 pub(crate) struct FrameEncoder {
@@ -26,12 +31,18 @@ pub(crate) struct FrameEncoder {
     whole: Option<Context>,
     spare: Vec<Context>,
     output: Vec<u8>,
+    queue: usize,
 }
 
 impl FrameEncoder {
     /// zstd's memory is reserved when it is first needed.
     pub(crate) fn new(compression: Compression) -> Self {
-        FrameEncoder { compression, whole: None, spare: Vec::new(), output: Vec::new() }
+        FrameEncoder { compression, whole: None, spare: Vec::new(), output: Vec::new(), queue: MANY }
+    }
+
+    /// Says that there will be one frame only.
+    pub(crate) fn expect_one(&mut self) {
+        self.queue = FEW;
     }
 
     /// Compresses a whole frame, if that makes it smaller. The result is valid until the next call.
@@ -52,10 +63,10 @@ impl FrameEncoder {
             Some(context) => context,
             None => Context::new(&self.compression)?,
         };
-        // A whole frame fits, so that the next one can begin before this one is compressed.
-        let (sender, receiver) = sync_channel(FRAME_LIMIT / PIECE);
-        let thread = std::thread::spawn(move || context.compress_pieces(receiver));
-        Ok(FrameStream { sender, thread, piece: Vec::with_capacity(PIECE) })
+        let (sender, receiver) = sync_channel(self.queue);
+        let (give_back, used) = channel();
+        let thread = std::thread::spawn(move || context.compress_pieces(receiver, give_back));
+        Ok(FrameStream { sender, used, thread, piece: Vec::new() })
     }
 
     /// Waits for a frame that has ended, and returns it compressed.
@@ -69,6 +80,8 @@ impl FrameEncoder {
 /// A frame that is compressed while it comes in.
 pub(super) struct FrameStream {
     sender: SyncSender<Vec<u8>>,
+    /// Pieces that were compressed, to be filled again.
+    used: Receiver<Vec<u8>>,
     thread: JoinHandle<Result<(Context, Vec<u8>)>>,
     piece: Vec<u8>,
 }
@@ -81,7 +94,9 @@ impl FrameStream {
     pub(super) fn feed(&mut self, raw: &[u8]) -> Result<()> {
         self.piece.extend_from_slice(raw);
         if self.piece.len() >= PIECE {
-            let piece = std::mem::replace(&mut self.piece, Vec::with_capacity(PIECE + raw.len()));
+            let mut next = self.used.try_recv().unwrap_or_default();
+            next.clear();
+            let piece = std::mem::replace(&mut self.piece, next);
             // It only stops early if it failed, which is found out in the end.
             self.sender.send(piece).map_err(|_| stopped())?;
         }
@@ -119,13 +134,15 @@ impl Context {
         Ok(Context(context))
     }
 
-    fn compress_pieces(mut self, pieces: Receiver<Vec<u8>>) -> Result<(Self, Vec<u8>)> {
+    fn compress_pieces(mut self, pieces: Receiver<Vec<u8>>, give_back: Sender<Vec<u8>>) -> Result<(Self, Vec<u8>)> {
         let mut compressed = Vec::new();
         for piece in pieces {
             let mut input = InBuffer::around(&piece);
             while input.pos() < piece.len() {
                 self.step(&mut compressed, &mut input, false)?;
             }
+            // Nobody needs it any more once all has come in.
+            let _ = give_back.send(piece);
         }
         while self.step(&mut compressed, &mut InBuffer::around(&[]), true)? > 0 {}
         Ok((self, compressed))
