@@ -250,6 +250,24 @@ fn gc_writes_each_byte_a_bounded_number_of_times() {
     assert!(data <= 96 * 100_000 * 11 / 10, "{data} bytes for 9.6 MB");
 }
 
+/// The chunks of two branches lie at the same offsets, so that they alternate where gc puts them together.
+#[test]
+fn gc_reads_each_block_once_and_what_it_wrote_once_more() {
+    let mut site = Site::new(1_200_000);
+    site.grow(200_000, 50_000);
+    site.save("a");
+    site.grow(6_000_000, 50_000);
+    site.save("b");
+    site.restore("a");
+    site.grow(6_000_000, 50_000);
+    site.save("c");
+    let stored = site.count("SELECT sum(bytes) FROM object_files WHERE kind = 'data'");
+    let report = gc(&mut site.repository(), Default::default(), &Silent).unwrap();
+    assert!(report.files_rewritten >= 2, "{report:?}");
+    let read = report.counts.object_bytes_read;
+    assert!(read <= 2 * stored + 200_000, "{read} bytes read of {stored} stored");
+}
+
 #[test]
 fn final_chunks_do_not_depend_on_how_often_was_saved() {
     let mut often = Site::new(3_000_000);

@@ -99,7 +99,7 @@ impl ChunkWriter {
         }
     }
 
-    /// Says that no more than so many bytes will come, so that less memory is used if they fit one frame.
+    /// Says that about so many bytes will come, besides indexes: if they fit one frame, less memory is used.
     pub fn expect(&mut self, bytes: u64) {
         if bytes <= self.compression.frame as u64 {
             self.encoder.expect_one();
@@ -117,8 +117,7 @@ impl ChunkWriter {
         Ok((hash, true))
     }
 
-    /// Stores a chunk whether or not the catalog has it: for gc, which moves chunks.
-    /// The caller has checked the hash.
+    /// Stores a chunk whether or not the catalog has it, unless this operation has. The caller has made the hash.
     pub fn append(&mut self, content: Content, hash: Hash, bytes: &[u8]) -> Result<()> {
         if !self.pending.insert(hash) {
             return Ok(());
@@ -127,7 +126,8 @@ impl ChunkWriter {
             if frame.raw + bytes.len() <= self.compression.limit(content) {
                 frame.raw += bytes.len();
                 frame.chunks.push((hash, bytes.len() as u32));
-                return frame.stream.feed(bytes);
+                frame.stream.feed(bytes);
+                return Ok(());
             }
             self.end_streamed()?;
         }
@@ -161,7 +161,7 @@ impl ChunkWriter {
         let chunks = std::mem::take(&mut waiting.chunks);
         let raw = std::mem::take(&mut waiting.raw);
         let mut frame = Streamed { content, chunks, raw: raw.len(), stream };
-        frame.stream.feed(&raw)?;
+        frame.stream.feed(&raw);
         self.streamed = Some(frame);
         // To be filled again.
         let waiting = &mut self.waiting[index_of(content)];
@@ -175,7 +175,7 @@ impl ChunkWriter {
         self.finish_ending()?;
         if let Some(Streamed { content, chunks, raw, stream }) = self.streamed.take() {
             let frame = NewFrame { content, codec: Codec::Zstd, raw: raw as u32, chunks };
-            self.ending = Some((stream.end()?, frame));
+            self.ending = Some((stream.end(), frame));
         }
         Ok(())
     }
@@ -199,12 +199,11 @@ impl ChunkWriter {
             self.start_stream(content)?;
             return self.end_streamed();
         }
-        self.finish_ending()?;
         let waiting = &mut self.waiting[index_of(content)];
         let raw = std::mem::take(&mut waiting.raw);
         let chunks = std::mem::take(&mut waiting.chunks);
         let (codec, bytes) = self.encoder.compress(&raw)?;
-        self.output.write(NewFrame { content, codec, raw: raw.len() as u32, chunks }, bytes)
+        self.output.write(NewFrame { content, codec, raw: raw.len() as u32, chunks }, &bytes)
     }
 }
 

@@ -46,7 +46,7 @@ impl Content {
 }
 
 /// How a frame's bytes are stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Codec {
     /// As they are.

@@ -15,7 +15,7 @@ use crate::repository::chunk_writer::Compression;
 use crate::repository::data::{Codec, FRAME_LIMIT};
 
 /// From how many bytes on a frame is worth a thread.
-pub(super) const STREAM_FROM: usize = 2 << 20;
+pub(super) const STREAM_FROM: usize = 3 << 20;
 
 /// How many bytes a thread is given at a time, and a little more.
 const PIECE: usize = 256 << 10;
@@ -30,14 +30,13 @@ pub(crate) struct FrameEncoder {
     compression: Compression,
     whole: Option<Context>,
     spare: Vec<Context>,
-    output: Vec<u8>,
     queue: usize,
 }
 
 impl FrameEncoder {
     /// zstd's memory is reserved when it is first needed.
     pub(crate) fn new(compression: Compression) -> Self {
-        FrameEncoder { compression, whole: None, spare: Vec::new(), output: Vec::new(), queue: MANY }
+        FrameEncoder { compression, whole: None, spare: Vec::new(), queue: MANY }
     }
 
     /// Says that there will be one frame only.
@@ -45,16 +44,15 @@ impl FrameEncoder {
         self.queue = FEW;
     }
 
-    /// Compresses a whole frame, if that makes it smaller. The result is valid until the next call.
-    pub(crate) fn compress<'a>(&'a mut self, raw: &'a [u8]) -> Result<(Codec, &'a [u8])> {
+    /// Compresses a whole frame, if that makes it smaller.
+    pub(crate) fn compress(&mut self, raw: &[u8]) -> Result<(Codec, Vec<u8>)> {
         let Context(context) = match &mut self.whole {
             Some(context) => context,
             none => none.insert(Context::new(&self.compression)?),
         };
-        self.output.clear();
-        self.output.reserve(compress_bound(raw.len()));
-        context.compress2(&mut self.output, raw).map_err(failed)?;
-        Ok(if self.output.len() < raw.len() { (Codec::Zstd, &self.output) } else { (Codec::Raw, raw) })
+        let mut output = Vec::with_capacity(compress_bound(raw.len()));
+        context.compress2(&mut output, raw).map_err(failed)?;
+        Ok(if output.len() < raw.len() { (Codec::Zstd, output) } else { (Codec::Raw, raw.to_vec()) })
     }
 
     /// Begins a streamed frame.
@@ -65,7 +63,9 @@ impl FrameEncoder {
         };
         let (sender, receiver) = sync_channel(self.queue);
         let (give_back, used) = channel();
-        let thread = std::thread::spawn(move || context.compress_pieces(receiver, give_back));
+        let thread = std::thread::Builder::new()
+            .spawn(move || context.compress_pieces(receiver, give_back))
+            .map_err(|error| Error::failed(format!("cannot start a thread that compresses: {error}")))?;
         Ok(FrameStream { sender, used, thread, piece: Vec::new() })
     }
 
@@ -77,7 +77,7 @@ impl FrameEncoder {
     }
 }
 
-/// A frame that is compressed while it comes in.
+/// A frame that is compressed while it comes in. Dropped before its end, its thread compresses what waits, and ends.
 pub(super) struct FrameStream {
     sender: SyncSender<Vec<u8>>,
     /// Pieces that were compressed, to be filled again.
@@ -91,24 +91,23 @@ pub(super) struct EndedFrame(JoinHandle<Result<(Context, Vec<u8>)>>);
 
 impl FrameStream {
     /// Feeds more of the frame.
-    pub(super) fn feed(&mut self, raw: &[u8]) -> Result<()> {
+    pub(super) fn feed(&mut self, raw: &[u8]) {
         self.piece.extend_from_slice(raw);
         if self.piece.len() >= PIECE {
             let mut next = self.used.try_recv().unwrap_or_default();
             next.clear();
             let piece = std::mem::replace(&mut self.piece, next);
-            // It only stops early if it failed, which is found out in the end.
-            self.sender.send(piece).map_err(|_| stopped())?;
+            // It only stops early if it failed, which [`FrameEncoder::finish`] tells.
+            let _ = self.sender.send(piece);
         }
-        Ok(())
     }
 
     /// Says that this was all.
-    pub(super) fn end(self) -> Result<EndedFrame> {
+    pub(super) fn end(self) -> EndedFrame {
         if !self.piece.is_empty() {
-            self.sender.send(self.piece).map_err(|_| stopped())?;
+            let _ = self.sender.send(self.piece);
         }
-        Ok(EndedFrame(self.thread))
+        EndedFrame(self.thread)
     }
 }
 

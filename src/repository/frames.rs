@@ -17,7 +17,7 @@ use crate::repository::layout::Layout;
 use crate::repository::object::{damaged, open_object};
 
 /// Where a frame is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct FrameAt {
     /// The object file that has it.
     pub object: Hash,
@@ -134,16 +134,18 @@ impl FrameFiles {
             )));
         }
         let file = self.file(&frame.object)?;
-        compressed.resize(stored, 0);
-        file.read_exact_at(compressed, frame.offset).map_err(|error| match error.kind() {
+        // What is stored as it is is read to where it belongs.
+        let into = if frame.codec == Codec::Raw { &mut *raw } else { &mut *compressed };
+        into.resize(stored, 0);
+        file.read_exact_at(into, frame.offset).map_err(|error| match error.kind() {
             std::io::ErrorKind::UnexpectedEof => damaged(&path, "it is too short"),
             _ => Error::io("read", &path, error),
         })?;
         self.counters.read(stored as u64);
-        raw.clear();
         match frame.codec {
-            Codec::Raw => std::mem::swap(raw, compressed),
+            Codec::Raw => {}
             Codec::Zstd => {
+                raw.clear();
                 raw.reserve_exact(length);
                 let whole = zstd::zstd_safe::decompress(raw, compressed).is_ok_and(|written| written == length);
                 if !whole {

@@ -23,25 +23,44 @@ pub(crate) fn in_order<T: Sync, S, R: Send>(
         // Each thread has every so many'th item; it waits until its last result was taken. Whichever side ends early, the
         // other notices by its end of the channel.
         let mut results = Vec::new();
+        let mut starts = Vec::new();
+        let mut handles = Vec::new();
         for first in 0..threads {
             let (sender, receiver) = sync_channel(0);
-            results.push(receiver);
+            let (start, step) = sync_channel(1);
             let (new_state, work) = (&new_state, &work);
-            scope.spawn(move || {
+            let thread = std::thread::Builder::new().spawn_scoped(scope, move || {
+                let Ok(step) = step.recv() else { return };
                 let mut state = new_state();
-                for item in items.iter().skip(first).step_by(threads) {
+                for item in items.iter().skip(first).step_by(step) {
                     if sender.send(work(&mut state, item)).is_err() {
                         return;
                     }
                 }
             });
+            // Where no more threads can be had, fewer will do.
+            let Ok(handle) = thread else { break };
+            handles.push(handle);
+            results.push(receiver);
+            starts.push(start);
+        }
+        if handles.is_empty() {
+            let mut state = new_state();
+            return items.iter().try_for_each(|item| use_result(item, work(&mut state, item)?));
+        }
+        for start in &starts {
+            // It can't have gone away: it waits for just this.
+            let _ = start.send(handles.len());
         }
         let mut turn = results.iter().cycle();
-        for item in items {
+        let used = items.iter().try_for_each(|item| {
             let next = turn.next().and_then(|receiver| receiver.recv().ok());
-            use_result(item, next.unwrap_or_else(|| Err(stopped()))?)?;
-        }
-        Ok(())
+            use_result(item, next.unwrap_or_else(|| Err(stopped()))?)
+        });
+        drop(results);
+        // A thread that panicked is an error, not a panic here.
+        let panicked = handles.into_iter().map(|handle| handle.join()).filter(|joined| joined.is_err()).count();
+        if panicked > 0 { Err(stopped()) } else { used }
     })
 }
 
@@ -82,6 +101,14 @@ mod tests {
             let result = in_order(&items, threads, || (), |(), _| Ok(()), stop);
             assert_eq!((result.unwrap_err().to_string(), count), ("enough".into(), 11));
         }
+        let result = in_order(
+            &items,
+            2,
+            || (),
+            |(), item| if *item == 5 { panic!("on purpose") } else { Ok(()) },
+            |_, ()| Ok(()),
+        );
+        assert!(result.unwrap_err().to_string().contains("stopped unexpectedly"));
         in_order(&[], 2, || (), |(), _: &u64| Ok(()), |_, ()| Err(Error::failed("there is nothing"))).unwrap();
     }
 }

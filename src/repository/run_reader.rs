@@ -1,10 +1,10 @@
 //! Reads many chunks in a row, on several threads: while one frame is used, the next ones are decompressed and
 //! their chunks checked.
 //!
-//! Memory: per thread one frame being made, and one waiting to be used; the two last ones, because chunks may alternate
-//! between an old frame and a new one; and what a check was told to keep.
+//! Memory: per thread one frame being made or waiting to be used, with what it is made from; one that is being used; of those
+//! that will be needed again, because chunks alternate between frames, 128 MiB; and what a check was told to keep.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -13,7 +13,7 @@ use crate::repository::data::FRAME_LIMIT;
 use crate::repository::frames::{FrameAt, FrameFiles, Location};
 use crate::repository::in_order::in_order;
 
-/// How many bytes of decompressed frames are kept for the runs that follow.
+/// How many bytes of decompressed frames are kept for runs that will need them again.
 const RECENT: usize = 2 * FRAME_LIMIT;
 
 /// The most threads that decompress.
@@ -26,7 +26,10 @@ struct Run {
     chunks: Range<usize>,
     /// Their bytes' place in the frame.
     bytes: Range<usize>,
-    /// The frame, decompressed, if it is kept: then these chunks of it were checked.
+    /// Whether it is the first run of its frame, and whether the last.
+    first: bool,
+    last: bool,
+    /// The frame, decompressed, if it is kept: then these chunks were checked in just this copy of it.
     kept: Option<Arc<Vec<u8>>>,
 }
 
@@ -50,7 +53,17 @@ impl<'a> RunReader<'a> {
                     run.chunks.end = place + 1;
                     run.bytes.end = end;
                 }
-                _ => runs.push(Run { frame: location.frame, chunks: place..place + 1, bytes: start..end, kept: None }),
+                _ => {
+                    let (frame, chunks, bytes) = (location.frame, place..place + 1, start..end);
+                    runs.push(Run { frame, chunks, bytes, first: true, last: true, kept: None });
+                }
+            }
+        }
+        let mut seen: HashMap<FrameAt, usize> = HashMap::new();
+        for at in 0..runs.len() {
+            if let Some(before) = seen.insert(runs[at].frame, at) {
+                runs[at].first = false;
+                runs[before].last = false;
             }
         }
         RunReader { files, locations, runs }
@@ -60,16 +73,16 @@ impl<'a> RunReader<'a> {
     /// `progress` hears of the bytes that were checked, and may stop it.
     pub fn check(&mut self, budget: &mut usize, mut progress: impl FnMut(usize) -> Result<()>) -> Result<()> {
         let mut kept: Vec<Option<Arc<Vec<u8>>>> = Vec::with_capacity(self.runs.len());
-        let mut last: Option<(FrameAt, Arc<Vec<u8>>)> = None;
-        self.frames(|run, frame| {
+        let mut last: Option<Arc<Vec<u8>>> = None;
+        self.frames(false, |run, frame| {
             progress(run.bytes.len())?;
-            // Frames mostly come once, and else soon again.
-            let known = last.as_ref().is_some_and(|(at, _)| *at == run.frame);
+            // Frames mostly come once, and else soon again. Loaded again it is another copy, checked by itself.
+            let known = last.as_ref().is_some_and(|last| Arc::ptr_eq(last, frame));
             if !known && frame.len() <= *budget {
                 *budget -= frame.len();
-                last = Some((run.frame, Arc::clone(frame)));
+                last = Some(Arc::clone(frame));
             }
-            kept.push(last.as_ref().filter(|(at, _)| *at == run.frame).map(|(_, frame)| Arc::clone(frame)));
+            kept.push(last.as_ref().filter(|last| Arc::ptr_eq(last, frame)).map(Arc::clone));
             Ok(())
         })?;
         for (run, kept) in self.runs.iter_mut().zip(kept) {
@@ -81,33 +94,52 @@ impl<'a> RunReader<'a> {
     /// Gives all chunks to `use_chunks`, in order, a run at a time: their places in the list, and their bytes, one behind the other,
     /// checked.
     pub fn each(&self, mut use_chunks: impl FnMut(Range<usize>, &[u8]) -> Result<()>) -> Result<()> {
-        self.frames(|run, frame| use_chunks(run.chunks.clone(), frame.get(run.bytes.clone()).unwrap_or_default()))
+        self.frames(true, |run, frame| use_chunks(run.chunks.clone(), frame.get(run.bytes.clone()).unwrap_or_default()))
     }
 
-    /// Gives every run and its frame, in which its chunks were checked, to `use_frame`, in order.
-    fn frames(&self, mut use_frame: impl FnMut(&Run, &Arc<Vec<u8>>) -> Result<()>) -> Result<()> {
-        let recent = Recent::default();
+    /// Gives every run and its frame, in which its chunks were checked, to `use_frame`, in order. If `again`, the room that
+    /// a frame took is used again for others.
+    fn frames(&self, again: bool, mut use_frame: impl FnMut(&Run, &Arc<Vec<u8>>) -> Result<()>) -> Result<()> {
+        let room = Room::default();
+        let threads = self.runs.iter().filter(|run| run.kept.is_none()).count().min(THREADS);
         in_order(
             &self.runs,
-            THREADS,
+            threads,
             Vec::new,
-            |compressed, run| self.frame(run, &recent, compressed),
-            |run, frame| use_frame(run, &frame),
+            |compressed, run| self.frame(run, &room, compressed),
+            |run, frame| {
+                use_frame(run, &frame)?;
+                if run.last && !run.first {
+                    room.forget(&run.frame);
+                }
+                if again && let Some(spare) = Arc::into_inner(frame) {
+                    lock(&room.spare).push(spare);
+                }
+                Ok(())
+            },
         )
     }
 
     /// A run's frame, with the run's chunks checked.
-    fn frame(&self, run: &Run, recent: &Recent, compressed: &mut Vec<u8>) -> Result<Arc<Vec<u8>>> {
+    fn frame(&self, run: &Run, room: &Room, compressed: &mut Vec<u8>) -> Result<Arc<Vec<u8>>> {
         if let Some(frame) = &run.kept {
             return Ok(Arc::clone(frame));
         }
-        let slot = recent.slot(&run.frame);
-        let mut slot = lock(&slot);
-        let frame = match &*slot {
-            Some(frame) => Arc::clone(frame),
-            None => Arc::clone(slot.insert(Arc::new(self.files.load(&run.frame, compressed)?))),
+        let mut load = || -> Result<Arc<Vec<u8>>> {
+            let mut raw = lock(&room.spare).pop().unwrap_or_default();
+            self.files.load_into(&run.frame, compressed, &mut raw)?;
+            Ok(Arc::new(raw))
         };
-        drop(slot);
+        let frame = if run.first && run.last {
+            load()?
+        } else {
+            let slot = room.slot(&run.frame);
+            let mut slot = lock(&slot);
+            match &*slot {
+                Some(frame) => Arc::clone(frame),
+                None => Arc::clone(slot.insert(load()?)),
+            }
+        };
         for location in &self.locations[run.chunks.clone()] {
             self.files.check(location, &frame)?;
         }
@@ -118,14 +150,19 @@ impl<'a> RunReader<'a> {
 /// A frame that is there, or being made by who holds the lock.
 type Slot = Arc<Mutex<Option<Arc<Vec<u8>>>>>;
 
-/// The frames that were used last.
+/// The room that frames take.
 #[derive(Default)]
-struct Recent(Mutex<VecDeque<(FrameAt, Slot)>>);
+struct Room {
+    /// The frames that will be used again, those that were used last at the end.
+    recent: Mutex<VecDeque<(FrameAt, Slot)>>,
+    /// Of frames that were used, to be filled again.
+    spare: Mutex<Vec<Vec<u8>>>,
+}
 
-impl Recent {
+impl Room {
     /// The place of a frame.
     fn slot(&self, at: &FrameAt) -> Slot {
-        let mut slots = lock(&self.0);
+        let mut slots = lock(&self.recent);
         if let Some((_, slot)) = slots.iter().find(|(other, _)| other == at) {
             return Arc::clone(slot);
         }
@@ -139,6 +176,11 @@ impl Recent {
         let slot = Slot::default();
         slots.push_back((*at, Arc::clone(&slot)));
         slot
+    }
+
+    /// Says that a frame isn't needed any more.
+    fn forget(&self, at: &FrameAt) {
+        lock(&self.recent).retain(|(other, _)| other != at);
     }
 }
 
@@ -232,6 +274,42 @@ mod tests {
             let before = counters.counts().object_bytes_read;
             assert_eq!(read(&reader).unwrap(), expected);
             assert_eq!(counters.counts().object_bytes_read, before, "all of it was kept");
+        }
+    }
+
+    /// A disk may give other bytes the second time.
+    #[test]
+    fn p6_a_frame_that_is_kept_is_the_very_copy_that_was_checked() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::create(&dir.path().join(".znap"), Access::Private).unwrap();
+        let counters = Arc::new(Counters::default());
+        // Doesn't compress, so that damage to the file is damage to one chunk.
+        let mut seed = 1u64;
+        let mut noise = || {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (seed >> 56) as u8
+        };
+        let chunks: Vec<Vec<u8>> = (0..4).map(|_| (0..9000).map(|_| noise()).collect()).collect();
+        let locations = stored(&layout, &counters, &chunks);
+        let (first, second) = (&locations[0], &locations[1]);
+        assert_eq!(first.frame, second.frame);
+        assert!(first.frame.stored >= first.frame.raw, "it is stored as it is");
+        let path = layout.object(&first.frame.object);
+        let whole = std::fs::read(&path).unwrap();
+        let mut damaged = whole.clone();
+        damaged[first.frame.offset as usize + second.start as usize + 500] ^= 1;
+        std::fs::write(&path, &damaged).unwrap();
+        // The first chunk is right, the second one damaged when the frame is loaded for the first, and whole later.
+        let files = FrameFiles::new(&layout, &counters);
+        let order = [first, &locations[2], second];
+        let mut reader = RunReader::new(&files, order);
+        let checked = reader.check(&mut (1 << 20), |_| {
+            std::fs::write(&path, &whole).unwrap();
+            Ok(())
+        });
+        match checked.and_then(|()| read(&reader)) {
+            Ok(bytes) => assert_eq!(bytes, [&chunks[0][..], &chunks[2], &chunks[1]].concat(), "P6"),
+            Err(error) => assert!(error.to_string().contains("does not match its hash"), "P6: {error}"),
         }
     }
 

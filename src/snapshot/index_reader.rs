@@ -11,23 +11,26 @@ use crate::repository::frames::FrameFiles;
 use crate::repository::run_reader::RunReader;
 use crate::snapshot::index_parts::{StoredPart, damaged_index, unzigzag};
 
+/// How many bytes of deltas stay decompressed: several small ones are often in one frame.
+const DELTAS: usize = 8 << 20;
+
 /// Gives all pairs of these parts, merged, in ascending order of oid, to `use_pairs`. The first part, which may be
 /// a keyframe with most of them, is decompressed by other threads meanwhile. `name` is the snapshot's, for messages.
 ///
-/// Memory: of each part a piece, of the first one a few.
+/// Memory: of each part a piece of 1 MiB, of the first one a few frames of 2 MiB, and [`DELTAS`].
 pub fn with_merged<T>(
     files: &Arc<FrameFiles>,
     parts: &[StoredPart],
     name: &str,
     use_pairs: impl FnOnce(Merge<PartReader<'_>>) -> Result<T>,
 ) -> Result<T> {
-    let chunks = RefCell::new(ChunkReader::of(Arc::clone(files)));
+    let chunks = RefCell::new(ChunkReader::with_cache(Arc::clone(files), DELTAS));
     let Some((first, others)) = parts.split_first() else {
         return use_pairs(merge(Vec::new()));
     };
     std::thread::scope(|scope| {
         let (sender, receiver) = sync_channel(1);
-        scope.spawn(move || {
+        let thread = move || {
             let read = RunReader::new(files, &first.pieces).each(|_, bytes| {
                 // Nobody listens any more where the other side failed.
                 sender.send(Ok(bytes.to_vec())).map_err(|_| Error::failed("an index is read no further"))
@@ -35,7 +38,10 @@ pub fn with_merged<T>(
             if let Err(error) = read {
                 let _ = sender.send(Err(error));
             }
-        });
+        };
+        std::thread::Builder::new()
+            .spawn_scoped(scope, thread)
+            .map_err(|error| Error::failed(format!("cannot start a thread that reads: {error}")))?;
         let mut layers = vec![PartReader::new(first, name, receiver.into_iter())];
         for part in others {
             let chunks = &chunks;

@@ -117,7 +117,10 @@ fn write_pairs(source: &IndexSource, stream: &Stream, file: &File, path: &Path) 
     std::thread::scope(|scope| {
         // Merging and writing take about as long.
         let (sender, pieces) = sync_channel(2);
-        let written = scope.spawn(move || pieces.into_iter().try_for_each(|piece: Vec<u8>| (&*file).write_all(&piece)));
+        let write = move || pieces.into_iter().try_for_each(|piece: Vec<u8>| (&*file).write_all(&piece));
+        let written = std::thread::Builder::new()
+            .spawn_scoped(scope, write)
+            .map_err(|error| Error::failed(format!("cannot start a thread that writes: {error}")))?;
         let merged = with_merged(&source.files, &source.parts, &stream.snapshot_name, |pairs| {
             let mut writer = IndexWriter::new(BufWriter::with_capacity(PIECE, Pieces(sender)), stream.cut.offset)?;
             for pair in pairs {

@@ -15,7 +15,7 @@ use crate::snapshot::gc::GcOptions;
 const SMALL: u64 = FRAME_LIMIT as u64;
 
 /// Whether a data file is worth writing anew by itself.
-fn is_wasteful(file: &ObjectUse, options: GcOptions) -> bool {
+pub(super) fn is_wasteful(file: &ObjectUse, options: GcOptions) -> bool {
     let unused = file.raw.saturating_sub(file.live_raw);
     unused * 5 > file.raw || (options.all && unused > 0)
 }

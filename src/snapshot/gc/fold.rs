@@ -60,21 +60,27 @@ const LONGEST_CHAIN: u64 = 64;
 
 /// Gives a keyframe to streams whose index would be made from too many deltas.
 pub(super) fn shorten_index_chains(repository: &mut Repository, monitor: &dyn Monitor) -> Result<()> {
-    let mut lengths: HashMap<i64, u64> = HashMap::new();
+    // How many deltas a stream's index has, and whether the keyframe below them is committed.
+    let mut lengths: HashMap<i64, (u64, bool)> = HashMap::new();
     let mut rewrites = Rewrites::new(repository);
     for link in repository.catalog.index_links()? {
         let row = link.stream;
         let before = link.parent.filter(|_| !link.has_keyframe).and_then(|parent| lengths.get(&parent).copied());
-        let mut length = before.unwrap_or(0) + link.deltas;
+        let (length, mut committed) = before.unwrap_or((0, true));
+        let mut length = length + link.deltas;
         if length > LONGEST_CHAIN {
             monitor.check()?;
+            if !committed {
+                // The catalog has to know it, or all deltas since the one before it would be merged.
+                std::mem::replace(&mut rewrites, Rewrites::new(repository)).commit(repository)?;
+            }
             let stream = repository.catalog.stream(row)?;
             let parts = index_parts::sources(&repository.catalog, &stream)?;
             let entry = rewrites.entry(repository, &stream)?;
             rewrites.add(repository, &stream, entry, Vec::new(), &parts, Content::Keyframe)?;
-            length = 0;
+            (length, committed) = (0, false);
         }
-        lengths.insert(row, length);
+        lengths.insert(row, (length, committed));
     }
     rewrites.commit(repository)
 }
@@ -101,9 +107,9 @@ fn fold(repository: &mut Repository, rewrites: &mut Rewrites, child: i64, line: 
     rewrites.add(repository, &stream, entry, joined, several, Content::Delta)
 }
 
-/// How many streams are replaced in one step, whose syncs and whose transaction they share,
+/// How many streams are replaced in one step: they share its syncs and its transaction.
 const STREAMS: usize = 200;
-/// and after how many chunks in their lists it ends: so that the transaction is short.
+/// After how many chunks in their lists a step ends: so that its transaction is short.
 const CHUNKS: usize = 20_000;
 
 /// Streams that get a new form, and the manifests of their snapshots, which are written anew with it.
@@ -187,18 +193,15 @@ impl Rewrites {
             writers.push((*snapshot, manifest.revision, manifest.write(&repository.layout)?));
         }
         let mut manifests = Vec::new();
-        let mut files = Vec::new();
+        // Data files get their names first: no manifest may name what isn't there.
+        let records = data_files.iter().map(NewDataFile::record).collect();
+        let mut files: Vec<_> = data_files.into_iter().map(|data| data.file).collect();
         for (snapshot, revision, writer) in writers {
             let file = writer.finish(&repository.counters)?;
             manifests.push((snapshot, file.name, file.bytes, revision));
             files.push(file);
         }
-        let replacement = Replacement {
-            streams: self.streams,
-            manifests,
-            data_files: data_files.iter().map(NewDataFile::record).collect(),
-        };
-        files.extend(data_files.into_iter().map(|data| data.file));
+        let replacement = Replacement { streams: self.streams, manifests, data_files: records };
         publish(&repository.layout, files, &repository.counters)?;
         repository.catalog.replace_streams(&replacement)
     }

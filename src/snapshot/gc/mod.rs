@@ -130,7 +130,7 @@ pub fn gc(repository: &mut Repository, options: GcOptions, monitor: &dyn Monitor
     let files = repository.catalog.object_use()?;
     let chosen = to_rewrite(&files, options);
     let files_rewritten = chosen.len() as u64;
-    rewrite::rewrite(repository, &chosen, options.compression(), monitor)?;
+    rewrite::rewrite(repository, &chosen, options, monitor)?;
 
     // Space for the next time is welcome, but no reason to fail now.
     let _ = reserve::replenish(&repository.layout);

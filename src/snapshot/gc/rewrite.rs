@@ -1,4 +1,4 @@
-//! Writing data files anew: only what is used, in large frames, compressed harder.
+//! Writing data files anew: only what is used, in large frames.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,6 +16,8 @@ use crate::repository::hash::Hash;
 use crate::repository::in_order::in_order;
 use crate::repository::lock::Gate;
 use crate::repository::object::publish;
+use crate::snapshot::gc::GcOptions;
+use crate::snapshot::gc::choice::is_wasteful;
 use crate::snapshot::handle::Repository;
 
 /// The most files in one step.
@@ -26,7 +28,7 @@ const FILES: usize = 500;
 pub(super) fn rewrite(
     repository: &mut Repository,
     files: &[&ObjectUse],
-    compression: Compression,
+    options: GcOptions,
     monitor: &dyn Monitor,
 ) -> Result<()> {
     let mut step: Vec<&ObjectUse> = Vec::new();
@@ -34,7 +36,7 @@ pub(super) fn rewrite(
     monitor.begin("compacting", files.iter().map(|file| file.live_raw).sum());
     for file in files {
         if !step.is_empty() && (raw + file.live_raw > FILE_LIMIT || step.len() >= FILES) {
-            rewrite_step(repository, &step, compression, monitor)?;
+            rewrite_step(repository, &step, options, monitor)?;
             step.clear();
             raw = 0;
         }
@@ -42,7 +44,7 @@ pub(super) fn rewrite(
         raw += file.live_raw;
     }
     if !step.is_empty() {
-        rewrite_step(repository, &step, compression, monitor)?;
+        rewrite_step(repository, &step, options, monitor)?;
     }
     monitor.end();
     Ok(())
@@ -51,9 +53,14 @@ pub(super) fn rewrite(
 fn rewrite_step(
     repository: &mut Repository,
     files: &[&ObjectUse],
-    compression: Compression,
+    options: GcOptions,
     monitor: &dyn Monitor,
 ) -> Result<()> {
+    if files.iter().all(|file| !is_wasteful(file, options)) && files.len() < 2 {
+        // Its company was too much for one step: by itself it gains nothing.
+        return Ok(());
+    }
+    let compression = options.compression();
     let rows: Vec<i64> = files.iter().map(|file| file.file.row).collect();
     let chunks = repository.catalog.chunks_to_move(&rows)?;
     let object_files = Arc::new(FrameFiles::new(&repository.layout, &repository.counters));
@@ -62,7 +69,6 @@ fn rewrite_step(
         &frames_of(&chunks, compression),
         THREADS,
         || Worker {
-            // The chunks are in the order in which they were saved, so that one frame after the other is read.
             reader: ChunkReader::with_cache(Arc::clone(&object_files), 0),
             encoder: FrameEncoder::new(compression),
             raw: Vec::new(),
@@ -77,8 +83,15 @@ fn rewrite_step(
             writer.write(NewFrame { content, codec, raw: raw as u32, chunks: names }, &bytes)
         },
     )?;
-    let new_files = writer.finish()?;
     let moved: HashMap<Hash, i64> = chunks.iter().map(|chunk| (chunk.location.hash, chunk.row)).collect();
+    if moved.len() != chunks.len() {
+        return Err(Error::damaged(format!(
+            "the catalog {} lists a chunk twice",
+            repository.layout.catalog().display()
+        ))
+        .hint("put the newest copy of catalog.db back; nothing was removed"));
+    }
+    let new_files = writer.finish()?;
     let records: Vec<_> = new_files.iter().map(NewDataFile::record).collect();
     let names: Vec<Hash> = records.iter().map(|(name, _, _)| *name).collect();
     publish(
@@ -108,16 +121,24 @@ struct Worker {
 
 impl Worker {
     fn frame(&mut self, chunks: &[MovingChunk]) -> Result<(Codec, Vec<u8>)> {
-        self.raw.clear();
-        self.raw.reserve_exact(length_of(chunks));
+        let mut places = Vec::with_capacity(chunks.len());
+        let mut length = 0;
         for chunk in chunks {
-            self.reader.with_chunk(&chunk.location, |bytes| {
-                self.raw.extend_from_slice(bytes);
+            places.push((length, &chunk.location));
+            length += chunk.location.length as usize;
+        }
+        // However the chunks of different frames alternate, each frame is read once.
+        places.sort_by_key(|(_, location)| (location.frame.object.0, location.frame.offset, location.start));
+        // Every byte of it is written.
+        self.raw.resize(length, 0);
+        for (start, location) in places {
+            self.reader.with_chunk(location, |bytes| {
+                // As long as its location says, or it would not have its hash.
+                self.raw[start..start + bytes.len()].copy_from_slice(bytes);
                 Ok(())
             })?;
         }
-        let (codec, bytes) = self.encoder.compress(&self.raw)?;
-        Ok((codec, bytes.to_vec()))
+        self.encoder.compress(&self.raw)
     }
 }
 
