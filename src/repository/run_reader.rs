@@ -38,6 +38,8 @@ pub struct RunReader<'a> {
     files: &'a FrameFiles,
     locations: Vec<&'a Location>,
     runs: Vec<Run>,
+    /// How many bytes of frames that will be needed again are kept.
+    recent: usize,
 }
 
 impl<'a> RunReader<'a> {
@@ -66,7 +68,7 @@ impl<'a> RunReader<'a> {
                 runs[before].last = false;
             }
         }
-        RunReader { files, locations, runs }
+        RunReader { files, locations, runs, recent: RECENT }
     }
 
     /// Checks every chunk against its hash, and keeps decompressed what fits the budget, which it reduces.
@@ -133,7 +135,7 @@ impl<'a> RunReader<'a> {
         let frame = if run.first && run.last {
             load()?
         } else {
-            let slot = room.slot(&run.frame);
+            let slot = room.slot(&run.frame, self.recent);
             let mut slot = lock(&slot);
             match &*slot {
                 Some(frame) => Arc::clone(frame),
@@ -160,14 +162,14 @@ struct Room {
 }
 
 impl Room {
-    /// The place of a frame.
-    fn slot(&self, at: &FrameAt) -> Slot {
+    /// The place of a frame, if need be in that of others: so many bytes of them are kept.
+    fn slot(&self, at: &FrameAt, limit: usize) -> Slot {
         let mut slots = lock(&self.recent);
         if let Some((_, slot)) = slots.iter().find(|(other, _)| other == at) {
             return Arc::clone(slot);
         }
         let mut held: usize = slots.iter().map(|(at, _)| at.raw as usize).sum();
-        while held + at.raw as usize > RECENT {
+        while held + at.raw as usize > limit {
             match slots.pop_front() {
                 Some((at, _)) => held -= at.raw as usize,
                 None => break,
@@ -299,16 +301,18 @@ mod tests {
         let mut damaged = whole.clone();
         damaged[first.frame.offset as usize + second.start as usize + 500] ^= 1;
         std::fs::write(&path, &damaged).unwrap();
-        // The first chunk is right, the second one damaged when the frame is loaded for the first, and whole later.
+        // The first chunk is right; the second one is damaged when the frame is loaded for the first, and whole when it is
+        // loaded again, because another frame that is needed again took its place.
         let files = FrameFiles::new(&layout, &counters);
-        let order = [first, &locations[2], second];
+        let order = [first, &locations[2], second, &locations[2]];
         let mut reader = RunReader::new(&files, order);
+        reader.recent = 0;
         let checked = reader.check(&mut (1 << 20), |_| {
             std::fs::write(&path, &whole).unwrap();
             Ok(())
         });
         match checked.and_then(|()| read(&reader)) {
-            Ok(bytes) => assert_eq!(bytes, [&chunks[0][..], &chunks[2], &chunks[1]].concat(), "P6"),
+            Ok(bytes) => assert_eq!(bytes, [&chunks[0][..], &chunks[2], &chunks[1], &chunks[2]].concat(), "P6"),
             Err(error) => assert!(error.to_string().contains("does not match its hash"), "P6: {error}"),
         }
     }
