@@ -360,7 +360,7 @@ const CANDIDATES: [(&str, &str); 9] = [
     ("gc at first", "level=9"),
     ("gc, slow", "level=12,long-rate=7,long-bucket=2"),
 ];
-const FAST: &str = "level=1,hash=20,long-match=32,long-bucket=1";
+const FAST: &str = "level=3,hash=19,chain=18,long-match=32,long-bucket=1";
 const SMALL: &str = "level=9,long-match=32,long-rate=7,long-bucket=2";
 
 fn candidates() -> Rows {

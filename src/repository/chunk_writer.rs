@@ -27,6 +27,8 @@ pub struct Compression {
     /// How many places zstd's table of matches has, as a power of two, or 0 for its own choice: the quick levels'
     /// tables are made for windows of 2 MiB, and soon forget what they saw.
     pub hash: u32,
+    /// The same for the second table that some levels have.
+    pub chain: u32,
     /// How many candidates for a long-distance match it remembers at each place, as a power of two. Among near-copies all of
     /// them look right.
     pub long_bucket: u32,
@@ -34,9 +36,9 @@ pub struct Compression {
 
 impl Compression {
     /// For saves, and for gc, which makes larger frames: as fast as it gets, with a ratio near the best.
-    pub const FAST: Compression = Compression { level: 1, frame: FRAME_LIMIT, hash: 20, long_bucket: 1 };
+    pub const FAST: Compression = Compression { level: 3, frame: FRAME_LIMIT, hash: 19, chain: 18, long_bucket: 1 };
     /// For a gc that has time: a tenth smaller, and twice as long.
-    pub const SMALL: Compression = Compression { level: 9, frame: FRAME_LIMIT, hash: 0, long_bucket: 2 };
+    pub const SMALL: Compression = Compression { level: 9, frame: FRAME_LIMIT, hash: 0, chain: 0, long_bucket: 2 };
 
     /// The most raw bytes in a frame of this kind.
     pub fn limit(&self, content: Content) -> usize {

@@ -121,6 +121,7 @@ impl Context {
             CParameter::CompressionLevel(compression.level),
             CParameter::WindowLog(FRAME_LIMIT.ilog2()),
             CParameter::HashLog(compression.hash),
+            CParameter::ChainLog(compression.chain),
             CParameter::EnableLongDistanceMatching(true),
             // As quick levels have it: looking more often costs time and finds little. Shorter matches than zstd's 64 are worth it.
             CParameter::LdmHashRateLog(7),

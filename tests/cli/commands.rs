@@ -51,7 +51,7 @@ fn save_says_what_is_new() {
     assert_data_eq!(
         site.shown(&["save", "one", "-m", "the first"]),
         str![[r#"
-one: data (Data.fs) up to 2026-01-01 00:00:02 UTC (tid 0x0405e70008888888), 3 new transactions, 1.51 kB; stored 483 bytes
+one: data (Data.fs) up to 2026-01-01 00:00:02 UTC (tid 0x0405e70008888888), 3 new transactions, 1.51 kB; stored 478 bytes
 exit code 0
 
 "#]]
@@ -60,7 +60,7 @@ exit code 0
     assert_data_eq!(
         site.shown(&["save", "two"]),
         str![[r#"
-two: data (Data.fs) up to 2026-01-01 00:00:03 UTC (tid 0x0405e7000ccccccc), 1 new transaction since one, 461 bytes; stored 372 bytes
+two: data (Data.fs) up to 2026-01-01 00:00:03 UTC (tid 0x0405e7000ccccccc), 1 new transaction since one, 461 bytes; stored 370 bytes
 exit code 0
 
 "#]]
@@ -140,7 +140,7 @@ exit code 0
     assert_data_eq!(
         site.shown(&["gc", "--all"]),
         str![[r#"
-freed 307 bytes: 0 files removed, 2 files written anew
+freed 300 bytes: 0 files removed, 2 files written anew
 the rest: [SIZE] MB for 1 snapshot
 exit code 0
 
