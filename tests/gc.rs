@@ -219,17 +219,9 @@ fn a_manifest_that_a_killed_save_left_is_not_taken_for_a_snapshot() {
     let bench = Bench::new();
     bench.grow(1, 1000);
     bench.save("a");
-    let catalog = bench.place.root.join("catalog.db");
-    let before = fs::read(&catalog).unwrap();
     let objects = bench.objects();
     bench.grow(2, 1000);
-    bench.save("b");
-    // As it is if the save is killed between writing its object files and committing.
-    fs::write(&catalog, &before).unwrap();
-    let manifest =
-        bench.objects().into_iter().find(|path| !objects.contains(path) && fs::read(path).unwrap()[9] == 2).unwrap();
-    let name = manifest.file_name().unwrap().to_str().unwrap().to_string();
-    fs::write(bench.place.root.join("lock"), format!("znap (pid 1, user nobody)\nmanifest {name}\n")).unwrap();
+    let manifest = bench.save_killed_before_its_commit("b");
     bench.gc(false);
     assert!(!manifest.exists());
     assert_eq!(bench.objects(), objects);

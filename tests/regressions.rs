@@ -52,16 +52,8 @@ fn p10_a_dry_run_after_a_killed_save_sees_no_damage() {
     let bench = Bench::new();
     bench.grow(1, 1000);
     bench.save("a");
-    let catalog = bench.place.root.join("catalog.db");
-    let before = fs::read(&catalog).unwrap();
-    let objects = bench.objects();
     bench.grow(2, 1000);
-    bench.save("b");
-    fs::write(&catalog, &before).unwrap();
-    let manifest =
-        bench.objects().into_iter().find(|path| !objects.contains(path) && fs::read(path).unwrap()[9] == 2).unwrap();
-    let name = manifest.file_name().unwrap().to_str().unwrap().to_string();
-    fs::write(bench.place.root.join("lock"), format!("znap (pid 1, user nobody)\nmanifest {name}\n")).unwrap();
+    bench.save_killed_before_its_commit("b");
     let result = gc_dry_run(&mut bench.write(), GcOptions::default());
     assert!(result.is_ok(), "{}", result.unwrap_err());
 }

@@ -26,15 +26,10 @@ pub struct ChunkReader {
 impl ChunkReader {
     /// One for this repository.
     pub fn new(layout: &Layout, counters: &Arc<Counters>) -> Self {
-        Self::of(Arc::new(FrameFiles::new(layout, counters)))
+        Self::with_cache(Arc::new(FrameFiles::new(layout, counters)), CACHE)
     }
 
-    /// One that reads from these files.
-    pub fn of(files: Arc<FrameFiles>) -> Self {
-        Self::with_cache(files, CACHE)
-    }
-
-    /// One that keeps decompressed frames of so many bytes, and the last one in any case.
+    /// One that reads from these files and keeps decompressed frames of so many bytes, and the last one in any case.
     pub fn with_cache(files: Arc<FrameFiles>, cache: usize) -> Self {
         ChunkReader { files, frames: VecDeque::new(), compressed: Vec::new(), cache }
     }

@@ -158,16 +158,12 @@ impl ChunkWriter {
 
     /// Begins a streamed frame with what waits.
     fn start_stream(&mut self, content: Content) -> Result<()> {
-        let stream = self.encoder.stream()?;
+        let mut stream = self.encoder.stream()?;
         let waiting = &mut self.waiting[index_of(content)];
+        stream.feed(&waiting.raw);
         let chunks = std::mem::take(&mut waiting.chunks);
-        let raw = std::mem::take(&mut waiting.raw);
-        let mut frame = Streamed { content, chunks, raw: raw.len(), stream };
-        frame.stream.feed(&raw);
-        self.streamed = Some(frame);
-        // To be filled again.
-        let waiting = &mut self.waiting[index_of(content)];
-        waiting.raw = raw;
+        self.streamed = Some(Streamed { content, chunks, raw: waiting.raw.len(), stream });
+        // Its room stays, to be filled again.
         waiting.raw.clear();
         Ok(())
     }

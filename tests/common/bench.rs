@@ -62,6 +62,20 @@ impl Bench {
         save(&mut self.write(), &options, &Silent).unwrap();
     }
 
+    /// Leaves things as they are if a save is killed between writing its object files and committing. Returns its manifest.
+    pub fn save_killed_before_its_commit(&self, id: &str) -> PathBuf {
+        let catalog = self.place.root.join("catalog.db");
+        let before = fs::read(&catalog).unwrap();
+        let objects = self.objects();
+        self.save(id);
+        fs::write(&catalog, &before).unwrap();
+        let is_new_manifest = |path: &PathBuf| !objects.contains(path) && fs::read(path).unwrap()[9] == 2;
+        let manifest = self.objects().into_iter().find(is_new_manifest).unwrap();
+        let name = manifest.file_name().unwrap().to_str().unwrap();
+        fs::write(self.place.root.join("lock"), format!("znap (pid 1, user nobody)\nmanifest {name}\n")).unwrap();
+        manifest
+    }
+
     pub fn restore(&self, id: &str) {
         let options = RestoreOptions { discard: true, verify: true, ..RestoreOptions::default() };
         restore(&mut self.write(), id, &options, &Silent).unwrap();

@@ -63,6 +63,14 @@ fn rewrite_step(
     let compression = options.compression();
     let rows: Vec<i64> = files.iter().map(|file| file.file.row).collect();
     let chunks = repository.catalog.chunks_to_move(&rows)?;
+    let moved: HashMap<Hash, i64> = chunks.iter().map(|chunk| (chunk.location.hash, chunk.row)).collect();
+    if moved.len() != chunks.len() {
+        return Err(Error::damaged(format!(
+            "the catalog {} lists a chunk twice",
+            repository.layout.catalog().display()
+        ))
+        .hint("put the newest copy of catalog.db back; nothing was removed"));
+    }
     let object_files = Arc::new(FrameFiles::new(&repository.layout, &repository.counters));
     let mut writer = DataWriter::new(&repository.layout, &repository.counters);
     in_order(
@@ -83,14 +91,6 @@ fn rewrite_step(
             writer.write(NewFrame { content, codec, raw: raw as u32, chunks: names }, &bytes)
         },
     )?;
-    let moved: HashMap<Hash, i64> = chunks.iter().map(|chunk| (chunk.location.hash, chunk.row)).collect();
-    if moved.len() != chunks.len() {
-        return Err(Error::damaged(format!(
-            "the catalog {} lists a chunk twice",
-            repository.layout.catalog().display()
-        ))
-        .hint("put the newest copy of catalog.db back; nothing was removed"));
-    }
     let new_files = writer.finish()?;
     let records: Vec<_> = new_files.iter().map(NewDataFile::record).collect();
     let names: Vec<Hash> = records.iter().map(|(name, _, _)| *name).collect();
