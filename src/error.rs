@@ -98,6 +98,16 @@ impl Error {
         let kind = match source.sqlite_error_code() {
             Some(Code::DatabaseCorrupt | Code::NotADatabase) => Kind::Damaged,
             Some(Code::DatabaseBusy | Code::DatabaseLocked) => Kind::Busy,
+            // A value that nothing here would have written.
+            None if matches!(
+                source,
+                rusqlite::Error::FromSqlConversionFailure(..)
+                    | rusqlite::Error::IntegralValueOutOfRange(..)
+                    | rusqlite::Error::InvalidColumnType(..)
+            ) =>
+            {
+                Kind::Damaged
+            }
             _ => Kind::Failed,
         };
         let path = path.as_ref().display();

@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::repository::counters::Counters;
 use crate::repository::data::{Codec, FRAME_LIMIT, Frame};
 use crate::repository::hash::Hash;
+use crate::repository::huge_pages;
 use crate::repository::layout::Layout;
 use crate::repository::object::{damaged, open_object};
 
@@ -146,7 +147,7 @@ impl FrameFiles {
             Codec::Raw => {}
             Codec::Zstd => {
                 raw.clear();
-                raw.reserve_exact(length);
+                huge_pages::reserve(raw, length);
                 let whole = zstd::zstd_safe::decompress(raw, compressed).is_ok_and(|written| written == length);
                 if !whole {
                     let reason = format!("the compressed block at offset {} does not decompress", frame.offset);

@@ -10,6 +10,7 @@ pub mod data_writer;
 pub(crate) mod frame_encoder;
 pub mod frames;
 pub mod hash;
+pub(crate) mod huge_pages;
 pub(crate) mod in_order;
 pub mod layout;
 pub mod lock;

@@ -19,7 +19,9 @@ use crate::snapshot::anchor::{damaged_list, recognise, refusal};
 use crate::snapshot::database;
 use crate::snapshot::handle::Repository;
 use crate::snapshot::plan::checked_chunks;
-use crate::snapshot::writing::{IndexSource, TemporaryFile, copy_range, require_room, write_chunks, write_index};
+use crate::snapshot::writing::{
+    IndexSource, TemporaryFile, beside, copy_range, require_room, write_chunks, write_index,
+};
 
 /// What was written, and where.
 #[derive(Debug, Clone, Serialize)]
@@ -155,15 +157,7 @@ impl Job {
         };
         let data = TemporaryFile::create(&path, &model)?;
         monitor.begin("writing", self.stream.cut.offset);
-        match &self.base {
-            Some(base) if self.base_length > FIRST_TRANSACTION => {
-                copy_range(base.file(), 0, self.base_length, &data.file, &data.path)?;
-            }
-            _ => data.file.write_all_at(self.magic.as_bytes(), 0).at("write", &data.path)?,
-        }
-        monitor.advance(self.base_length);
-        let reader = RunReader::new(&self.object_files, self.chunks.iter().map(|chunk| &chunk.location));
-        write_chunks(&reader, &self.chunks, self.base_length, &data.file, &data.path, monitor)?;
+        self.write_data(&data, monitor)?;
         data.file.sync_all().at("sync", &data.path)?;
         repository.counters.fsync();
         monitor.end();
@@ -174,6 +168,24 @@ impl Job {
         sync_directory(&self.folder)?;
         repository.counters.fsync();
         Ok(CopiedDatabase { name: self.name, path, bytes: self.stream.cut.offset })
+    }
+
+    /// Copies the base while the tail is decompressed and written behind it.
+    fn write_data(&self, data: &TemporaryFile, monitor: &dyn Monitor) -> Result<()> {
+        let copy_base = || match &self.base {
+            Some(base) if self.base_length > FIRST_TRANSACTION => {
+                copy_range(base.file(), 0, self.base_length, &data.file, &data.path)
+            }
+            _ => data.file.write_all_at(self.magic.as_bytes(), 0).at("write", &data.path),
+        };
+        let write_tail = || {
+            let reader = RunReader::new(&self.object_files, self.chunks.iter().map(|chunk| &chunk.location));
+            write_chunks(&reader, &self.chunks, self.base_length, &data.file, &data.path, monitor)
+        };
+        let (base, tail) = beside("copies the base", copy_base, write_tail)?;
+        base?;
+        monitor.advance(self.base_length);
+        tail
     }
 }
 

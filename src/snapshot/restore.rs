@@ -29,7 +29,7 @@ use crate::snapshot::database;
 use crate::snapshot::handle::Repository;
 use crate::snapshot::plan::{DatabasePlan, RestorePlan, plan, refuse_loss};
 use crate::snapshot::writing::{
-    IndexSource, TemporaryFile, copy_range, folder_of, require_room, write_chunks, write_index,
+    IndexSource, TemporaryFile, beside, copy_range, folder_of, require_room, write_chunks, write_index,
 };
 
 /// How to restore.
@@ -239,26 +239,34 @@ impl<'a> Prepared<'a> {
         budget: &mut usize,
         monitor: &dyn Monitor,
     ) -> Result<Self> {
-        monitor.begin("checking what will be written", plan.write);
-        let mut chunks = RunReader::new(object_files, plan.work.chunks.iter().map(|chunk| &chunk.location));
-        chunks.check(budget, |bytes| {
-            monitor.advance(bytes as u64);
-            monitor.check()
-        })?;
-        monitor.end();
         let model = file.metadata()?;
         let index = IndexSource::find(repository, &plan.work.target)?;
         let mut indexes = Vec::new();
         for target in index_paths(file.path())? {
-            if index.is_empty() {
-                indexes.push((None, target));
-                continue;
-            }
-            let temporary = TemporaryFile::create(&target, &model)?;
-            write_index(&index, &plan.work.target, &temporary.file, &temporary.path)?;
-            repository.counters.fsync();
-            indexes.push((Some(temporary), target));
+            let temporary = if index.is_empty() { None } else { Some(TemporaryFile::create(&target, &model)?) };
+            indexes.push((temporary, target));
         }
+        let counters = &repository.counters;
+        let write_indexes = || {
+            indexes.iter().filter_map(|(temporary, _)| temporary.as_ref()).try_for_each(|temporary| {
+                write_index(&index, &plan.work.target, &temporary.file, &temporary.path)?;
+                counters.fsync();
+                Ok(())
+            })
+        };
+        let mut chunks = RunReader::new(object_files, plan.work.chunks.iter().map(|chunk| &chunk.location));
+        let check = || {
+            chunks.check(budget, |bytes| {
+                monitor.advance(bytes as u64);
+                monitor.check()
+            })
+        };
+        monitor.begin("checking what will be written", plan.write);
+        // An index is synced while chunks are decompressed.
+        let (written, checked) = beside("writes the index", write_indexes, check)?;
+        checked?;
+        written?;
+        monitor.end();
         Ok(Prepared { chunks, indexes })
     }
 

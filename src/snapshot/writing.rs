@@ -80,6 +80,24 @@ pub(crate) fn copy_range(from: &File, start: u64, end: u64, to: &File, path: &Pa
     Ok(())
 }
 
+/// Does two things at once, `other` on a thread of its own that `purpose` describes in an error.
+pub(crate) fn beside<A: Send, B>(
+    purpose: &str,
+    other: impl FnOnce() -> A + Send,
+    here: impl FnOnce() -> B,
+) -> Result<(A, B)> {
+    std::thread::scope(|scope| {
+        let other = std::thread::Builder::new()
+            .spawn_scoped(scope, other)
+            .map_err(|error| Error::failed(format!("cannot start a thread that {purpose}: {error}")))?;
+        let here = here();
+        match other.join() {
+            Ok(other) => Ok((other, here)),
+            Err(_) => Err(Error::failed(format!("the thread that {purpose} stopped unexpectedly"))),
+        }
+    })
+}
+
 /// The stored parts of a stream's index, and what reads them.
 pub(crate) struct IndexSource {
     parts: Vec<StoredPart>,
@@ -114,14 +132,11 @@ pub(crate) fn write_index(source: &IndexSource, stream: &Stream, file: &File, pa
 }
 
 fn write_pairs(source: &IndexSource, stream: &Stream, file: &File, path: &Path) -> Result<()> {
-    std::thread::scope(|scope| {
-        // Merging and writing take about as long.
-        let (sender, pieces) = sync_channel(2);
-        let write = move || pieces.into_iter().try_for_each(|piece: Vec<u8>| (&*file).write_all(&piece));
-        let written = std::thread::Builder::new()
-            .spawn_scoped(scope, write)
-            .map_err(|error| Error::failed(format!("cannot start a thread that writes: {error}")))?;
-        let merged = with_merged(&source.files, &source.parts, &stream.snapshot_name, |pairs| {
+    // Merging and writing take about as long.
+    let (sender, pieces) = sync_channel(2);
+    let write = || pieces.into_iter().try_for_each(|piece: Vec<u8>| (&*file).write_all(&piece));
+    let merge = || {
+        with_merged(&source.files, &source.parts, &stream.snapshot_name, |pairs| {
             let mut writer = IndexWriter::new(BufWriter::with_capacity(PIECE, Pieces(sender)), stream.cut.offset)?;
             for pair in pairs {
                 let (oid, offset) = pair?;
@@ -131,14 +146,12 @@ fn write_pairs(source: &IndexSource, stream: &Stream, file: &File, path: &Path) 
                 writer.push(oid, offset)?;
             }
             writer.finish()?.flush().at("write", path)
-        });
-        match written.join() {
-            // What went wrong there is why this side could go no further.
-            Ok(written) => written.at("write", path)?,
-            Err(_) => return Err(Error::failed("the thread that writes an index stopped unexpectedly")),
-        }
-        merged
-    })?;
+        })
+    };
+    let (written, merged) = beside("writes an index", write, merge)?;
+    // What went wrong there is why this side could go no further.
+    written.at("write", path)?;
+    merged?;
     file.sync_all().at("sync", path)
 }
 
