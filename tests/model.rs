@@ -19,8 +19,8 @@ use znap::monitor::Silent;
 use znap::repository::chunk_writer::Compression;
 use znap::repository::chunker;
 use znap::snapshot::{
-    GcOptions, InitOptions, LogOptions, Place, Repository, RestoreOptions, SaveOptions, copy_out, delete, gc,
-    gc_dry_run, init, list, log, restore, save, status,
+    GcOptions, InitOptions, LogOptions, Place, Repository, RestoreOptions, RestoreReport, SaveOptions, copy_out, delete,
+    gc, gc_dry_run, init, list, log, restore, save, status, undo, undo_dry_run,
 };
 
 /// A few hundred steps; `PROPTEST_CASES=1000 cargo test --test model` for a long run.
@@ -48,6 +48,8 @@ enum Step {
         discard: bool,
         verify: bool,
     },
+    /// Take the last restore back.
+    Undo,
     /// Write the n-th snapshot elsewhere.
     CopyOut {
         which: usize,
@@ -88,6 +90,7 @@ impl ReferenceStateMachine for Model {
             5 => Just(Step::Save),
             2 => any::<bool>().prop_map(|all| Step::Gc { all }),
             1 => Just(Step::LoseIndex),
+            1 => Just(Step::Undo),
         ];
         if state.snapshots.is_empty() {
             return always.boxed();
@@ -135,6 +138,12 @@ struct Real {
     /// Snapshot id to the committed part of the file and the index of it.
     expected: BTreeMap<String, (Vec<u8>, Vec<u8>)>,
     ids: Vec<String>,
+    /// Those that restores made.
+    kept: Vec<String>,
+    /// What snapshots held that were deleted.
+    deleted: Vec<Vec<u8>>,
+    /// What was there before the last restore, if it kept that.
+    before_last: Option<Vec<u8>>,
     made: usize,
     /// Committed bytes of the file now.
     now: Vec<u8>,
@@ -177,7 +186,19 @@ impl Real {
         .unwrap();
         assert_eq!(report.databases[0].complete, !big_base);
         let now = fs::read(&data_fs).unwrap();
-        Real { folder, data_fs, place, expected: BTreeMap::new(), ids: Vec::new(), made: 0, now, clock: 0 }
+        Real {
+            folder,
+            data_fs,
+            place,
+            expected: BTreeMap::new(),
+            ids: Vec::new(),
+            kept: Vec::new(),
+            deleted: Vec::new(),
+            before_last: None,
+            made: 0,
+            now,
+            clock: 0,
+        }
     }
 
     fn read(&self) -> Repository {
@@ -255,60 +276,71 @@ impl Real {
         self.ids.push(id);
     }
 
-    fn is_saved(&self) -> bool {
-        self.expected.values().any(|(bytes, _)| *bytes == self.now) || !self.has_transactions_behind_the_nearest()
-    }
-
-    fn has_transactions_behind_the_nearest(&self) -> bool {
-        let nearest =
-            self.expected.values().filter(|(bytes, _)| self.now.starts_with(bytes)).map(|(b, _)| b.len()).max();
-        match nearest {
-            Some(length) => length < self.now.len(),
-            // Nothing but what init saw is no loss if it is the base; a small file is all tail.
-            None => self.now.len() > self.base_length(),
-        }
-    }
-
-    fn base_length(&self) -> usize {
-        let sql = "SELECT base_length FROM databases";
-        let catalog = rusqlite::Connection::open(self.place.root.join("catalog.db")).unwrap();
-        catalog.query_row(sql, [], |row| row.get(0)).unwrap()
+    /// Whether a snapshot holds exactly what is there now.
+    fn is_held(&self) -> bool {
+        self.expected.values().any(|(bytes, _)| *bytes == self.now)
     }
 
     fn restore(&mut self, which: usize, discard: bool, verify: bool) {
         let id = self.ids[which].clone();
-        let saved = self.is_saved();
+        let options = RestoreOptions { discard, verify, ..RestoreOptions::default() };
+        self.put_back(&id, discard, |repository| restore(repository, &id, &options, &Silent).unwrap());
+    }
+
+    /// Takes the last restore back, if it can be.
+    fn undo(&mut self) {
+        match (undo_dry_run(&self.read(), &Silent), self.before_last.clone()) {
+            (Ok(plan), Some(before)) => {
+                assert!(self.expected[&plan.id].0 == before, "P5: it is not what was there before");
+                self.put_back(&plan.id, false, |repository| {
+                    undo(repository, &RestoreOptions::default(), &Silent).unwrap()
+                });
+            }
+            (Ok(_), None) => panic!("there was no restore that kept everything"),
+            (Err(error), Some(before)) => {
+                assert!(error.to_string().contains("was deleted"), "{error}");
+                assert!(self.deleted.contains(&before));
+            }
+            (Err(_), None) => {}
+        }
+    }
+
+    fn put_back(&mut self, id: &str, discard: bool, act: impl FnOnce(&mut Repository) -> RestoreReport) {
+        let held = self.is_held();
         let mut repository = self.write();
         let before = fs::read(&self.data_fs).unwrap();
-        let result =
-            restore(&mut repository, &id, &RestoreOptions { discard, verify, ..RestoreOptions::default() }, &Silent);
-        if !discard && !saved {
-            let error = result.expect_err("unsaved transactions would be lost");
-            assert!(error.to_string().contains("would lose"), "{error}");
-            assert_eq!(fs::read(&self.data_fs).unwrap(), before, "P5: a refusal changes nothing");
-            return;
-        }
-        let report = result.unwrap();
-        let (bytes, index) = &self.expected[&id];
-        assert!(fs::read(&self.data_fs).unwrap() == *bytes, "P6: {id} came back wrong");
+        let report = act(&mut repository);
+        assert_eq!(report.kept.is_some(), !discard && !held, "P5: what no snapshot holds is kept");
+        let known: Vec<&[u8]> = self.expected.values().map(|(bytes, _)| &bytes[..]).collect();
+        let saved = held || known.iter().any(|bytes| bytes.starts_with(&self.now));
+        let (bytes, index) = self.expected[id].clone();
+        assert!(fs::read(&self.data_fs).unwrap() == bytes, "P6: {id} came back wrong");
         assert!(
-            fs::read(self.folder.path().join("Data.fs.index")).unwrap() == *index,
+            fs::read(self.folder.path().join("Data.fs.index")).unwrap() == index,
             "P4: the index of {id} is wrong"
         );
-        let common = before.iter().zip(bytes).take_while(|(a, b)| a == b).count();
+        let common = before.iter().zip(&bytes).take_while(|(a, b)| a == b).count();
         // P2: going back writes nothing; otherwise what differs, known to the chunk and to what was saved.
         let plan = &report.plan.databases[0];
-        if saved && before.starts_with(bytes) {
+        if saved && before.starts_with(&bytes) {
             assert_eq!(plan.write, 0, "P2: a truncation wrote");
         }
         assert!(plan.keep as usize <= common);
-        self.now = bytes.clone();
+        self.before_last = (held || !discard).then(|| self.now.clone());
+        if let Some(kept) = report.kept {
+            let index = self.index_of(&self.now);
+            self.expected.insert(kept.clone(), (self.now.clone(), index));
+            self.kept.push(kept);
+        }
+        self.now = bytes;
     }
 
     fn check_everything(&self) {
         let repository = self.read();
-        let ids: Vec<String> = list(&repository).unwrap().into_iter().map(|info| info.id).collect();
-        assert_eq!(ids, self.ids);
+        let (kept, saved): (Vec<_>, Vec<_>) =
+            list(&repository).unwrap().into_iter().partition(|info| info.kind == "undo");
+        assert_eq!(saved.into_iter().map(|info| info.id).collect::<Vec<_>>(), self.ids);
+        assert_eq!(kept.into_iter().map(|info| info.id).collect::<Vec<_>>(), self.kept);
         let status = status(&repository, &Silent).unwrap();
         assert_eq!(status.databases[0].problem, None);
         let catalog = rusqlite::Connection::open(self.place.root.join("catalog.db")).unwrap();
@@ -370,10 +402,11 @@ impl StateMachineTest for Real {
             }
             Step::Save => real.save(),
             Step::Restore { which, discard, verify } => real.restore(which, discard, verify),
+            Step::Undo => real.undo(),
             Step::CopyOut { which } => real.copy_out(which),
             Step::Delete { which } => {
                 let id = real.ids.remove(which);
-                real.expected.remove(&id);
+                real.deleted.extend(real.expected.remove(&id).map(|(bytes, _)| bytes));
                 delete(&mut real.write(), &[id], &Silent).unwrap();
             }
             Step::Gc { all } => {
@@ -402,6 +435,10 @@ impl StateMachineTest for Real {
     fn teardown(mut real: Self, _: Model) {
         for which in 0..real.ids.len() {
             real.restore(which, true, true);
+        }
+        for id in std::mem::take(&mut real.kept) {
+            let options = RestoreOptions { discard: true, verify: true, ..RestoreOptions::default() };
+            real.put_back(&id, true, |repository| restore(repository, &id, &options, &Silent).unwrap());
         }
     }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ColorChoice, Parser, Subcommand};
 
-use super::{delete, demo, gc, init, list, log, restore, save, show, status};
+use super::{delete, demo, gc, init, list, log, restore, save, show, status, undo};
 
 /// Snapshots of ZODB FileStorages
 ///
@@ -59,6 +59,8 @@ pub enum Command {
     Log(log::Log),
     #[allow(missing_docs)]
     Restore(restore::Restore),
+    #[allow(missing_docs)]
+    Undo(undo::Undo),
     #[allow(missing_docs)]
     Delete(delete::Delete),
     #[allow(missing_docs)]

@@ -26,7 +26,7 @@ pub struct List {
 
 pub(super) fn run(context: &Context, args: &List) -> Result<Outcome> {
     let terminal = context.terminal;
-    let repository = Repository::open(&place::existing(context.global)?)?;
+    let repository = place::open(context, &place::existing(context.global)?)?;
     let snapshots = list(&repository)?;
     if args.json {
         terminal.json(&snapshots)?;

@@ -49,7 +49,7 @@ pub(super) fn run(context: &Context, args: &Log) -> Result<Outcome> {
         None => None,
     };
     let options = LogOptions { snapshot: args.id.clone(), since, grep: args.grep.clone(), limit: args.limit };
-    let repository = Repository::open(&place::existing(context.global)?)?;
+    let repository = place::open(context, &place::existing(context.global)?)?;
     let logs = log(&repository, &options, context.progress)?;
     context.progress.clear();
     if args.json {

@@ -16,6 +16,7 @@ mod show;
 mod status;
 mod table;
 mod times;
+mod undo;
 mod words;
 
 use std::io::ErrorKind;
@@ -89,6 +90,10 @@ pub fn main(arguments: &Cli) -> ExitCode {
 
 /// Says what an interrupted command leaves behind.
 fn interrupted(error: Error, command: &Command) -> Error {
+    // It knows better.
+    if error.hint_text().is_some() {
+        return error;
+    }
     let (left, hint) = match command {
         Command::Save(_) => {
             ("nothing was changed", "znap gc removes temporary files that may be left in the repository")
@@ -117,6 +122,7 @@ fn run(context: &Context, command: &Command) -> Result<Outcome> {
         Command::Status(args) => status::run(context, args),
         Command::Log(args) => log::run(context, args),
         Command::Restore(args) => restore::run(context, args),
+        Command::Undo(args) => undo::run(context, args),
         Command::Delete(args) => delete::run(context, args),
         Command::Gc(args) => gc::run(context, args),
         Command::Demo(args) => demo::run(context, args),

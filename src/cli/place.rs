@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 use znap::error::{Error, IoContext, Result};
 use znap::repository::layout::{DIRECTORY, Layout};
-use znap::snapshot::Place;
+use znap::snapshot::{Place, Repository};
 
 use super::Context;
 use super::args::Global;
@@ -27,6 +27,17 @@ pub fn existing_to_change(context: &Context) -> Result<Place> {
         context.terminal.note(format_args!("using the repository {}", place.root.display()));
     }
     Ok(place)
+}
+
+/// Opens a repository for reading; warns of a restore that is unfinished.
+pub fn open(context: &Context, place: &Place) -> Result<Repository> {
+    let repository = Repository::open(place)?;
+    if let Some(id) = repository.unfinished_restore()? {
+        context.terminal.warn(format_args!(
+            "the restore of {id} is unfinished: znap restore --resume finishes it, --abort goes back"
+        ));
+    }
+    Ok(repository)
 }
 
 /// The directory that a new repository is made in.

@@ -6,7 +6,8 @@ use clap::Args;
 
 use znap::error::Result;
 use znap::snapshot::{
-    CopyReport, DatabasePlan, Repository, RestoreOptions, RestorePlan, RestoreReport, copy_out, dry_run, restore,
+    CopyReport, DatabasePlan, Repository, RestoreOptions, RestorePlan, RestoreReport, Way, copy_out, dry_run, finish,
+    restore,
 };
 
 use super::output::STRONG;
@@ -19,8 +20,8 @@ use super::{Context, Outcome, place, words};
 /// file. Only what differs is written, and every byte of it is checked first; the index takes 8 bytes an object. The
 /// server must be stopped: ZODB's own lock is taken, and a database that any process has open is refused.
 ///
-/// Refuses to drop transactions that no snapshot holds, unless --discard is given. To be able to take a restore back,
-/// znap save first: then znap restore with that snapshot's id is the way back.
+/// What no snapshot holds is saved first, and znap undo takes the restore back; --discard drops it instead. If a restore
+/// is interrupted, even by a power cut, ZODB refuses to open what is half restored until --resume or --abort was given.
 ///
 /// With --to, nothing but DIR is touched: each database is written whole, index included, to DIR/NAME/. The server
 /// may keep running.
@@ -32,7 +33,8 @@ Examples:
   znap restore latest --to /tmp/copy")]
 pub struct Restore {
     /// The snapshot: its id, the beginning of it, or latest
-    id: String,
+    #[arg(required_unless_present_any = ["resume", "abort"])]
+    id: Option<String>,
 
     /// Say what would be done, and do nothing; takes no lock, so the server may be running
     #[arg(long)]
@@ -44,9 +46,17 @@ pub struct Restore {
     #[arg(long)]
     verify: bool,
 
-    /// Drop transactions that no snapshot holds; they are gone for good
+    /// Don't save transactions that no snapshot holds: list them, and drop them for good
     #[arg(long)]
     discard: bool,
+
+    /// Finish the restore that was interrupted
+    #[arg(long, conflicts_with_all = ["id", "dry_run", "verify", "discard", "to", "abort"])]
+    resume: bool,
+
+    /// Go back to what was there before the restore that was interrupted
+    #[arg(long, conflicts_with_all = ["id", "dry_run", "verify", "discard", "to"])]
+    abort: bool,
 
     /// Write the databases whole to DIR/NAME/ instead, which must be new or empty
     #[arg(long, value_name = "DIR", conflicts_with_all = ["dry_run", "verify", "discard"])]
@@ -59,24 +69,30 @@ pub struct Restore {
 
 pub(super) fn run(context: &Context, args: &Restore) -> Result<Outcome> {
     let place = place::existing_to_change(context)?;
+    // Without an id it is one of these, as the arguments are declared.
+    let Some(id) = &args.id else {
+        let way = if args.resume { Way::Forward } else { Way::Back };
+        return tell_finished(context, &mut Repository::open_to_finish(&place, context.progress)?, way, args.json);
+    };
     if let Some(to) = &args.to {
-        let report = copy_out(&Repository::open(&place)?, &args.id, to, context.progress)?;
+        let report = copy_out(&place::open(context, &place)?, id, to, context.progress)?;
         context.progress.clear();
         return tell_copy(context, &report, args.json);
     }
     if args.dry_run {
-        let plan = dry_run(&Repository::open(&place)?, &args.id, context.progress)?;
+        let plan = dry_run(&place::open(context, &place)?, id, context.progress)?;
         context.progress.clear();
-        return tell_plan(context, &plan, args);
+        return tell_plan(context, &plan, args.discard, args.json);
     }
     let options = RestoreOptions { discard: args.discard, verify: args.verify, zone: context.terminal.zone.clone() };
     let mut repository = Repository::open_to_write(&place, context.progress)?;
-    let report = restore(&mut repository, &args.id, &options, context.progress)?;
+    let report = restore(&mut repository, id, &options, context.progress)?;
     context.progress.clear();
     tell(context, &report, args.json)
 }
 
-fn tell(context: &Context, report: &RestoreReport, json: bool) -> Result<Outcome> {
+/// Says what a restore did.
+pub(super) fn tell(context: &Context, report: &RestoreReport, json: bool) -> Result<Outcome> {
     let terminal = context.terminal;
     let said = if json { terminal.json(report) } else { tell_done(context, report) };
     terminal.counts(&report.counts);
@@ -99,9 +115,36 @@ fn tell_done(context: &Context, report: &RestoreReport) -> Result<()> {
             words::size(database.write),
             now(context, database),
         ));
+        lines.extend(losses(context, database, "  dropped for good, because no snapshot held them"));
+    }
+    if let Some(kept) = &report.kept {
+        lines.push(format!("what no snapshot held is kept as {kept}"));
     }
     lines.extend(words::checked(report.verified, report.verified_structure));
-    context.terminal.say(lines.join("\n"))
+    context.terminal.say(lines.join("\n"))?;
+    if report.undoable {
+        context.terminal.hint("znap undo takes it back");
+    }
+    Ok(())
+}
+
+fn tell_finished(context: &Context, repository: &mut Repository, way: Way, json: bool) -> Result<Outcome> {
+    let finished = finish(repository, way, context.progress)?;
+    context.progress.clear();
+    let terminal = context.terminal;
+    if json {
+        terminal.json(&finished)?;
+        return Ok(Outcome::Done);
+    }
+    match finished {
+        None => terminal.say("nothing to do: no restore is unfinished")?,
+        Some(finished) if finished.restored => {
+            terminal.say(format_args!("restored {}", finished.id))?;
+            terminal.warn(ZEO);
+        }
+        Some(finished) => terminal.say(format_args!("everything is as it was before the restore of {}", finished.id))?,
+    }
+    Ok(Outcome::Done)
 }
 
 /// What a ZEO client remembers of transactions that are gone.
@@ -113,27 +156,26 @@ fn now(context: &Context, database: &DatabasePlan) -> String {
     words::up_to(database.target_time, &database.target_tid, &context.terminal.zone)
 }
 
-fn tell_plan(context: &Context, plan: &RestorePlan, args: &Restore) -> Result<Outcome> {
+/// Says what a restore would do.
+pub(super) fn tell_plan(context: &Context, plan: &RestorePlan, discard: bool, json: bool) -> Result<Outcome> {
     let terminal = context.terminal;
-    if args.json {
+    if json {
         terminal.json(plan)?;
         return Ok(Outcome::Done);
     }
+    let heading = if discard {
+        "  dropped for good, because no snapshot holds them"
+    } else {
+        "  kept in a snapshot for znap undo, because no other holds them"
+    };
     let mut lines = vec![format!("restoring {} would do this:", plan.id)];
     for database in &plan.databases {
         lines.push(format!("{STRONG}{}{STRONG:#}  {}", database.name, words::clean(&database.path.to_string_lossy())));
         lines.push(pairs("  ", &facts(context, database)));
-        lines.extend(losses(context, database));
+        lines.extend(losses(context, database, heading));
     }
     terminal.result(lines.join("\n"))?;
     terminal.note("nothing was changed");
-    if plan.unsaved() > 0 && !args.discard {
-        terminal.hint(format_args!(
-            "as it is, this would be refused: znap save keeps what would be lost; \
-             znap restore --discard {} drops it",
-            plan.id
-        ));
-    }
     Ok(Outcome::Done)
 }
 
@@ -158,10 +200,10 @@ fn facts(context: &Context, database: &DatabasePlan) -> Vec<(&'static str, Strin
     facts
 }
 
-fn losses(context: &Context, database: &DatabasePlan) -> Vec<String> {
+fn losses(context: &Context, database: &DatabasePlan, heading: &str) -> Vec<String> {
     let mut lines = Vec::new();
     if database.unsaved > 0 {
-        lines.push(format!("  lost, because no snapshot holds them: {}", words::transactions(database.unsaved)));
+        lines.push(format!("{heading}: {}", words::transactions(database.unsaved)));
         let listed = &database.unsaved_transactions;
         lines.extend(listed.iter().map(|entry| format!("    {}", words::clean(&entry.line(&context.terminal.zone)))));
         let more = database.unsaved.saturating_sub(listed.len() as u64);

@@ -29,7 +29,7 @@ pub struct Show {
 }
 
 pub(super) fn run(context: &Context, args: &Show) -> Result<Outcome> {
-    let repository = Repository::open(&place::existing(context.global)?)?;
+    let repository = place::open(context, &place::existing(context.global)?)?;
     let snapshot = show(&repository, &args.id)?;
     if args.json {
         context.terminal.json(&snapshot)?;

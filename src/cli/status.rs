@@ -35,7 +35,7 @@ pub struct Status {
 pub(super) fn run(context: &Context, args: &Status) -> Result<Outcome> {
     let terminal = context.terminal;
     let max_age = args.max_age.as_deref().map(times::duration).transpose()?;
-    let repository = Repository::open(&place::existing(context.global)?)?;
+    let repository = place::open(context, &place::existing(context.global)?)?;
     let report = status(&repository, context.progress)?;
     context.progress.clear();
     let now = Timestamp::now();

@@ -8,13 +8,14 @@
 //! - [`cut`] finds the end of the last complete transaction by hopping from header to header;
 //! - [`mod@scan`] parses and checks every record of a range of bytes, [`changes`] collects what it finds;
 //! - [`index`], [`index_check`] and [`index_writer`] read, judge and write `Data.fs.index`;
-//! - [`lock`], [`holders`] and [`ownership`] keep out of the way of a running server;
+//! - [`lock`], [`holders`] and [`ownership`] keep out of the way of a running server, and [`fence`] keeps one out;
 //! - [`mod@write`] and [`pickles`] make small storages for tests and demonstrations.
 //!
 //! Everything that a file claims about itself is checked before it is believed.
 
 pub mod changes;
 pub mod cut;
+pub mod fence;
 pub mod holders;
 pub mod index;
 pub mod index_check;

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::fs::{Mode, OFlags};
 
 use super::FIRST_TRANSACTION;
+use super::fence::{FENCE, notice_path};
 use super::read;
 use crate::error::{Error, IoContext, Result};
 
@@ -118,6 +119,8 @@ pub struct DataFile {
     file: File,
     path: PathBuf,
     magic: Magic,
+    /// Whether the fence was there when it was opened: then the magic is read in its place.
+    fenced: bool,
     identity: FileIdentity,
     bytes_read: AtomicU64,
 }
@@ -138,7 +141,25 @@ impl DataFile {
     pub fn with_magic(file: File, path: impl AsRef<Path>, magic: Magic) -> Result<DataFile> {
         let path = path.as_ref().to_path_buf();
         let identity = FileIdentity::of(&file.metadata().at("look at", &path)?);
-        Ok(DataFile { file, path, magic, identity, bytes_read: AtomicU64::new(0) })
+        Ok(DataFile { file, path, magic, fenced: false, identity, bytes_read: AtomicU64::new(0) })
+    }
+
+    /// Opens a file that may be fenced, for reading and writing. If it is, it reads as if its magic, which the caller
+    /// knows, were there.
+    pub fn open_fenced_or_not(path: impl AsRef<Path>, magic: Magic) -> Result<DataFile> {
+        let path = path.as_ref();
+        let mut data = Self::with_magic(open_plain(path, true)?, path, magic)?;
+        let mut bytes = [0; 4];
+        data.fenced = data.size()? >= FIRST_TRANSACTION && {
+            data.read_exact_at(&mut bytes, 0)?;
+            bytes == FENCE
+        };
+        if data.fenced { Ok(data) } else { Self::checked(data.file, path) }
+    }
+
+    /// Whether it was fenced when it was opened.
+    pub fn is_fenced(&self) -> bool {
+        self.fenced
     }
 
     fn checked(file: File, path: &Path) -> Result<DataFile> {
@@ -153,6 +174,13 @@ impl DataFile {
         }
         let mut bytes = [0; 4];
         data.read_exact_at(&mut bytes, 0)?;
+        if bytes == FENCE {
+            let error = Error::failed(format!("{} is half restored: a znap restore did not finish", path.display()));
+            return Err(error.hint(format!(
+                "znap restore --resume finishes it, --abort goes back; {} says more",
+                notice_path(path).display()
+            )));
+        }
         data.magic = Magic::from_bytes(bytes).ok_or_else(|| {
             Error::failed(format!(
                 "{} is not a FileStorage: it begins with \"{}\" instead of \"FS30\" or \"FS21\"",
@@ -215,6 +243,12 @@ impl Source for DataFile {
             Error::io(&action, &self.path, error)
         })?;
         self.bytes_read.fetch_add(buffer.len() as u64, Ordering::Relaxed);
+        if self.fenced {
+            let magic = self.magic.bytes();
+            for (byte, original) in buffer.iter_mut().zip(magic.iter().skip(offset as usize)) {
+                *byte = *original;
+            }
+        }
         Ok(())
     }
 }
@@ -257,6 +291,28 @@ mod tests {
             assert_eq!(DataFile::open_for_writing(&path).unwrap().magic(), magic);
             assert_eq!(magic.to_string().as_bytes(), magic.bytes());
         }
+    }
+
+    #[test]
+    fn a_fenced_file_is_refused_and_reads_as_what_it_was_where_that_is_known() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("Data.fs");
+        std::fs::write(&path, b"FS21 more").unwrap();
+        let data = DataFile::open_fenced_or_not(&path, Magic::Fs21).unwrap();
+        assert!(!data.is_fenced());
+        crate::filestorage::fence::fence(data.file(), &path).unwrap();
+        assert!(DataFile::open(&path).unwrap_err().to_string().contains("half restored"));
+        let data = DataFile::open_fenced_or_not(&path, Magic::Fs21).unwrap();
+        assert!(data.is_fenced());
+        for (offset, length) in [(0, 9), (0, 2), (1, 3), (2, 5), (4, 5)] {
+            let mut bytes = vec![0; length];
+            data.read_exact_at(&mut bytes, offset as u64).unwrap();
+            assert_eq!(bytes, b"FS21 more"[offset..offset + length]);
+        }
+        crate::filestorage::fence::unfence(data.file(), &path, data.magic()).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"FS21 more");
+        std::fs::write(&path, b"FS").unwrap();
+        assert!(DataFile::open_fenced_or_not(&path, Magic::Fs30).is_err());
     }
 
     #[test]

@@ -7,6 +7,8 @@
 //!   lock              held by the one writing znap; says who and what it is about to commit
 //!   gate              held shared while a reader opens object files, exclusively while gc removes some
 //!   reserve           space that delete and gc may use on a full disk
+//!   restore-journal   while a restore is unfinished: what it does, and how to go back
+//!   last-restore      what the last restore did, for undo
 //!   objects/          immutable object files, named by their hash (docs/format.md)
 //! ```
 
@@ -157,6 +159,16 @@ impl Layout {
     /// The space kept for delete and gc on a full disk.
     pub fn reserve(&self) -> PathBuf {
         self.root.join("reserve")
+    }
+
+    /// The journal of an unfinished restore.
+    pub fn restore_journal(&self) -> PathBuf {
+        self.root.join("restore-journal")
+    }
+
+    /// What the last restore did.
+    pub fn last_restore(&self) -> PathBuf {
+        self.root.join("last-restore")
     }
 
     /// The directory of the object files.

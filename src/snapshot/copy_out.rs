@@ -147,7 +147,7 @@ impl Job {
         let path = self.folder.join(&self.file_name);
         let index_path = index_path(&path);
         // Under other names until both are whole: what fails half-way must not look like a database.
-        let index = if self.index.is_empty() {
+        let mut index = if self.index.is_empty() {
             None
         } else {
             let index = TemporaryFile::create(&index_path, &model)?;
@@ -155,15 +155,15 @@ impl Job {
             repository.counters.fsync();
             Some(index)
         };
-        let data = TemporaryFile::create(&path, &model)?;
+        let mut data = TemporaryFile::create(&path, &model)?;
         monitor.begin("writing", self.stream.cut.offset);
         self.write_data(&data, monitor)?;
         data.file.sync_all().at("sync", &data.path)?;
         repository.counters.fsync();
         monitor.end();
-        data.rename(&path)?;
-        if let Some(index) = index {
-            index.rename(&index_path)?;
+        data.put(&path)?;
+        if let Some(index) = &mut index {
+            index.put(&index_path)?;
         }
         sync_directory(&self.folder)?;
         repository.counters.fsync();

@@ -12,6 +12,7 @@ use crate::repository::hash::Uid;
 use crate::repository::layout::{Layout, sync_directory};
 use crate::repository::lock::WriterLock;
 use crate::snapshot::id;
+use crate::snapshot::journal::Journal;
 
 /// Which repository, and on what terms.
 #[derive(Debug, Clone)]
@@ -43,8 +44,18 @@ impl Repository {
     }
 
     /// Opens it for writing: takes the writer's lock, waiting for it up to [`PATIENCE`], and clears away
-    /// what a killed save announced but didn't commit.
+    /// what a killed save announced but didn't commit. Refuses while a restore is unfinished.
     pub fn open_to_write(place: &Place, monitor: &dyn Monitor) -> Result<Self> {
+        let repository = Self::open_to_finish(place, monitor)?;
+        match repository.unfinished_restore()? {
+            None => Ok(repository),
+            Some(id) => Err(Error::failed(format!("the restore of {id} is unfinished"))
+                .hint("znap restore --resume finishes it, --abort goes back")),
+        }
+    }
+
+    /// Like [`Repository::open_to_write`], also while a restore is unfinished: to finish it.
+    pub fn open_to_finish(place: &Place, monitor: &dyn Monitor) -> Result<Self> {
         let (layout, counters) = Self::look(place)?;
         // Before the lock file is touched: a repository without a catalog is to be left as it is.
         drop(Catalog::open_read_only(&layout, &counters)?);
@@ -64,6 +75,11 @@ impl Repository {
     fn with(layout: Layout, catalog: Catalog, counters: Arc<Counters>, lock: Option<WriterLock>) -> Result<Self> {
         let (uid, _) = catalog.repository()?;
         Ok(Repository { layout, catalog, counters, uid, lock })
+    }
+
+    /// The snapshot whose restore is unfinished, if there is one.
+    pub fn unfinished_restore(&self) -> Result<Option<String>> {
+        Ok(Journal::unfinished(&self.layout, self.uid)?.map(|journal| journal.target.id))
     }
 
     fn clear_left_over(&mut self) -> Result<()> {

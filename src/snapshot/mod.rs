@@ -2,6 +2,7 @@
 //! do can be shown without doing it. Joins [`crate::filestorage`] and [`crate::repository`].
 
 pub mod anchor;
+mod carry_out;
 mod copy_out;
 mod database;
 mod delete;
@@ -11,11 +12,13 @@ pub mod id;
 mod index_parts;
 mod index_reader;
 mod init;
+mod journal;
 mod list;
 mod log;
 mod plan;
 mod reserve;
 mod restore;
+mod resume;
 mod save;
 mod status;
 mod tail;
@@ -29,6 +32,7 @@ pub use init::{InitOptions, InitReport, KEPT_WHOLE, TrackedDatabase, init};
 pub use list::{CutInfo, DatabaseDetails, SnapshotDetails, SnapshotInfo, list, show};
 pub use log::{DatabaseLog, LogEntry, LogOptions, log};
 pub use plan::{DatabasePlan, RestorePlan};
-pub use restore::{RestoreOptions, RestoreReport, dry_run, restore};
+pub use restore::{RestoreOptions, RestoreReport, dry_run, restore, undo, undo_dry_run};
+pub use resume::{Finished, Way, finish};
 pub use save::{SaveOptions, SaveReport, SavedDatabase, save};
 pub use status::{DatabaseStatus, StatusReport, status};

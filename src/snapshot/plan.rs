@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use jiff::Timestamp;
-use jiff::tz::TimeZone;
 use serde::Serialize;
 
 use crate::error::{Error, Kind, Result};
@@ -52,7 +51,7 @@ pub struct DatabasePlan {
     pub left_out: Option<String>,
     /// What is wrong with the end of the file, if ZODB would not open it: what is there can't be told.
     pub damage: Option<String>,
-    /// How many transactions no snapshot holds, and would be lost.
+    /// How many transactions no snapshot holds: they are saved first, or dropped if that is asked for.
     pub unsaved: u64,
     /// The first of them, oldest first.
     pub unsaved_transactions: Vec<LogEntry>,
@@ -70,6 +69,10 @@ pub struct DatabasePlan {
 pub(crate) struct Work {
     pub(crate) base_length: u64,
     pub(crate) target: Stream,
+    /// The furthest-reaching snapshot that the file begins with.
+    pub(crate) now: Option<Stream>,
+    /// Where its last complete transaction ends, as far as that can be told.
+    pub(crate) end: u64,
     /// The chunks that hold what is written.
     pub(crate) chunks: Vec<StreamChunk>,
 }
@@ -167,7 +170,7 @@ fn plan_database(
     Ok(DatabasePlan {
         name: database.name.clone(),
         path: file.path().to_path_buf(),
-        from: now.map(|stream| stream.snapshot_name),
+        from: now.as_ref().map(|stream| stream.snapshot_name.clone()),
         size,
         target: target.cut.offset,
         target_tid: Tid(target.cut.tid).to_string(),
@@ -181,7 +184,7 @@ fn plan_database(
         unsaved_transactions,
         goes_back: end > keep || damage_found,
         beside: file.metadata()?.nlink() > 1,
-        work: Work { base_length, target, chunks },
+        work: Work { base_length, target, now, end, chunks },
     })
 }
 
@@ -224,7 +227,7 @@ fn difference(
 }
 
 /// Up to where the file has the same bytes as the chunks, which are a stream's from before `from` on; at least `from`.
-fn shared_with(repository: &Repository, file: &DataFile, size: u64, chunks: &[StreamChunk], from: u64) -> Result<u64> {
+pub(crate) fn shared_with(repository: &Repository, file: &DataFile, size: u64, chunks: &[StreamChunk], from: u64) -> Result<u64> {
     let mut reader = ChunkReader::new(&repository.layout, &repository.counters);
     let mut shared = from;
     let mut bytes = Vec::new();
@@ -318,40 +321,20 @@ pub(crate) fn checked_chunks(
     Ok(chunks)
 }
 
-/// Refuses a plan by which transactions that no snapshot holds would be lost.
-pub(crate) fn refuse_loss(plan: &RestorePlan, zone: &TimeZone) -> Result<()> {
-    if let Some((database, damage)) =
+/// Refuses a plan by which something would be dropped that can't be saved first.
+pub(crate) fn refuse_damage(plan: &RestorePlan) -> Result<()> {
+    let Some((database, damage)) =
         plan.databases.iter().find_map(|database| Some((database, database.damage.as_ref()?)))
-    {
-        return Err(Error::failed(format!(
-            "restoring {} would drop the end of {}, of which it can't be told what is in it: {damage}",
-            plan.id, database.name
-        ))
-        .hint(format!(
-            "copy {} first if it matters; znap restore --discard {} drops it",
-            database.path.display(),
-            plan.id
-        )));
-    }
-    let count = plan.unsaved();
-    if count == 0 {
+    else {
         return Ok(());
-    }
-    let mut lines = String::new();
-    for database in plan.databases.iter().filter(|database| database.unsaved > 0) {
-        for entry in database.unsaved_transactions.iter().take(10) {
-            lines.push_str(&format!("\n  {}: {}", database.name, entry.line(zone)));
-        }
-        let more = database.unsaved.saturating_sub(10);
-        if more > 0 {
-            lines.push_str(&format!("\n  {}: and {more} more", database.name));
-        }
-    }
-    let what = if count == 1 {
-        "1 transaction that no snapshot holds".into()
-    } else {
-        format!("{count} transactions that no snapshot holds")
     };
-    Err(Error::failed(format!("restoring {} would lose {what}:{lines}", plan.id))
-        .hint(format!("znap save keeps them; znap restore --discard {} drops them", plan.id)))
+    Err(Error::failed(format!(
+        "restoring {} would drop the end of {}, of which it can't be told what is in it: {damage}",
+        plan.id, database.name
+    ))
+    .hint(format!(
+        "copy {} first if it matters; znap restore --discard {} drops it",
+        database.path.display(),
+        plan.id
+    )))
 }

@@ -1,36 +1,35 @@
-//! Restore: put the databases back, at the cost of what differs; or write them whole somewhere else.
+//! Restore: put the databases back, at the cost of what differs; and take that back.
 //!
-//! The order in which a database changes: everything that is needed is read and checked, and the new index is
-//! written beside; then the old index goes, the file is cut and written and synced, and the new index takes its
-//! place. A database never has an index of another state.
+//! Everything is locked, planned, read and checked first; what no snapshot holds is saved; then the journal is
+//! written, and [`carry_out`] changes the databases.
 
 use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde::Serialize;
 
 use crate::error::{Error, IoContext, Result};
-use crate::filestorage::{DataFile, FIRST_TRANSACTION, Position, Source, StorageLock, index_path, openers, scan};
+use crate::filestorage::{DataFile, FIRST_TRANSACTION, Position, Source, StorageLock, openers, scan};
 use crate::monitor::Monitor;
-use crate::repository::catalog::Database;
+use crate::repository::catalog::{Database, Snapshot, Stream};
 use crate::repository::chunk_reader::ChunkReader;
 use crate::repository::counters::Counts;
 use crate::repository::data::FRAME_LIMIT;
 use crate::repository::frames::FrameFiles;
 use crate::repository::hash::Hash;
-use crate::repository::layout::sync_directory;
 use crate::repository::lock::Gate;
-use crate::repository::run_reader::RunReader;
-use crate::snapshot::anchor::damaged_list;
+use crate::snapshot::anchor::{begins_with, damaged_list};
+use crate::snapshot::carry_out::{Change, Prepared, carry_out};
 use crate::snapshot::database;
 use crate::snapshot::handle::Repository;
-use crate::snapshot::plan::{DatabasePlan, RestorePlan, plan, refuse_loss};
-use crate::snapshot::writing::{
-    IndexSource, TemporaryFile, beside, copy_range, folder_of, require_room, write_chunks, write_index,
-};
+use crate::snapshot::journal::{Entry, Journal, Named, Stage};
+use crate::snapshot::plan::{DatabasePlan, RestorePlan, plan, refuse_damage};
+use crate::snapshot::save::save_for_undo;
+use crate::snapshot::writing::{folder_of, require_room};
 
 /// How to restore.
 #[derive(Debug, Clone)]
@@ -54,6 +53,10 @@ impl Default for RestoreOptions {
 pub struct RestoreReport {
     /// What was planned, and done.
     pub plan: RestorePlan,
+    /// The snapshot that was made of what no other one held.
+    pub kept: Option<String>,
+    /// Whether undo can take it back.
+    pub undoable: bool,
     /// The bytes that stayed and were checked against their hashes, if that was asked for.
     pub verified: u64,
     /// The bytes that stayed from before init, of which only the structure could be checked.
@@ -72,7 +75,7 @@ pub fn dry_run(repository: &Repository, word: &str, monitor: &dyn Monitor) -> Re
     repository.catalog.snapshot_of(|_| plan(repository, &repository.resolve(word)?, &files))
 }
 
-/// Puts the databases of a snapshot back.
+/// Puts the databases of a snapshot back. What no snapshot holds is saved first, unless that is to be dropped.
 pub fn restore(
     repository: &mut Repository,
     word: &str,
@@ -81,22 +84,68 @@ pub fn restore(
 ) -> Result<RestoreReport> {
     repository.writer_lock()?;
     let snapshot = repository.resolve(word)?;
+    put_back(repository, &snapshot, options, monitor)
+}
+
+/// Takes the last restore back: a restore of what was there before it. So twice is none at all.
+pub fn undo(repository: &mut Repository, options: &RestoreOptions, monitor: &dyn Monitor) -> Result<RestoreReport> {
+    repository.writer_lock()?;
+    let snapshot = before_last(repository)?;
+    put_back(repository, &snapshot, options, monitor)
+}
+
+/// What undo would do, as things are now: nothing is locked.
+pub fn undo_dry_run(repository: &Repository, monitor: &dyn Monitor) -> Result<RestorePlan> {
+    let snapshot = before_last(repository)?;
+    let files = open_all(repository, false, monitor)?;
+    let _gate = Gate::shared(&repository.layout)?;
+    repository.catalog.snapshot_of(|_| plan(repository, &snapshot, &files))
+}
+
+/// The snapshot that holds what was there before the last restore.
+fn before_last(repository: &Repository) -> Result<Snapshot> {
+    let elsewhere = "znap list shows the snapshots that can be restored";
+    let last = Journal::last(&repository.layout, repository.uid)?
+        .ok_or_else(|| Error::not_found("there is no restore to take back").hint(elsewhere))?;
+    let cannot = format!("the restore of {} can't be taken back", last.target.id);
+    let before = last.before.ok_or_else(|| {
+        Error::failed(format!("{cannot}: it was told to drop what no snapshot held")).hint(elsewhere)
+    })?;
+    repository.catalog.snapshot_by_uid(&before.uid)?.ok_or_else(|| {
+        let gone = format!("{cannot}: snapshot {}, which held what was there before, was deleted", before.id);
+        Error::not_found(gone).hint(elsewhere)
+    })
+}
+
+fn put_back(
+    repository: &mut Repository,
+    snapshot: &Snapshot,
+    options: &RestoreOptions,
+    monitor: &dyn Monitor,
+) -> Result<RestoreReport> {
     let locks = lock_all(repository)?;
     let files = open_all(repository, true, monitor)?;
-    for (_, file) in &files {
-        refuse_open(file)?;
-    }
-    let plan = plan(repository, &snapshot, &files)?;
+    refuse_open(&files)?;
+    let mut plan = plan(repository, snapshot, &files)?;
     if !options.discard {
-        refuse_loss(&plan, &options.zone)?;
+        refuse_damage(&plan)?;
+    }
+    let mut before = holder(repository, &plan, &files)?;
+    let mut kept = None;
+    if before.is_none() && !options.discard {
+        let report = save_for_undo(repository, &plan.id, &options.zone, monitor)?;
+        plan = crate::snapshot::plan::plan(repository, snapshot, &files)?;
+        before = Some(repository.exactly(&report.id)?);
+        kept = Some(report.id);
     }
     let object_files = FrameFiles::new(&repository.layout, &repository.counters);
     let mut budget = KEPT;
     let mut prepared = Vec::new();
+    let mut entries = Vec::new();
     let (mut verified, mut verified_structure) = (0, 0);
     check_room(&plan)?;
     for database in &plan.databases {
-        let Some((_, file)) = files.iter().find(|(other, _)| other.name == database.name) else {
+        let Some((tracked, file)) = files.iter().find(|(other, _)| other.name == database.name) else {
             return Err(damaged_list(&database.work.target));
         };
         if options.verify {
@@ -104,32 +153,86 @@ pub fn restore(
             verified += hashed;
             verified_structure += parsed;
         }
-        prepared.push((
-            database,
+        let work = &database.work;
+        let change = Change {
             file,
-            Prepared::new(repository, database, file, &object_files, &mut budget, monitor)?,
-        ));
+            keep: database.keep,
+            target: Some(&work.target),
+            chunks: &work.chunks,
+            beside: database.beside,
+        };
+        prepared.push(Prepared::new(repository, change, &object_files, &mut budget, monitor)?);
+        let back = work.now.as_ref();
+        entries.push(Entry {
+            uid: tracked.uid,
+            name: database.name.clone(),
+            magic: file.magic().to_string(),
+            size: database.size,
+            // What is dropped for good can't be gone back to.
+            keep: database.keep.min(back.map_or(work.base_length, |stream| stream.cut.offset)),
+            back: back.map(|stream| Named { uid: stream.snapshot_uid, id: stream.snapshot_name.clone() }),
+        });
     }
     monitor.check()?;
     // Preparing may have taken minutes, and readers take no lock.
-    for (_, file) in &files {
-        refuse_open(file)?;
-    }
-    let mut written = 0;
-    // From here on nothing is asked any more: it is done, or fails.
-    for (database, file, prepared) in prepared {
-        written += prepared.execute(repository, database, file, monitor)?;
-    }
+    refuse_open(&files)?;
+    let named = |snapshot: &Snapshot| Named { uid: snapshot.uid, id: snapshot.name.clone() };
+    let mut journal = Journal::new(
+        repository.uid,
+        Timestamp::now().as_microsecond(),
+        named(snapshot),
+        before.as_ref().map(named),
+        entries,
+    );
+    journal.write(&repository.layout, &repository.counters)?;
+    let written = carry_out(repository, &mut prepared, &mut journal, Stage::Restored, monitor)?;
+    journal.finish(&repository.layout, &repository.counters)?;
+    drop(prepared);
     drop(locks);
     let counts = Counts {
         database_bytes_read: files.iter().map(|(_, file)| file.bytes_read()).sum(),
         database_bytes_written: written,
         ..repository.counts()
     };
-    Ok(RestoreReport { plan, verified, verified_structure, counts })
+    Ok(RestoreReport { plan, kept, undoable: before.is_some(), verified, verified_structure, counts })
 }
 
-fn open_all(repository: &Repository, writable: bool, monitor: &dyn Monitor) -> Result<Vec<(Database, DataFile)>> {
+/// The snapshot that holds all databases exactly as they are, up to their last complete transactions, if there is one.
+fn holder(repository: &Repository, plan: &RestorePlan, files: &[(Database, DataFile)]) -> Result<Option<Snapshot>> {
+    let mut candidates: Vec<&Stream> = Vec::new();
+    for database in &plan.databases {
+        match &database.work.now {
+            Some(stream) if database.damage.is_none() && stream.cut.offset == database.work.end => {
+                candidates.push(stream);
+            }
+            _ => return Ok(None),
+        }
+    }
+    candidates.dedup_by_key(|stream| stream.snapshot);
+    for candidate in candidates {
+        let streams = repository.catalog.streams_of(candidate.snapshot)?;
+        let mut same = streams.len() == files.len();
+        for stream in &streams {
+            let found = files.iter().find(|(database, _)| database.row == stream.database);
+            same = same
+                && match found {
+                    Some((database, file)) => {
+                        let end = plan.databases.iter().find(|other| other.name == database.name);
+                        stream.generation == database.generation.row
+                            && end.is_some_and(|other| other.work.end == stream.cut.offset)
+                            && begins_with(file, file.size()?, &repository.catalog, stream)?
+                    }
+                    None => false,
+                };
+        }
+        if same {
+            return repository.exactly(&candidate.snapshot_name).map(Some);
+        }
+    }
+    Ok(None)
+}
+
+pub(crate) fn open_all(repository: &Repository, writable: bool, monitor: &dyn Monitor) -> Result<Vec<(Database, DataFile)>> {
     repository
         .catalog
         .databases()?
@@ -144,7 +247,7 @@ fn open_all(repository: &Repository, writable: bool, monitor: &dyn Monitor) -> R
 }
 
 /// Takes the locks of all databases before any of them is looked at.
-fn lock_all(repository: &Repository) -> Result<Vec<StorageLock>> {
+pub(crate) fn lock_all(repository: &Repository) -> Result<Vec<StorageLock>> {
     repository
         .catalog
         .databases()?
@@ -162,8 +265,13 @@ fn lock_all(repository: &Repository) -> Result<Vec<StorageLock>> {
         .collect()
 }
 
-/// Refuses a file that somebody has open: readers take no lock.
-fn refuse_open(file: &DataFile) -> Result<()> {
+/// Refuses files that somebody has open: readers take no lock.
+fn refuse_open(files: &[(Database, DataFile)]) -> Result<()> {
+    files.iter().try_for_each(|(_, file)| refuse_opened(file))
+}
+
+/// Refuses a file that somebody has open.
+pub(crate) fn refuse_opened(file: &DataFile) -> Result<()> {
     let openers = openers(file.identity());
     if openers.is_empty() {
         return Ok(());
@@ -222,119 +330,3 @@ fn verify(repository: &Repository, plan: &DatabasePlan, file: &DataFile, monitor
     Ok((plan.keep - parsed, parsed))
 }
 
-/// A restore of one database of which everything is checked and the new index is written beside.
-struct Prepared<'a> {
-    /// What will be written, checked.
-    chunks: RunReader<'a>,
-    /// Where ZODB looks for an index, and what will be there; nothing, if the state has no objects.
-    indexes: Vec<(Option<TemporaryFile>, PathBuf)>,
-}
-
-impl<'a> Prepared<'a> {
-    fn new(
-        repository: &Repository,
-        plan: &'a DatabasePlan,
-        file: &DataFile,
-        object_files: &'a FrameFiles,
-        budget: &mut usize,
-        monitor: &dyn Monitor,
-    ) -> Result<Self> {
-        let model = file.metadata()?;
-        let index = IndexSource::find(repository, &plan.work.target)?;
-        let mut indexes = Vec::new();
-        for target in index_paths(file.path())? {
-            let temporary = if index.is_empty() { None } else { Some(TemporaryFile::create(&target, &model)?) };
-            indexes.push((temporary, target));
-        }
-        let counters = &repository.counters;
-        let write_indexes = || {
-            indexes.iter().filter_map(|(temporary, _)| temporary.as_ref()).try_for_each(|temporary| {
-                write_index(&index, &plan.work.target, &temporary.file, &temporary.path)?;
-                counters.fsync();
-                Ok(())
-            })
-        };
-        let mut chunks = RunReader::new(object_files, plan.work.chunks.iter().map(|chunk| &chunk.location));
-        let check = || {
-            chunks.check(budget, |bytes| {
-                monitor.advance(bytes as u64);
-                monitor.check()
-            })
-        };
-        monitor.begin("checking what will be written", plan.write);
-        // An index is synced while chunks are decompressed.
-        let (written, checked) = beside("writes the index", write_indexes, check)?;
-        checked?;
-        written?;
-        monitor.end();
-        Ok(Prepared { chunks, indexes })
-    }
-
-    /// Changes the database. Returns the bytes written.
-    fn execute(
-        self,
-        repository: &Repository,
-        plan: &DatabasePlan,
-        file: &DataFile,
-        monitor: &dyn Monitor,
-    ) -> Result<u64> {
-        for (_, index) in &self.indexes {
-            match fs::remove_file(index) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(Error::io("remove", index, error));
-                }
-                _ => sync_directory(folder_of(index))?,
-            }
-            repository.counters.fsync();
-        }
-        monitor.begin("writing", plan.write);
-        if plan.beside {
-            build_beside(plan, file, &self.chunks, monitor)?;
-        } else {
-            change_in_place(plan, file, &self.chunks, monitor)?;
-        }
-        repository.counters.fsync();
-        monitor.end();
-        let mut written = plan.write;
-        for (temporary, index) in self.indexes {
-            let Some(temporary) = temporary else { continue };
-            written += temporary.file.metadata().at("look at", &temporary.path)?.len();
-            temporary.rename(&index)?;
-            sync_directory(folder_of(&index))?;
-            repository.counters.fsync();
-        }
-        Ok(written)
-    }
-}
-
-fn change_in_place(plan: &DatabasePlan, file: &DataFile, chunks: &RunReader<'_>, monitor: &dyn Monitor) -> Result<()> {
-    let (path, file) = (file.path(), file.file());
-    if file.metadata().at("look at", path)?.len() > plan.keep {
-        file.set_len(plan.keep).at("truncate", path)?;
-    }
-    write_chunks(chunks, &plan.work.chunks, plan.keep, file, path, monitor)?;
-    file.sync_all().at("sync", path)
-}
-
-/// For a file with other names: builds a new one and renames it in, so that the other names keep theirs.
-fn build_beside(plan: &DatabasePlan, file: &DataFile, chunks: &RunReader<'_>, monitor: &dyn Monitor) -> Result<()> {
-    let path = fs::canonicalize(file.path()).at("resolve", file.path())?;
-    let temporary = TemporaryFile::create(&path, &file.metadata()?)?;
-    copy_range(file.file(), 0, plan.keep, &temporary.file, &temporary.path)?;
-    write_chunks(chunks, &plan.work.chunks, plan.keep, &temporary.file, &temporary.path, monitor)?;
-    temporary.file.sync_all().at("sync", &temporary.path)?;
-    temporary.rename(&path)?;
-    sync_directory(folder_of(&path))
-}
-
-/// The names under which ZODB may look for the index: beside the path as typed, and beside the file itself.
-fn index_paths(path: &Path) -> Result<Vec<PathBuf>> {
-    let real = fs::canonicalize(path).at("resolve", path)?;
-    let mut paths = vec![index_path(path)];
-    let same_folder =
-        fs::canonicalize(folder_of(path)).at("resolve", folder_of(path))?.join(path.file_name().unwrap_or_default());
-    if real != same_folder {
-        paths.push(index_path(&real));
-    }
-    Ok(paths)
-}

@@ -106,9 +106,35 @@ pub fn save(repository: &mut Repository, options: &SaveOptions, monitor: &dyn Mo
         }
         None => id::from_time(now, &options.zone, |id| Ok(repository.catalog.snapshot(id)?.is_some()))?,
     };
+    take(repository, &New { id, kind: "save", created: now, options }, monitor)
+}
+
+/// Takes a snapshot of what a restore of `target` is about to drop.
+pub(crate) fn save_for_undo(
+    repository: &mut Repository,
+    target: &str,
+    zone: &TimeZone,
+    monitor: &dyn Monitor,
+) -> Result<SaveReport> {
+    let now = Timestamp::now();
+    let name = |time: &str| format!("{}{time}", id::UNDO);
+    let id = name(&id::from_time(now, zone, |time| Ok(repository.catalog.snapshot(&name(time))?.is_some()))?);
+    let options = SaveOptions::new(None, format!("before the restore of {target}"), zone.clone());
+    take(repository, &New { id, kind: "undo", created: now, options: &options }, monitor)
+}
+
+/// A snapshot that is to be made.
+struct New<'a> {
+    id: String,
+    kind: &'static str,
+    created: Timestamp,
+    options: &'a SaveOptions,
+}
+
+fn take(repository: &mut Repository, new: &New<'_>, monitor: &dyn Monitor) -> Result<SaveReport> {
     let mut tries = 1;
     loop {
-        match attempt(repository, options, &id, now, monitor)? {
+        match attempt(repository, new, monitor)? {
             Some(report) => return Ok(report),
             None if tries < TRIES => {
                 tries += 1;
@@ -135,9 +161,7 @@ struct Saving {
 /// One try; `None` if a file was replaced meanwhile.
 fn attempt(
     repository: &mut Repository,
-    options: &SaveOptions,
-    id: &str,
-    now: Timestamp,
+    new: &New<'_>,
     monitor: &dyn Monitor,
 ) -> Result<Option<SaveReport>> {
     let mut sources = Vec::new();
@@ -151,7 +175,7 @@ fn attempt(
     }
     let one_moment = settle_on_a_moment(&mut sources, monitor)?;
 
-    let mut writer = ChunkWriter::new(&repository.layout, &repository.counters, options.compression);
+    let mut writer = ChunkWriter::new(&repository.layout, &repository.counters, new.options.compression);
     let mut entries = Vec::new();
     let mut saved = Vec::new();
     let total = sources.iter().map(|source| source.cut.offset - source.from.offset).sum();
@@ -176,10 +200,10 @@ fn attempt(
         uid: Uid::random()?,
         sequence: repository.catalog.last_sequence()? + 1,
         revision: 0,
-        id: id.to_string(),
-        kind: "save".into(),
-        created: now.as_microsecond(),
-        message: options.message.clone(),
+        id: new.id.clone(),
+        kind: new.kind.into(),
+        created: new.created.as_microsecond(),
+        message: new.options.message.clone(),
         one_moment,
         stored_bytes: data_files.iter().map(|data| data.file.bytes).sum(),
         databases: entries,
@@ -200,7 +224,7 @@ fn attempt(
 
     let counts = repository.counts();
     Ok(Some(SaveReport {
-        id: id.to_string(),
+        id: new.id.clone(),
         sequence: prepared.manifest.sequence,
         one_moment,
         databases: saved,

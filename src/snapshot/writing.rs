@@ -55,7 +55,7 @@ pub(crate) fn write_chunks(
         let bytes = &bytes[skipped as usize..];
         file.write_all_at(bytes, first.offset + skipped).at("write", path)?;
         monitor.advance(bytes.len() as u64);
-        Ok(())
+        monitor.check()
     })
 }
 
@@ -172,6 +172,13 @@ impl Write for Pieces {
     }
 }
 
+/// The name under which a target's new file is written.
+pub(crate) fn temporary_path(target: &Path) -> PathBuf {
+    let mut path = target.as_os_str().to_owned();
+    path.push(".znap-new");
+    PathBuf::from(path)
+}
+
 /// A file being written beside its target, removed unless it is renamed.
 pub(crate) struct TemporaryFile {
     pub(crate) file: File,
@@ -182,9 +189,7 @@ pub(crate) struct TemporaryFile {
 impl TemporaryFile {
     /// Creates it with owner, group and mode of the model.
     pub(crate) fn create(target: &Path, model: &fs::Metadata) -> Result<Self> {
-        let mut path = target.as_os_str().to_owned();
-        path.push(".znap-new");
-        let path = PathBuf::from(path);
+        let path = temporary_path(target);
         // What a killed restore left; this one holds the database's lock.
         match fs::remove_file(&path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -197,7 +202,7 @@ impl TemporaryFile {
     }
 
     /// Puts it in the target's place; the caller syncs the folder.
-    pub(crate) fn rename(mut self, target: &Path) -> Result<()> {
+    pub(crate) fn put(&mut self, target: &Path) -> Result<()> {
         fs::rename(&self.path, target).at("rename to its place", &self.path)?;
         self.renamed = true;
         Ok(())

@@ -9,7 +9,7 @@ fn it_runs_every_command_and_finds_all_well() {
     let output = output(sandbox.znap_command().env("TMPDIR", sandbox.file("tmp")).arg("demo"));
     let text = output.stdout;
     assert_eq!(output.code, 0, "{text}");
-    for command in ["init", "save", "list", "show", "status", "log", "restore", "delete", "gc"] {
+    for command in ["init", "save", "list", "show", "status", "log", "restore", "undo", "delete", "gc"] {
         assert!(
             text.contains(&format!("$ znap {command} ")) || text.contains(&format!("$ znap {command}\n")),
             "{text}"

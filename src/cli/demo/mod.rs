@@ -70,10 +70,3 @@ fn temporary() -> Result<PathBuf> {
         tempfile::Builder::new().prefix("znap-demo-").tempdir_in(&parent).at("create a directory in", &parent)?;
     Ok(directory.keep())
 }
-
-/// A path as it can be given to a shell.
-fn quoted(path: &Path) -> String {
-    let text = path.display().to_string();
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+@".contains(c);
-    if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
-}

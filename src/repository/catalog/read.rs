@@ -116,10 +116,10 @@ impl Catalog {
         self.many("read the snapshots", &sql, [], Snapshot::from_row)
     }
 
-    /// The newest snapshot by sequence.
+    /// The newest snapshot by sequence, but none that a restore made.
     pub fn latest(&self) -> Result<Option<Snapshot>> {
         let sql = format!(
-            "SELECT {} FROM snapshot s WHERE s.tombstone IS NULL ORDER BY s.sequence DESC LIMIT 1",
+            "SELECT {} FROM snapshot s WHERE s.tombstone IS NULL AND s.kind <> 'undo' ORDER BY s.sequence DESC LIMIT 1",
             Snapshot::COLUMNS
         );
         self.one("read the newest snapshot", &sql, [], Snapshot::from_row)
@@ -129,6 +129,12 @@ impl Catalog {
     pub fn snapshot(&self, id: &str) -> Result<Option<Snapshot>> {
         let sql = format!("SELECT {} FROM snapshot s WHERE s.tombstone IS NULL AND s.name = ?1", Snapshot::COLUMNS);
         self.one("look for a snapshot", &sql, [id], Snapshot::from_row)
+    }
+
+    /// The snapshot of this identity, if it wasn't deleted.
+    pub fn snapshot_by_uid(&self, uid: &Uid) -> Result<Option<Snapshot>> {
+        let sql = format!("SELECT {} FROM snapshot s WHERE s.tombstone IS NULL AND s.uid = ?1", Snapshot::COLUMNS);
+        self.one("look for a snapshot", &sql, [uid], Snapshot::from_row)
     }
 
     /// The ids that begin with this, oldest first, `limit` at most.

@@ -1,0 +1,34 @@
+//! The fence: what keeps ZODB out of a database that is half restored.
+//!
+//! The first four bytes are replaced by four that no FileStorage begins with. ZODB then raises `FileStorageFormatError`,
+//! read-only or not, and changes nothing (docs/reliability.md says which versions were tried).
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use super::source::Magic;
+use crate::error::{IoContext, Result};
+
+/// What a fenced database begins with.
+pub const FENCE: [u8; 4] = *b"ZNAP";
+
+/// Puts the fence up, durably.
+pub fn fence(file: &File, path: &Path) -> Result<()> {
+    file.write_all_at(&FENCE, 0).at("write", path)?;
+    file.sync_all().at("sync", path)
+}
+
+/// Puts the database's own first bytes back, durably: ZODB opens it again.
+pub fn unfence(file: &File, path: &Path, magic: Magic) -> Result<()> {
+    file.write_all_at(&magic.bytes(), 0).at("write", path)?;
+    file.sync_all().at("sync", path)
+}
+
+/// The path of the text file that says what is going on, beside a fenced database.
+pub fn notice_path(database: &Path) -> PathBuf {
+    let mut name: OsString = database.as_os_str().to_owned();
+    name.push(".ZNAP-RESTORE-UNFINISHED.txt");
+    PathBuf::from(name)
+}

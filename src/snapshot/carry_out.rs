@@ -1,0 +1,278 @@
+//! Carrying a restore out: from the first byte of a database that changes to the last.
+//!
+//! Everything that is needed was read and checked, the new indexes are written beside, and the journal says what will be
+//! done, before [`carry_out`] begins. Its order is what makes it possible to stop anywhere:
+//!
+//! 1. every database is fenced, so that ZODB opens none of them, and a text beside each says why;
+//! 2. of each, the old index goes, the file is cut, written and synced, and the new index takes its place;
+//! 3. the journal records that all of them are whole;
+//! 4. every database is un-fenced.
+
+use std::fs;
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, IoContext, Result};
+use crate::filestorage::fence::{FENCE, fence, notice_path, unfence};
+use crate::filestorage::ownership::create_like;
+use crate::filestorage::{DataFile, index_path};
+use crate::monitor::Monitor;
+use crate::repository::catalog::{Stream, StreamChunk};
+use crate::repository::frames::FrameFiles;
+use crate::repository::layout::sync_directory;
+use crate::repository::run_reader::RunReader;
+use crate::snapshot::handle::Repository;
+use crate::snapshot::journal::{Journal, Stage};
+use crate::snapshot::writing::{
+    IndexSource, TemporaryFile, beside, copy_range, folder_of, temporary_path, write_chunks, write_index,
+};
+
+/// What one database becomes.
+pub(crate) struct Change<'a> {
+    /// The file, open for writing.
+    pub(crate) file: &'a DataFile,
+    /// How many of its bytes stay.
+    pub(crate) keep: u64,
+    /// Whose bytes follow; without one, none do, and it has no index.
+    pub(crate) target: Option<&'a Stream>,
+    /// The chunks that hold them.
+    pub(crate) chunks: &'a [StreamChunk],
+    /// Whether the file has other names: then a new one is built and renamed in, and they keep theirs.
+    pub(crate) beside: bool,
+}
+
+/// A change of which everything is checked, and all that can be is written beside.
+pub(crate) struct Prepared<'a> {
+    change: Change<'a>,
+    chunks: RunReader<'a>,
+    /// Where ZODB looks for an index, and what will be there; nothing, if the state has no objects.
+    indexes: Vec<(Option<TemporaryFile>, PathBuf)>,
+    /// The new file, fenced, and where it will be.
+    new_file: Option<(TemporaryFile, PathBuf)>,
+}
+
+impl<'a> Prepared<'a> {
+    /// Reads and checks every chunk, of which as much is kept in memory as `budget`, which is reduced, allows. Writes
+    /// the index beside, and the whole file where that has to be.
+    pub(crate) fn new(
+        repository: &Repository,
+        change: Change<'a>,
+        object_files: &'a FrameFiles,
+        budget: &mut usize,
+        monitor: &dyn Monitor,
+    ) -> Result<Self> {
+        let model = change.file.metadata()?;
+        let (indexes, index) = match change.target {
+            Some(stream) => {
+                let index = IndexSource::find(repository, stream)?;
+                let mut indexes = Vec::new();
+                for path in index_paths(change.file.path())? {
+                    let file = if index.is_empty() { None } else { Some(TemporaryFile::create(&path, &model)?) };
+                    indexes.push((file, path));
+                }
+                (indexes, Some((index, stream)))
+            }
+            None => (index_paths(change.file.path())?.into_iter().map(|path| (None, path)).collect(), None),
+        };
+        let counters = &repository.counters;
+        let write_indexes = || {
+            let Some((index, stream)) = &index else { return Ok(()) };
+            indexes.iter().filter_map(|(file, _)| file.as_ref()).try_for_each(|temporary| {
+                write_index(index, stream, &temporary.file, &temporary.path)?;
+                counters.fsync();
+                Ok(())
+            })
+        };
+        let mut chunks = RunReader::new(object_files, change.chunks.iter().map(|chunk| &chunk.location));
+        let check = || {
+            chunks.check(budget, |bytes| {
+                monitor.advance(bytes as u64);
+                monitor.check()
+            })
+        };
+        monitor.begin("checking what will be written", change.bytes());
+        // An index is synced while chunks are decompressed.
+        let (written, checked) = beside("writes the index", write_indexes, check)?;
+        checked?;
+        written?;
+        monitor.end();
+        let mut prepared = Prepared { change, chunks, indexes, new_file: None };
+        if prepared.change.beside {
+            prepared.build(repository, &model, monitor)?;
+        }
+        Ok(prepared)
+    }
+
+    fn build(&mut self, repository: &Repository, model: &fs::Metadata, monitor: &dyn Monitor) -> Result<()> {
+        let Change { file, keep, .. } = self.change;
+        let path = fs::canonicalize(file.path()).at("resolve", file.path())?;
+        let new = TemporaryFile::create(&path, model)?;
+        copy_range(file.file(), 0, keep, &new.file, &new.path)?;
+        self.write(&new.file, &new.path, monitor)?;
+        fence(&new.file, &new.path)?;
+        repository.counters.fsync();
+        self.new_file = Some((new, path));
+        Ok(())
+    }
+
+    fn write(&self, file: &fs::File, path: &Path, monitor: &dyn Monitor) -> Result<()> {
+        monitor.begin("writing", self.change.bytes());
+        write_chunks(&self.chunks, self.change.chunks, self.change.keep, file, path, monitor)?;
+        monitor.end();
+        Ok(())
+    }
+
+    fn fence(&self, repository: &Repository, text: &str) -> Result<()> {
+        let file = self.change.file;
+        let notice = notice_path(file.path());
+        remove_if_there(&notice)?;
+        let mut written = create_like(&notice, &file.metadata()?)?;
+        written.write_all(text.as_bytes()).and_then(|()| written.sync_all()).at("write", &notice)?;
+        repository.counters.fsync();
+        if self.new_file.is_none() {
+            fence(file.file(), file.path())?;
+            repository.counters.fsync();
+        }
+        Ok(())
+    }
+
+    /// Returns the bytes written.
+    fn apply(&mut self, repository: &Repository, monitor: &dyn Monitor) -> Result<u64> {
+        let (file, path) = (self.change.file.file(), self.change.file.path());
+        for (_, index) in &self.indexes {
+            remove_if_there(index)?;
+            sync_directory(folder_of(index))?;
+            repository.counters.fsync();
+        }
+        if let Some((new, real)) = &mut self.new_file {
+            new.put(real)?;
+            sync_directory(folder_of(real))?;
+        } else {
+            if file.metadata().at("look at", path)?.len() > self.change.keep {
+                file.set_len(self.change.keep).at("truncate", path)?;
+            }
+            self.write(file, path, monitor)?;
+            file.sync_all().at("sync", path)?;
+        }
+        repository.counters.fsync();
+        let mut written = self.change.bytes();
+        for (temporary, index) in &mut self.indexes {
+            let Some(temporary) = temporary else { continue };
+            written += temporary.file.metadata().at("look at", &temporary.path)?.len();
+            temporary.put(index)?;
+            sync_directory(folder_of(index))?;
+            repository.counters.fsync();
+        }
+        Ok(written)
+    }
+
+    fn unfence(&self, repository: &Repository) -> Result<()> {
+        let (file, path) = match &self.new_file {
+            Some((new, real)) => (&new.file, real.as_path()),
+            None => (self.change.file.file(), self.change.file.path()),
+        };
+        open_again(repository, file, path, self.change.file)
+    }
+}
+
+impl Change<'_> {
+    /// How many bytes are written.
+    fn bytes(&self) -> u64 {
+        self.target.map_or(0, |stream| stream.cut.offset.saturating_sub(self.keep))
+    }
+}
+
+/// Lets ZODB open a database again, and removes what said why it couldn't.
+pub(crate) fn open_again(repository: &Repository, file: &fs::File, path: &Path, known: &DataFile) -> Result<()> {
+    unfence(file, path, known.magic())?;
+    repository.counters.fsync();
+    tidy(known.path())
+}
+
+/// Removes what a restore that was killed left beside a database.
+pub(crate) fn tidy(path: &Path) -> Result<()> {
+    remove_if_there(&notice_path(path))?;
+    for index in index_paths(path)? {
+        remove_if_there(&temporary_path(&index))?;
+    }
+    let real = fs::canonicalize(path).at("resolve", path)?;
+    remove_if_there(&temporary_path(&real))
+}
+
+/// Does it: see the module. The journal is written, and says [`Stage::Writing`]; at the end, `stage`. Returns the bytes
+/// written into databases.
+pub(crate) fn carry_out(
+    repository: &Repository,
+    prepared: &mut [Prepared<'_>],
+    journal: &mut Journal,
+    stage: Stage,
+    monitor: &dyn Monitor,
+) -> Result<u64> {
+    let all = || -> Result<u64> {
+        let text = notice(repository, journal);
+        for database in prepared.iter() {
+            database.fence(repository, &text)?;
+        }
+        let mut written = 0;
+        for database in prepared.iter_mut() {
+            written += database.apply(repository, monitor)?;
+        }
+        journal.record(stage, &repository.layout, &repository.counters)?;
+        for database in prepared.iter() {
+            database.unfence(repository)?;
+        }
+        Ok(written)
+    };
+    all().map_err(|error| unfinished(error, &repository.root().display().to_string()))
+}
+
+/// Says what to do about a restore that ended in the middle.
+fn unfinished(error: Error, root: &str) -> Error {
+    error.context("the restore is unfinished").hint(format!(
+        "until it is finished, ZODB refuses to open what is half restored: znap -R {root} restore --resume finishes it, --abort goes back"
+    ))
+}
+
+fn notice(repository: &Repository, journal: &Journal) -> String {
+    let root = fs::canonicalize(repository.root()).unwrap_or_else(|_| repository.root().to_path_buf());
+    let magic: String = journal.databases.first().map(|entry| entry.magic.clone()).unwrap_or_default();
+    format!(
+        "znap is restoring snapshot {id} into the database beside this file, or was when it was interrupted.\n\
+         While this file is here, the database may be half restored: its first four bytes are {fence} instead of\n\
+         {magic}, so that ZODB refuses to open it. Don't put them back by hand.\n\
+         \n\
+         If no znap is running any more, type one of these:\n\
+         \n\
+         \x20   znap -R {root} restore --resume    finishes the restore\n\
+         \x20   znap -R {root} restore --abort     puts back what was there before\n",
+        id = journal.target.id,
+        fence = FENCE.escape_ascii(),
+        root = quoted(&root),
+    )
+}
+
+/// A path as a shell takes it.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+@".contains(c);
+    if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
+}
+
+fn remove_if_there(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::io("remove", path, error)),
+        _ => Ok(()),
+    }
+}
+
+/// The names under which ZODB may look for the index: beside the path as typed, and beside the file itself.
+fn index_paths(path: &Path) -> Result<Vec<PathBuf>> {
+    let real = fs::canonicalize(path).at("resolve", path)?;
+    let mut paths = vec![index_path(path)];
+    let same_folder =
+        fs::canonicalize(folder_of(path)).at("resolve", folder_of(path))?.join(path.file_name().unwrap_or_default());
+    if real != same_folder {
+        paths.push(index_path(&real));
+    }
+    Ok(paths)
+}
