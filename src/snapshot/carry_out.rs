@@ -21,6 +21,7 @@ use crate::repository::catalog::{Stream, StreamChunk};
 use crate::repository::frames::FrameFiles;
 use crate::repository::layout::sync_directory;
 use crate::repository::run_reader::RunReader;
+use crate::snapshot::database::shell_word;
 use crate::snapshot::handle::Repository;
 use crate::snapshot::journal::{Journal, Stage};
 use crate::snapshot::writing::{
@@ -247,15 +248,8 @@ fn notice(repository: &Repository, journal: &Journal) -> String {
          \x20   znap -R {root} restore --abort     puts back what was there before\n",
         id = journal.target.id,
         fence = FENCE.escape_ascii(),
-        root = quoted(&root),
+        root = shell_word(&root),
     )
-}
-
-/// A path as a shell takes it.
-fn quoted(path: &Path) -> String {
-    let text = path.display().to_string();
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+@".contains(c);
-    if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
 }
 
 fn remove_if_there(path: &Path) -> Result<()> {

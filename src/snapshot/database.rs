@@ -29,6 +29,13 @@ pub fn open_patiently(path: &Path, monitor: &dyn Monitor) -> Result<DataFile> {
     }
 }
 
+/// A path as it can be given to a shell.
+pub fn shell_word(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+@".contains(c);
+    if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
+}
+
 /// The whole index of a file up to a cut: one on disk and what changed since, or all from a scan.
 ///
 /// Memory: 8 bytes an object in the index on disk and 16 a changed one, or 16 an object after a scan.

@@ -25,6 +25,7 @@ mod tail;
 mod writing;
 
 pub use copy_out::{CopiedDatabase, CopyReport, copy_out};
+pub use database::shell_word;
 pub use delete::{DeleteReport, delete};
 pub use gc::{GcOptions, GcReport, gc, gc_dry_run};
 pub use handle::{PATIENCE, Place, Repository};

@@ -40,7 +40,7 @@ pub(super) fn run(context: &Context, args: &Demo) -> Result<Outcome> {
     let result = tour::tour(&stage);
     stage.text(&format!(
         "\nEverything is in {0}: try things out there.\nTo remove it: rm -r {0}",
-        quoted(stage.directory())
+        shell_word(stage.directory())
     ))?;
     result?;
     let wrong = stage.wrong();

@@ -47,7 +47,7 @@ impl<'a> Stage<'a> {
 
     /// Shows a command, what it prints, and checks that it ends with this exit code.
     pub(super) fn run(&self, arguments: &[&str], expected: i32) -> Result<()> {
-        let words: Vec<String> = arguments.iter().map(|word| super::quoted(Path::new(word))).collect();
+        let words: Vec<String> = arguments.iter().map(|word| shell_word(Path::new(word))).collect();
         self.text(&format!("{STRONG}$ znap {}{STRONG:#}", words.join(" ")))?;
         let (code, output) = self.znap(arguments)?;
         let output = output.trim_end();
