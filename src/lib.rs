@@ -6,6 +6,7 @@
 //! exits, reads the environment or asks the terminal: it reports through its return value and a
 //! [`monitor::Monitor`].
 
+pub mod disk;
 pub mod error;
 pub mod filestorage;
 pub mod monitor;

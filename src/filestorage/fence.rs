@@ -5,25 +5,25 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::source::Magic;
-use crate::error::{IoContext, Result};
+use crate::disk::Disk;
+use crate::error::Result;
 
 /// What a fenced database begins with.
 pub const FENCE: [u8; 4] = *b"ZNAP";
 
 /// Puts the fence up, durably.
-pub fn fence(file: &File, path: &Path) -> Result<()> {
-    file.write_all_at(&FENCE, 0).at("write", path)?;
-    file.sync_all().at("sync", path)
+pub fn fence(disk: &Disk, file: &File, path: &Path) -> Result<()> {
+    disk.write_at(file, path, &FENCE, 0)?;
+    disk.sync(file, path)
 }
 
 /// Puts the database's own first bytes back, durably: ZODB opens it again.
-pub fn unfence(file: &File, path: &Path, magic: Magic) -> Result<()> {
-    file.write_all_at(&magic.bytes(), 0).at("write", path)?;
-    file.sync_all().at("sync", path)
+pub fn unfence(disk: &Disk, file: &File, path: &Path, magic: Magic) -> Result<()> {
+    disk.write_at(file, path, &magic.bytes(), 0)?;
+    disk.sync(file, path)
 }
 
 /// The path of the text file that says what is going on, beside a fenced database.

@@ -1,22 +1,23 @@
 //! Giving new files the owner, group and mode that ZODB would have given them.
 
-use std::fs::{File, Metadata, OpenOptions, Permissions};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::fs::{File, Metadata, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use rustix::fs::{Gid, Uid, fchown};
 use rustix::io::Errno;
 
+use crate::disk::Disk;
 use crate::error::{Error, IoContext, Result};
 
 /// Creates a file for reading and writing that must not exist yet, with owner, group and permissions of
 /// the model, but never executable. Removes it again if that fails.
-pub fn create_like(path: &Path, model: &Metadata) -> Result<File> {
+pub fn create_like(disk: &Disk, path: &Path, model: &Metadata) -> Result<File> {
     // Nobody else gets at it before it has its owner.
-    let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path).at("create", path)?;
+    let file = disk.create(path)?;
     if let Err(error) = apply_ownership(&file, path, model) {
         // It was created here a moment ago and holds nothing.
-        let _ = std::fs::remove_file(path);
+        let _ = disk.remove(path);
         return Err(error);
     }
     Ok(file)
@@ -52,11 +53,11 @@ mod tests {
         // Only root can give files away.
         let given = fchown(&file, Some(Uid::from_raw(12345)), Some(Gid::from_raw(23456))).is_ok();
         let metadata = file.metadata().unwrap();
-        let new = create_like(&path, &metadata).unwrap().metadata().unwrap();
+        let new = create_like(&Disk::default(), &path, &metadata).unwrap().metadata().unwrap();
         assert_eq!(new.mode() & 0o7777, 0o664);
         assert_eq!((new.uid(), new.gid()), (metadata.uid(), metadata.gid()));
         assert_eq!(new.uid() == 12345, given);
-        assert!(create_like(&path, &metadata).is_err(), "it exists");
+        assert!(create_like(&Disk::default(), &path, &metadata).is_err(), "it exists");
         assert!(path.exists());
     }
 
@@ -65,7 +66,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         // Root's, whoever runs this.
         let model = std::fs::metadata("/").unwrap();
-        let new = create_like(&dir.path().join("new"), &model).unwrap().metadata().unwrap();
+        let new = create_like(&Disk::default(), &dir.path().join("new"), &model).unwrap().metadata().unwrap();
         assert_eq!(new.uid(), rustix::process::geteuid().as_raw());
         assert_eq!(new.mode() & 0o7777, model.mode() & 0o666);
     }

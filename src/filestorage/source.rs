@@ -270,6 +270,7 @@ impl<S: Source + ?Sized> Source for &S {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disk::Disk;
     use crate::error::Kind;
 
     #[test]
@@ -300,7 +301,7 @@ mod tests {
         std::fs::write(&path, b"FS21 more").unwrap();
         let data = DataFile::open_fenced_or_not(&path, Magic::Fs21).unwrap();
         assert!(!data.is_fenced());
-        crate::filestorage::fence::fence(data.file(), &path).unwrap();
+        crate::filestorage::fence::fence(&Disk::default(), data.file(), &path).unwrap();
         assert!(DataFile::open(&path).unwrap_err().to_string().contains("half restored"));
         let data = DataFile::open_fenced_or_not(&path, Magic::Fs21).unwrap();
         assert!(data.is_fenced());
@@ -309,7 +310,7 @@ mod tests {
             data.read_exact_at(&mut bytes, offset as u64).unwrap();
             assert_eq!(bytes, b"FS21 more"[offset..offset + length]);
         }
-        crate::filestorage::fence::unfence(data.file(), &path, data.magic()).unwrap();
+        crate::filestorage::fence::unfence(&Disk::default(), data.file(), &path, data.magic()).unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"FS21 more");
         std::fs::write(&path, b"FS").unwrap();
         assert!(DataFile::open_fenced_or_not(&path, Magic::Fs30).is_err());

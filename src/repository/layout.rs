@@ -12,11 +12,12 @@
 //!   objects/          immutable object files, named by their hash (docs/format.md)
 //! ```
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use crate::disk::Disk;
 use crate::error::{Error, IoContext, Result};
 use crate::repository::hash::Hash;
 
@@ -30,6 +31,7 @@ pub struct Layout {
     file_mode: u32,
     /// Owner and group for new files; set when root works in somebody's repository.
     owner: Option<(u32, u32)>,
+    disk: Disk,
 }
 
 /// Who may use a new repository.
@@ -44,7 +46,7 @@ pub enum Access {
 impl Layout {
     /// Makes the directory `root` with all that a repository needs except its catalog and objects.
     /// Fails if anything is there already.
-    pub fn create(root: &Path, access: Access) -> Result<Self> {
+    pub fn create(root: &Path, access: Access, disk: &Disk) -> Result<Self> {
         let mode = match access {
             Access::Private => 0o700,
             Access::Group(_) => 0o2770,
@@ -66,8 +68,9 @@ impl Layout {
             std::os::unix::fs::chown(&objects, None, Some(group)).at("give to the database's group", &objects)?;
         }
         set_mode(&objects, mode)?;
-        let layout = Self::open(root)?;
-        layout.create_file(&root.join(".gitignore"))?.write_all(b"*\n").at("write", root.join(".gitignore"))?;
+        let layout = Self::open(root)?.on(disk);
+        let ignore = root.join(".gitignore");
+        disk.write_at(&layout.create_file(&ignore)?, &ignore, b"*\n", 0)?;
         layout.create_file(&layout.lock())?;
         layout.create_file(&layout.gate())?;
         Ok(layout)
@@ -99,7 +102,20 @@ impl Layout {
             root: root.to_path_buf(),
             file_mode: if metadata.mode() & 0o070 == 0 { 0o600 } else { 0o660 },
             owner: root_user.then(|| (metadata.uid(), metadata.gid())),
+            disk: Disk::default(),
         })
+    }
+
+    /// The same, changed through this disk.
+    #[must_use]
+    pub fn on(mut self, disk: &Disk) -> Self {
+        self.disk = disk.clone();
+        self
+    }
+
+    /// What its files are changed through.
+    pub fn disk(&self) -> &Disk {
+        &self.disk
     }
 
     /// The nearest `.znap` in `start` or a directory above it.
@@ -183,8 +199,7 @@ impl Layout {
 
     /// Creates a file that isn't there yet, with the repository's mode and owner, whatever the umask.
     pub fn create_file(&self, path: &Path) -> Result<File> {
-        let file =
-            OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path).at("create", path)?;
+        let file = self.disk.create(path)?;
         self.adopt(&file, path)?;
         Ok(file)
     }
@@ -199,11 +214,6 @@ impl Layout {
         }
         Ok(())
     }
-}
-
-/// Makes the entries of a directory durable.
-pub fn sync_directory(path: &Path) -> Result<()> {
-    File::open(path).and_then(|directory| directory.sync_all()).at("sync", path)
 }
 
 /// The name of a user, or its number.

@@ -6,10 +6,11 @@
 //! gc while it commits and unlinks: an open file stays readable whatever gc removes afterwards.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{Read, Seek, SeekFrom};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use crate::disk::Disk;
 use crate::error::{Error, IoContext, Result};
 use crate::monitor::Monitor;
 use crate::repository::hash::Hash;
@@ -18,6 +19,7 @@ use crate::repository::layout::{Layout, user_name};
 /// The writer's lock, held until it is dropped.
 #[derive(Debug)]
 pub struct WriterLock {
+    disk: Disk,
     file: File,
     path: PathBuf,
     left_over: Option<Hash>,
@@ -65,7 +67,7 @@ impl WriterLock {
             .filter_map(|line| line.split_once(' '))
             .find(|(word, _)| *word == INTENT)
             .and_then(|(_, name)| Hash::from_hex(name));
-        let mut lock = WriterLock { file, path, left_over };
+        let mut lock = WriterLock { disk: layout.disk().clone(), file, path, left_over };
         if lock.left_over.is_none() {
             lock.write(None, false)?;
         }
@@ -96,17 +98,9 @@ impl WriterLock {
         if let Some(name) = manifest {
             text.push_str(&format!("{INTENT} {name}\n"));
         }
-        let write = || -> std::io::Result<()> {
-            let mut file = &self.file;
-            file.seek(SeekFrom::Start(0))?;
-            file.write_all(text.as_bytes())?;
-            file.set_len(text.len() as u64)?;
-            if durably {
-                file.sync_data()?;
-            }
-            Ok(())
-        };
-        write().at("write", &self.path)
+        self.disk.write_at(&self.file, &self.path, text.as_bytes(), 0)?;
+        self.disk.set_length(&self.file, &self.path, text.len() as u64)?;
+        if durably { self.disk.sync(&self.file, &self.path) } else { Ok(()) }
     }
 }
 

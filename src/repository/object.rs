@@ -3,15 +3,16 @@
 //! An object file is written under a temporary name, synced, renamed to its hash, and its directory
 //! synced, before a committed catalog transaction refers to it.
 
-use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::fs::File;
+use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use crate::disk::Disk;
 use crate::error::{Error, IoContext, Result};
 use crate::repository::counters::Counters;
 use crate::repository::hash::{Hash, Uid};
-use crate::repository::layout::{Layout, sync_directory};
+use crate::repository::layout::Layout;
 
 /// The first eight bytes of every object file that describes itself.
 pub const MAGIC: [u8; 8] = *b"\x89ZNAP\r\n\x1a";
@@ -78,6 +79,7 @@ impl ObjectKind {
 /// An object file being written. Dropped before [`ObjectWriter::finish`], it leaves nothing behind.
 #[derive(Debug)]
 pub struct ObjectWriter {
+    disk: Disk,
     file: File,
     path: PathBuf,
     hasher: blake3::Hasher,
@@ -91,7 +93,8 @@ impl ObjectWriter {
     pub fn create(layout: &Layout, kind: ObjectKind) -> Result<Self> {
         let path = layout.objects().join(format!("{TEMPORARY}{}", Uid::random()?));
         let file = layout.create_file(&path)?;
-        let mut writer = ObjectWriter { file, path, hasher: blake3::Hasher::new(), length: 0, kind, renamed: false };
+        let disk = layout.disk().clone();
+        let mut writer = ObjectWriter { disk, file, path, hasher: blake3::Hasher::new(), length: 0, kind, renamed: false };
         writer.write(&kind.header())?;
         Ok(writer)
     }
@@ -103,7 +106,7 @@ impl ObjectWriter {
 
     /// Appends bytes.
     pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.file.write_all(bytes).at("write", &self.path)?;
+        self.disk.write_at(&self.file, &self.path, bytes, self.length)?;
         self.hasher.update(bytes);
         self.length += bytes.len() as u64;
         Ok(())
@@ -111,7 +114,7 @@ impl ObjectWriter {
 
     /// Syncs the file; it is durable under its temporary name, and its final name is known.
     pub fn finish(self, counters: &Counters) -> Result<Finished> {
-        self.file.sync_all().at("sync", &self.path)?;
+        self.disk.sync(&self.file, &self.path)?;
         counters.fsync();
         counters.wrote(self.length);
         Ok(Finished {
@@ -127,7 +130,7 @@ impl Drop for ObjectWriter {
     fn drop(&mut self) {
         if !self.renamed {
             // Only a leftover under a temporary name, which gc removes as well.
-            let _ = fs::remove_file(&self.path);
+            let _ = self.disk.remove(&self.path);
         }
     }
 }
@@ -148,7 +151,7 @@ impl Finished {
     /// Gives the file its name. The caller syncs the directory: see [`publish`].
     /// An existing file of that name has the same content, and is replaced.
     fn rename(mut self, layout: &Layout) -> Result<()> {
-        fs::rename(&self.writer.path, layout.object(&self.name)).at("rename to its hash", &self.writer.path)?;
+        self.writer.disk.rename(&self.writer.path, &layout.object(&self.name))?;
         self.writer.renamed = true;
         Ok(())
     }
@@ -162,7 +165,7 @@ pub fn publish(layout: &Layout, files: Vec<Finished>, counters: &Counters) -> Re
     for file in files {
         file.rename(layout)?;
     }
-    sync_directory(&layout.objects())?;
+    layout.disk().sync_directory(&layout.objects())?;
     counters.fsync();
     Ok(())
 }

@@ -194,6 +194,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disk::Disk;
     use crate::error::Error;
     use crate::repository::chunk_writer::{ChunkWriter, Compression};
     use crate::repository::counters::Counters;
@@ -240,7 +241,7 @@ mod tests {
     #[test]
     fn chunks_come_in_order_and_frames_are_read_once() {
         let dir = tempfile::tempdir().unwrap();
-        let layout = Layout::create(&dir.path().join(".znap"), Access::Private).unwrap();
+        let layout = Layout::create(&dir.path().join(".znap"), Access::Private, &Disk::default()).unwrap();
         let counters = Arc::new(Counters::default());
         let chunks: Vec<Vec<u8>> = (0..60).map(chunk).collect();
         let locations = stored(&layout, &counters, &chunks);
@@ -283,7 +284,7 @@ mod tests {
     #[test]
     fn p6_a_frame_that_is_kept_is_the_very_copy_that_was_checked() {
         let dir = tempfile::tempdir().unwrap();
-        let layout = Layout::create(&dir.path().join(".znap"), Access::Private).unwrap();
+        let layout = Layout::create(&dir.path().join(".znap"), Access::Private, &Disk::default()).unwrap();
         let counters = Arc::new(Counters::default());
         // Doesn't compress, so that damage to the file is damage to one chunk.
         let mut seed = 1u64;
@@ -320,7 +321,7 @@ mod tests {
     #[test]
     fn p6_a_wrong_chunk_is_never_given_and_what_stops_a_reader_stops_its_threads() {
         let dir = tempfile::tempdir().unwrap();
-        let layout = Layout::create(&dir.path().join(".znap"), Access::Private).unwrap();
+        let layout = Layout::create(&dir.path().join(".znap"), Access::Private, &Disk::default()).unwrap();
         let counters = Arc::new(Counters::default());
         let chunks: Vec<Vec<u8>> = (0..60).map(chunk).collect();
         let mut locations = stored(&layout, &counters, &chunks);

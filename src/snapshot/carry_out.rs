@@ -9,9 +9,9 @@
 //! 4. every database is un-fenced.
 
 use std::fs;
-use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
+use crate::disk::Disk;
 use crate::error::{Error, IoContext, Result};
 use crate::filestorage::fence::{FENCE, fence, notice_path, unfence};
 use crate::filestorage::ownership::create_like;
@@ -19,7 +19,6 @@ use crate::filestorage::{DataFile, index_path};
 use crate::monitor::Monitor;
 use crate::repository::catalog::{Stream, StreamChunk};
 use crate::repository::frames::FrameFiles;
-use crate::repository::layout::sync_directory;
 use crate::repository::run_reader::RunReader;
 use crate::snapshot::database::shell_word;
 use crate::snapshot::handle::Repository;
@@ -68,18 +67,18 @@ impl<'a> Prepared<'a> {
                 let index = IndexSource::find(repository, stream)?;
                 let mut indexes = Vec::new();
                 for path in index_paths(change.file.path())? {
-                    let file = if index.is_empty() { None } else { Some(TemporaryFile::create(&path, &model)?) };
+                    let file = if index.is_empty() { None } else { Some(TemporaryFile::create(repository.disk(), &path, &model)?) };
                     indexes.push((file, path));
                 }
                 (indexes, Some((index, stream)))
             }
             None => (index_paths(change.file.path())?.into_iter().map(|path| (None, path)).collect(), None),
         };
-        let counters = &repository.counters;
+        let (disk, counters) = (repository.disk(), &repository.counters);
         let write_indexes = || {
             let Some((index, stream)) = &index else { return Ok(()) };
             indexes.iter().filter_map(|(file, _)| file.as_ref()).try_for_each(|temporary| {
-                write_index(index, stream, &temporary.file, &temporary.path)?;
+                write_index(index, stream, disk, &temporary.file, &temporary.path)?;
                 counters.fsync();
                 Ok(())
             })
@@ -106,32 +105,34 @@ impl<'a> Prepared<'a> {
 
     fn build(&mut self, repository: &Repository, model: &fs::Metadata, monitor: &dyn Monitor) -> Result<()> {
         let Change { file, keep, .. } = self.change;
+        let disk = repository.disk();
         let path = fs::canonicalize(file.path()).at("resolve", file.path())?;
-        let new = TemporaryFile::create(&path, model)?;
-        copy_range(file.file(), 0, keep, &new.file, &new.path)?;
-        self.write(&new.file, &new.path, monitor)?;
-        fence(&new.file, &new.path)?;
+        let new = TemporaryFile::create(disk, &path, model)?;
+        copy_range(disk, file.file(), 0, keep, &new.file, &new.path)?;
+        self.write(disk, &new.file, &new.path, monitor)?;
+        fence(disk, &new.file, &new.path)?;
         repository.counters.fsync();
         self.new_file = Some((new, path));
         Ok(())
     }
 
-    fn write(&self, file: &fs::File, path: &Path, monitor: &dyn Monitor) -> Result<()> {
+    fn write(&self, disk: &Disk, file: &fs::File, path: &Path, monitor: &dyn Monitor) -> Result<()> {
         monitor.begin("writing", self.change.bytes());
-        write_chunks(&self.chunks, self.change.chunks, self.change.keep, file, path, monitor)?;
+        write_chunks(&self.chunks, self.change.chunks, self.change.keep, disk, (file, path), monitor)?;
         monitor.end();
         Ok(())
     }
 
     fn fence(&self, repository: &Repository, text: &str) -> Result<()> {
-        let file = self.change.file;
+        let (disk, file) = (repository.disk(), self.change.file);
         let notice = notice_path(file.path());
-        remove_if_there(&notice)?;
-        let mut written = create_like(&notice, &file.metadata()?)?;
-        written.write_all(text.as_bytes()).and_then(|()| written.sync_all()).at("write", &notice)?;
+        disk.remove_if_there(&notice)?;
+        let written = create_like(disk, &notice, &file.metadata()?)?;
+        disk.write_at(&written, &notice, text.as_bytes(), 0)?;
+        disk.sync(&written, &notice)?;
         repository.counters.fsync();
         if self.new_file.is_none() {
-            fence(file.file(), file.path())?;
+            fence(disk, file.file(), file.path())?;
             repository.counters.fsync();
         }
         Ok(())
@@ -139,21 +140,22 @@ impl<'a> Prepared<'a> {
 
     /// Returns the bytes written.
     fn apply(&mut self, repository: &Repository, monitor: &dyn Monitor) -> Result<u64> {
+        let disk = repository.disk();
         let (file, path) = (self.change.file.file(), self.change.file.path());
         for (_, index) in &self.indexes {
-            remove_if_there(index)?;
-            sync_directory(folder_of(index))?;
+            disk.remove_if_there(index)?;
+            disk.sync_directory(folder_of(index))?;
             repository.counters.fsync();
         }
         if let Some((new, real)) = &mut self.new_file {
             new.put(real)?;
-            sync_directory(folder_of(real))?;
+            disk.sync_directory(folder_of(real))?;
         } else {
             if file.metadata().at("look at", path)?.len() > self.change.keep {
-                file.set_len(self.change.keep).at("truncate", path)?;
+                disk.set_length(file, path, self.change.keep)?;
             }
-            self.write(file, path, monitor)?;
-            file.sync_all().at("sync", path)?;
+            self.write(disk, file, path, monitor)?;
+            disk.sync(file, path)?;
         }
         repository.counters.fsync();
         let mut written = self.change.bytes();
@@ -161,7 +163,7 @@ impl<'a> Prepared<'a> {
             let Some(temporary) = temporary else { continue };
             written += temporary.file.metadata().at("look at", &temporary.path)?.len();
             temporary.put(index)?;
-            sync_directory(folder_of(index))?;
+            disk.sync_directory(folder_of(index))?;
             repository.counters.fsync();
         }
         Ok(written)
@@ -185,19 +187,19 @@ impl Change<'_> {
 
 /// Lets ZODB open a database again, and removes what said why it couldn't.
 pub(crate) fn open_again(repository: &Repository, file: &fs::File, path: &Path, known: &DataFile) -> Result<()> {
-    unfence(file, path, known.magic())?;
+    unfence(repository.disk(), file, path, known.magic())?;
     repository.counters.fsync();
-    tidy(known.path())
+    tidy(repository.disk(), known.path())
 }
 
 /// Removes what a restore that was killed left beside a database.
-pub(crate) fn tidy(path: &Path) -> Result<()> {
-    remove_if_there(&notice_path(path))?;
+pub(crate) fn tidy(disk: &Disk, path: &Path) -> Result<()> {
+    disk.remove_if_there(&notice_path(path))?;
     for index in index_paths(path)? {
-        remove_if_there(&temporary_path(&index))?;
+        disk.remove_if_there(&temporary_path(&index))?;
     }
     let real = fs::canonicalize(path).at("resolve", path)?;
-    remove_if_there(&temporary_path(&real))
+    disk.remove_if_there(&temporary_path(&real))
 }
 
 /// Does it: see the module. The journal is written, and says [`Stage::Writing`]; at the end, `stage`. Returns the bytes
@@ -250,13 +252,6 @@ fn notice(repository: &Repository, journal: &Journal) -> String {
         fence = FENCE.escape_ascii(),
         root = shell_word(&root),
     )
-}
-
-fn remove_if_there(path: &Path) -> Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::io("remove", path, error)),
-        _ => Ok(()),
-    }
 }
 
 /// The names under which ZODB may look for the index: beside the path as typed, and beside the file itself.

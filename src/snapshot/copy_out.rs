@@ -1,18 +1,18 @@
 //! Restore to another place: whole databases with their indexes, in a folder that has none.
 
 use std::fs::{self, DirBuilder};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use crate::disk::Disk;
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::filestorage::{DataFile, FIRST_TRANSACTION, index_path};
 use crate::monitor::Monitor;
 use crate::repository::catalog::{Database, Stream, StreamChunk};
 use crate::repository::counters::Counts;
 use crate::repository::frames::FrameFiles;
-use crate::repository::layout::sync_directory;
 use crate::repository::lock::Gate;
 use crate::repository::run_reader::RunReader;
 use crate::snapshot::anchor::{damaged_list, recognise, refusal};
@@ -150,37 +150,37 @@ impl Job {
         let mut index = if self.index.is_empty() {
             None
         } else {
-            let index = TemporaryFile::create(&index_path, &model)?;
-            write_index(&self.index, &self.stream, &index.file, &index.path)?;
+            let index = TemporaryFile::create(repository.disk(), &index_path, &model)?;
+            write_index(&self.index, &self.stream, repository.disk(), &index.file, &index.path)?;
             repository.counters.fsync();
             Some(index)
         };
-        let mut data = TemporaryFile::create(&path, &model)?;
+        let mut data = TemporaryFile::create(repository.disk(), &path, &model)?;
         monitor.begin("writing", self.stream.cut.offset);
-        self.write_data(&data, monitor)?;
-        data.file.sync_all().at("sync", &data.path)?;
+        self.write_data(repository.disk(), &data, monitor)?;
+        repository.disk().sync(&data.file, &data.path)?;
         repository.counters.fsync();
         monitor.end();
         data.put(&path)?;
         if let Some(index) = &mut index {
             index.put(&index_path)?;
         }
-        sync_directory(&self.folder)?;
+        repository.disk().sync_directory(&self.folder)?;
         repository.counters.fsync();
         Ok(CopiedDatabase { name: self.name, path, bytes: self.stream.cut.offset })
     }
 
     /// Copies the base while the tail is decompressed and written behind it.
-    fn write_data(&self, data: &TemporaryFile, monitor: &dyn Monitor) -> Result<()> {
+    fn write_data(&self, disk: &Disk, data: &TemporaryFile, monitor: &dyn Monitor) -> Result<()> {
         let copy_base = || match &self.base {
             Some(base) if self.base_length > FIRST_TRANSACTION => {
-                copy_range(base.file(), 0, self.base_length, &data.file, &data.path)
+                copy_range(disk, base.file(), 0, self.base_length, &data.file, &data.path)
             }
-            _ => data.file.write_all_at(self.magic.as_bytes(), 0).at("write", &data.path),
+            _ => disk.write_at(&data.file, &data.path, self.magic.as_bytes(), 0),
         };
         let write_tail = || {
             let reader = RunReader::new(&self.object_files, self.chunks.iter().map(|chunk| &chunk.location));
-            write_chunks(&reader, &self.chunks, self.base_length, &data.file, &data.path, monitor)
+            write_chunks(&reader, &self.chunks, self.base_length, disk, (&data.file, &data.path), monitor)
         };
         let (base, tail) = beside("copies the base", copy_base, write_tail)?;
         base?;

@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::disk::Disk;
 use crate::error::{Error, Result};
 use crate::monitor::Monitor;
 use crate::repository::catalog::{Catalog, Database, Snapshot};
 use crate::repository::counters::{Counters, Counts};
 use crate::repository::hash::Uid;
-use crate::repository::layout::{Layout, sync_directory};
+use crate::repository::layout::Layout;
 use crate::repository::lock::WriterLock;
 use crate::snapshot::id;
 use crate::snapshot::journal::Journal;
@@ -46,7 +47,12 @@ impl Repository {
     /// Opens it for writing: takes the writer's lock, waiting for it up to [`PATIENCE`], and clears away
     /// what a killed save announced but didn't commit. Refuses while a restore is unfinished.
     pub fn open_to_write(place: &Place, monitor: &dyn Monitor) -> Result<Self> {
-        let repository = Self::open_to_finish(place, monitor)?;
+        Self::open_to_write_on(&Disk::default(), place, monitor)
+    }
+
+    /// The same, changed through this disk.
+    pub fn open_to_write_on(disk: &Disk, place: &Place, monitor: &dyn Monitor) -> Result<Self> {
+        let repository = Self::open_to_finish_on(disk, place, monitor)?;
         match repository.unfinished_restore()? {
             None => Ok(repository),
             Some(id) => Err(Error::failed(format!("the restore of {id} is unfinished"))
@@ -56,7 +62,13 @@ impl Repository {
 
     /// Like [`Repository::open_to_write`], also while a restore is unfinished: to finish it.
     pub fn open_to_finish(place: &Place, monitor: &dyn Monitor) -> Result<Self> {
+        Self::open_to_finish_on(&Disk::default(), place, monitor)
+    }
+
+    /// The same, changed through this disk.
+    pub fn open_to_finish_on(disk: &Disk, place: &Place, monitor: &dyn Monitor) -> Result<Self> {
         let (layout, counters) = Self::look(place)?;
+        let layout = layout.on(disk);
         // Before the lock file is touched: a repository without a catalog is to be left as it is.
         drop(Catalog::open_read_only(&layout, &counters)?);
         let lock = WriterLock::acquire(&layout, PATIENCE, monitor)?;
@@ -89,12 +101,8 @@ impl Repository {
         let committed = self.catalog.object_files()?.iter().any(|file| file.name == name);
         if !committed {
             let path = self.layout.object(&name);
-            match std::fs::remove_file(&path) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(Error::io("remove", &path, error));
-                }
-                _ => sync_directory(&self.layout.objects())?,
-            }
+            self.layout.disk().remove_if_there(&path)?;
+            self.layout.disk().sync_directory(&self.layout.objects())?;
         }
         self.writer_lock()?.settle()
     }
@@ -102,6 +110,11 @@ impl Repository {
     /// The writer's lock; an error if the repository was opened for reading.
     pub(crate) fn writer_lock(&mut self) -> Result<&mut WriterLock> {
         self.lock.as_mut().ok_or_else(|| Error::failed("the repository was opened for reading only"))
+    }
+
+    /// What files are changed through.
+    pub(crate) fn disk(&self) -> &Disk {
+        self.layout.disk()
     }
 
     /// The directory itself.

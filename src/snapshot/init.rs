@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use serde::Serialize;
 
+use crate::disk::Disk;
 use crate::error::{Error, IoContext, Result};
 use crate::filestorage::{
     DataFile, FIRST_TRANSACTION, FileIdentity, Position, Source, Tid, find_cut, index_path, scan,
@@ -14,7 +15,7 @@ use crate::monitor::Monitor;
 use crate::repository::catalog::{Catalog, Registration};
 use crate::repository::counters::Counters;
 use crate::repository::hash::Uid;
-use crate::repository::layout::{Access, Layout, already_there, sync_directory};
+use crate::repository::layout::{Access, Layout, already_there};
 use crate::repository::manifest::{ChunkerConfig, Config, Generation};
 use crate::repository::object::{VERSION, publish};
 use crate::snapshot::anchor::base_check;
@@ -161,14 +162,14 @@ fn begin(
 }
 
 /// Makes the repository under another name and renames it, so that there is never half of one.
-fn create(root: &Path, access: Access, now: i64, registrations: &[Registration]) -> Result<()> {
+fn create(disk: &Disk, root: &Path, access: Access, now: i64, registrations: &[Registration]) -> Result<()> {
     let parent = match root.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
     let temporary = parent.join(format!(".znap-init-{}", Uid::random()?));
     let fill = || -> Result<()> {
-        let layout = Layout::create(&temporary, access)?;
+        let layout = Layout::create(&temporary, access, disk)?;
         let counters = std::sync::Arc::new(Counters::default());
         let config =
             Config { repository: Uid::random()?, created: now, format: VERSION, chunker: ChunkerConfig::current() };
@@ -178,22 +179,18 @@ fn create(root: &Path, access: Access, now: i64, registrations: &[Registration])
         let mut catalog = Catalog::create(&layout, &counters)?;
         catalog.register(&config.repository, now, (name, bytes), registrations)?;
         crate::snapshot::reserve::replenish(&layout)?;
-        sync_directory(&temporary)
+        disk.sync_directory(&temporary)
     };
     let result = fill().and_then(|()| {
-        use rustix::fs::{CWD, RenameFlags, renameat_with};
         // Never over anything that has appeared there meanwhile.
-        match renameat_with(CWD, &temporary, CWD, root, RenameFlags::NOREPLACE) {
-            Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
-                std::fs::rename(&temporary, root).at("rename to its place", &temporary)
-            }
-            Err(rustix::io::Errno::EXIST) => Err(already_there(root)),
-            result => result.at("rename to its place", &temporary),
-        }?;
-        sync_directory(parent)
+        match disk.rename_new(&temporary, root) {
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => return Err(already_there(root)),
+            result => result.at("rename to its place", &temporary)?,
+        }
+        disk.sync_directory(parent)
     });
     if result.is_err() {
-        let _ = std::fs::remove_dir_all(&temporary);
+        let _ = disk.remove_tree(&temporary);
     }
     result
 }

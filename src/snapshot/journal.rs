@@ -8,8 +8,8 @@
 //! Until `Restored` is recorded it can go either way, and after that only forward: a database without its fence may
 //! be in use again.
 
-use std::fs::{self, File};
-use std::io::{ErrorKind, Read, Write};
+use std::fs::File;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, IoContext, Result};
 use crate::repository::counters::Counters;
 use crate::repository::hash::{Hash, Uid};
-use crate::repository::layout::{Layout, sync_directory};
+use crate::repository::layout::Layout;
 
 /// The version of this format.
 const FORMAT: u32 = 1;
@@ -97,11 +97,13 @@ impl Journal {
             .map_err(|error| Error::failed(format!("cannot write {}: {error}", path.display())))?;
         let text = format!("{json}\n{}\n", Hash::of(json.as_bytes()));
         let temporary = path.with_extension("new");
-        remove_if_there(&temporary)?;
-        let mut file = layout.create_file(&temporary)?;
-        file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).at("write", &temporary)?;
+        let disk = layout.disk();
+        disk.remove_if_there(&temporary)?;
+        let file = layout.create_file(&temporary)?;
+        disk.write_at(&file, &temporary, text.as_bytes(), 0)?;
+        disk.sync(&file, &temporary)?;
         counters.fsync();
-        fs::rename(&temporary, &path).at("rename to its place", &temporary)?;
+        disk.rename(&temporary, &path)?;
         sync(layout, counters)
     }
 
@@ -113,14 +115,13 @@ impl Journal {
 
     /// Ends it: from now on it is the last restore, which can be undone.
     pub(crate) fn finish(&self, layout: &Layout, counters: &Counters) -> Result<()> {
-        let path = layout.restore_journal();
-        fs::rename(&path, layout.last_restore()).at("rename", &path)?;
+        layout.disk().rename(&layout.restore_journal(), &layout.last_restore())?;
         sync(layout, counters)
     }
 
     /// Ends it without a trace: nothing was restored.
     pub(crate) fn discard(&self, layout: &Layout, counters: &Counters) -> Result<()> {
-        remove_if_there(&layout.restore_journal())?;
+        layout.disk().remove_if_there(&layout.restore_journal())?;
         sync(layout, counters)
     }
 
@@ -136,16 +137,9 @@ impl Journal {
 }
 
 fn sync(layout: &Layout, counters: &Counters) -> Result<()> {
-    sync_directory(layout.root())?;
+    layout.disk().sync_directory(layout.root())?;
     counters.fsync();
     Ok(())
-}
-
-fn remove_if_there(path: &Path) -> Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::io("remove", path, error)),
-        _ => Ok(()),
-    }
 }
 
 fn read(path: &Path, repository: Uid) -> Result<Option<Journal>> {
@@ -183,14 +177,17 @@ fn damaged(path: PathBuf, reason: &str) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
+    use crate::disk::Disk;
     use crate::error::Kind;
     use crate::repository::layout::Access;
 
     #[test]
     fn p5_a_journal_is_read_as_it_was_written_or_not_at_all() {
         let dir = tempfile::tempdir().unwrap();
-        let layout = Layout::create(&dir.path().join(".znap"), Access::Private).unwrap();
+        let layout = Layout::create(&dir.path().join(".znap"), Access::Private, &Disk::default()).unwrap();
         let counters = Counters::default();
         let repository = Uid::random().unwrap();
         assert!(Journal::unfinished(&layout, repository).unwrap().is_none());

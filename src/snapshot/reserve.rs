@@ -1,8 +1,5 @@
 //! The reserve: a megabyte that delete and gc give up first, so that they work on a full disk.
 
-use std::fs;
-use std::io::Write;
-
 use crate::error::{IoContext, Result};
 use crate::repository::layout::Layout;
 
@@ -15,10 +12,10 @@ pub fn replenish(layout: &Layout) -> Result<()> {
     if path.exists() {
         return Ok(());
     }
-    let written = layout.create_file(&path)?.write_all(&vec![0xa5; SIZE]).at("write", &path);
+    let written = layout.disk().write_at(&layout.create_file(&path)?, &path, &vec![0xa5; SIZE], 0);
     if written.is_err() {
         // Half a reserve would look like a whole one.
-        let _ = fs::remove_file(&path);
+        let _ = layout.disk().remove(&path);
     }
     written
 }
@@ -28,7 +25,7 @@ pub fn release_if_needed(layout: &Layout) -> Result<()> {
     let path = layout.reserve();
     let room = rustix::fs::statvfs(layout.root()).at("ask for the free space of", layout.root())?;
     if room.f_bavail.saturating_mul(room.f_frsize) < 2 * SIZE as u64 && path.exists() {
-        fs::remove_file(&path).at("remove", &path)?;
+        layout.disk().remove(&path)?;
     }
     Ok(())
 }

@@ -8,7 +8,8 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::error::{Error, IoContext, Result};
+use crate::disk::Disk;
+use crate::error::{Error, Result};
 use crate::filestorage::fence::notice_path;
 use crate::filestorage::{DataFile, Magic, Source, StorageLock};
 use crate::monitor::Monitor;
@@ -55,7 +56,7 @@ pub fn finish(repository: &mut Repository, way: Way, monitor: &dyn Monitor) -> R
     repository.writer_lock()?;
     let Some(mut journal) = Journal::unfinished(&repository.layout, repository.uid)? else {
         for database in repository.catalog.databases()? {
-            remove_stale_notice(&repository.path_of(&database))?;
+            remove_stale_notice(repository.disk(), &repository.path_of(&database))?;
         }
         return Ok(None);
     };
@@ -86,7 +87,7 @@ pub fn finish(repository: &mut Repository, way: Way, monitor: &dyn Monitor) -> R
         0
     };
     for database in &left {
-        tidy(database.file.path())?;
+        tidy(repository.disk(), database.file.path())?;
     }
     match goal {
         Way::Forward => journal.finish(&repository.layout, &repository.counters)?,
@@ -96,13 +97,13 @@ pub fn finish(repository: &mut Repository, way: Way, monitor: &dyn Monitor) -> R
 }
 
 /// Removes the text that a power cut may have left beside a database that is whole.
-fn remove_stale_notice(path: &Path) -> Result<()> {
+fn remove_stale_notice(disk: &Disk, path: &Path) -> Result<()> {
     let notice = notice_path(path);
     // Who restores it from another repository holds its lock.
     if notice.exists() && DataFile::open(path).is_ok() {
         let _lock = StorageLock::acquire(path)?;
         if DataFile::open(path).is_ok() {
-            std::fs::remove_file(&notice).at("remove", &notice)?;
+            disk.remove(&notice)?;
         }
     }
     Ok(())

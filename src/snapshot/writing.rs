@@ -1,12 +1,12 @@
 //! Writing databases and indexes: what restore in place and restore elsewhere share.
 
 use std::fs::{self, File};
-use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::FileExt;
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 
+use crate::disk::Disk;
 use crate::error::{Error, IoContext, Result};
 use crate::filestorage::IndexWriter;
 use crate::filestorage::ownership::create_like;
@@ -45,30 +45,23 @@ pub(crate) fn write_chunks(
     reader: &RunReader<'_>,
     chunks: &[StreamChunk],
     from: u64,
-    file: &File,
-    path: &Path,
+    disk: &Disk,
+    (file, path): (&File, &Path),
     monitor: &dyn Monitor,
 ) -> Result<()> {
     reader.each(|places, bytes| {
         let Some(first) = chunks.get(places.start) else { return Ok(()) };
         let skipped = from.saturating_sub(first.offset).min(bytes.len() as u64);
         let bytes = &bytes[skipped as usize..];
-        file.write_all_at(bytes, first.offset + skipped).at("write", path)?;
+        disk.write_at(file, path, bytes, first.offset + skipped)?;
         monitor.advance(bytes.len() as u64);
         monitor.check()
     })
 }
 
 /// Copies a range to the same place of a new file; shares the blocks where the file system can.
-pub(crate) fn copy_range(from: &File, start: u64, end: u64, to: &File, path: &Path) -> Result<()> {
-    let copy = || -> std::io::Result<u64> {
-        let mut source = from.try_clone()?;
-        source.seek(SeekFrom::Start(start))?;
-        let mut target = to;
-        target.seek(SeekFrom::Start(start))?;
-        std::io::copy(&mut source.take(end - start), &mut target)
-    };
-    let copied = copy().at("copy into", path)?;
+pub(crate) fn copy_range(disk: &Disk, from: &File, start: u64, end: u64, to: &File, path: &Path) -> Result<()> {
+    let copied = disk.copy_range(from, to, path, start, end)?;
     if copied != end - start {
         return Err(Error::failed(format!(
             "only {copied} of {} bytes could be copied into {}",
@@ -127,14 +120,21 @@ impl IndexSource {
 }
 
 /// Writes the index of a stream, as ZODB would, and syncs it.
-pub(crate) fn write_index(source: &IndexSource, stream: &Stream, file: &File, path: &Path) -> Result<()> {
-    write_pairs(source, stream, file, path).map_err(|error| error.context(path.display()))
+pub(crate) fn write_index(source: &IndexSource, stream: &Stream, disk: &Disk, file: &File, path: &Path) -> Result<()> {
+    write_pairs(source, stream, disk, file, path).map_err(|error| error.context(path.display()))
 }
 
-fn write_pairs(source: &IndexSource, stream: &Stream, file: &File, path: &Path) -> Result<()> {
+fn write_pairs(source: &IndexSource, stream: &Stream, disk: &Disk, file: &File, path: &Path) -> Result<()> {
     // Merging and writing take about as long.
     let (sender, pieces) = sync_channel(2);
-    let write = || pieces.into_iter().try_for_each(|piece: Vec<u8>| (&*file).write_all(&piece));
+    let write = || {
+        let mut offset = 0;
+        pieces.into_iter().try_for_each(|piece: Vec<u8>| {
+            disk.write_at(file, path, &piece, offset)?;
+            offset += piece.len() as u64;
+            Ok(())
+        })
+    };
     let merge = || {
         with_merged(&source.files, &source.parts, &stream.snapshot_name, |pairs| {
             let mut writer = IndexWriter::new(BufWriter::with_capacity(PIECE, Pieces(sender)), stream.cut.offset)?;
@@ -150,9 +150,9 @@ fn write_pairs(source: &IndexSource, stream: &Stream, file: &File, path: &Path) 
     };
     let (written, merged) = beside("writes an index", write, merge)?;
     // What went wrong there is why this side could go no further.
-    written.at("write", path)?;
+    written?;
     merged?;
-    file.sync_all().at("sync", path)
+    disk.sync(file, path)
 }
 
 /// How many bytes of an index are written at once.
@@ -181,6 +181,7 @@ pub(crate) fn temporary_path(target: &Path) -> PathBuf {
 
 /// A file being written beside its target, removed unless it is renamed.
 pub(crate) struct TemporaryFile {
+    disk: Disk,
     pub(crate) file: File,
     pub(crate) path: PathBuf,
     renamed: bool,
@@ -188,22 +189,17 @@ pub(crate) struct TemporaryFile {
 
 impl TemporaryFile {
     /// Creates it with owner, group and mode of the model.
-    pub(crate) fn create(target: &Path, model: &fs::Metadata) -> Result<Self> {
+    pub(crate) fn create(disk: &Disk, target: &Path, model: &fs::Metadata) -> Result<Self> {
         let path = temporary_path(target);
         // What a killed restore left; this one holds the database's lock.
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(Error::io("remove", &path, error));
-            }
-            _ => {}
-        }
-        let file = create_like(&path, model)?;
-        Ok(TemporaryFile { file, path, renamed: false })
+        disk.remove_if_there(&path)?;
+        let file = create_like(disk, &path, model)?;
+        Ok(TemporaryFile { disk: disk.clone(), file, path, renamed: false })
     }
 
     /// Puts it in the target's place; the caller syncs the folder.
     pub(crate) fn put(&mut self, target: &Path) -> Result<()> {
-        fs::rename(&self.path, target).at("rename to its place", &self.path)?;
+        self.disk.rename(&self.path, target)?;
         self.renamed = true;
         Ok(())
     }
@@ -212,7 +208,7 @@ impl TemporaryFile {
 impl Drop for TemporaryFile {
     fn drop(&mut self) {
         if !self.renamed {
-            let _ = fs::remove_file(&self.path);
+            let _ = self.disk.remove(&self.path);
         }
     }
 }

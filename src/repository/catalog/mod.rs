@@ -11,7 +11,7 @@ mod write;
 use std::cell::Cell;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,9 +19,10 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use rusqlite_migration::{M, Migrations};
 use rustix::fs::{Access, access};
 
+use crate::disk::Disk;
 use crate::error::{Error, Result};
 use crate::repository::counters::Counters;
-use crate::repository::layout::{Layout, cannot_open, sync_directory};
+use crate::repository::layout::{Layout, cannot_open};
 
 pub use collect::{DeadStream, IndexLink, MovingChunk, ObjectUse, Replacement, StreamReplacement};
 pub use read::StreamChunk;
@@ -41,6 +42,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub struct Catalog {
     connection: Connection,
     path: PathBuf,
+    disk: Disk,
     counters: Arc<Counters>,
     rows: Cell<u64>,
 }
@@ -50,14 +52,14 @@ impl Catalog {
     pub fn create(layout: &Layout, counters: &Arc<Counters>) -> Result<Self> {
         let path = layout.catalog();
         layout.create_file(&path)?;
-        let mut catalog = Self::connect(&path, OpenFlags::SQLITE_OPEN_READ_WRITE, counters)?;
+        let mut catalog = Self::connect(layout, OpenFlags::SQLITE_OPEN_READ_WRITE, counters)?;
         let prepare = |connection: &Connection| {
             connection.pragma_update(None, "page_size", 4096)?;
             connection.pragma_update(None, "application_id", APPLICATION_ID)
         };
         prepare(&catalog.connection).map_err(|error| catalog.error("prepare", error))?;
         catalog.migrate()?;
-        sync_directory(layout.root())?;
+        layout.disk().sync_directory(layout.root())?;
         Ok(catalog)
     }
 
@@ -97,14 +99,15 @@ impl Catalog {
             ))
             .hint("put catalog.db back from a copy; or rebuild it with znap repair, in a version that has it"));
         }
-        let catalog = Self::connect(&path, flags, counters)?;
+        let catalog = Self::connect(layout, flags, counters)?;
         catalog.check_version()?;
         Ok(catalog)
     }
 
-    fn connect(path: &Path, flags: OpenFlags, counters: &Arc<Counters>) -> Result<Self> {
+    fn connect(layout: &Layout, flags: OpenFlags, counters: &Arc<Counters>) -> Result<Self> {
+        let path = layout.catalog();
         let open = || -> rusqlite::Result<Connection> {
-            let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+            let connection = Connection::open_with_flags(&path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
             connection.busy_timeout(PATIENCE)?;
             connection.pragma_update(None, "trusted_schema", false)?;
             connection.pragma_update(None, "cell_size_check", true)?;
@@ -114,8 +117,9 @@ impl Catalog {
             connection.set_prepared_statement_cache_capacity(64);
             Ok(connection)
         };
-        let connection = open().map_err(|error| Error::catalog("open what is", path, error))?;
-        Ok(Catalog { connection, path: path.to_path_buf(), counters: Arc::clone(counters), rows: Cell::new(0) })
+        let connection = open().map_err(|error| Error::catalog("open what is", &path, error))?;
+        let (disk, counters) = (layout.disk().clone(), Arc::clone(counters));
+        Ok(Catalog { connection, path, disk, counters, rows: Cell::new(0) })
     }
 
     fn check_version(&self) -> Result<()> {
@@ -163,13 +167,12 @@ impl Catalog {
     ) -> Result<T> {
         let path = self.path.clone();
         let before = self.connection.total_changes();
-        let run = |connection: &mut Connection| -> rusqlite::Result<T> {
-            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let result = change(&transaction)?;
-            transaction.commit()?;
-            Ok(result)
-        };
-        let result = run(&mut self.connection).map_err(|error| Error::catalog(action, path, error))?;
+        let failed = |error| Error::catalog(action, &path, error);
+        let transaction =
+            self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+        let result = change(&transaction).map_err(failed)?;
+        self.disk.commit(&path)?;
+        transaction.commit().map_err(failed)?;
         self.counters.commit();
         let changed = self.connection.total_changes().saturating_sub(before);
         self.rows.set(self.rows.get() + changed);

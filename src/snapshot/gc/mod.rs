@@ -24,7 +24,7 @@ use crate::error::{Error, IoContext, Result};
 use crate::monitor::Monitor;
 use crate::repository::chunk_writer::Compression;
 use crate::repository::counters::Counts;
-use crate::repository::layout::{Layout, sync_directory};
+use crate::repository::layout::Layout;
 use crate::repository::lock::Gate;
 use crate::snapshot::handle::Repository;
 use crate::snapshot::reserve;
@@ -160,9 +160,9 @@ fn unlink_unnamed(repository: &Repository) -> Result<u64> {
     }
     let _gate = Gate::exclusive(&repository.layout)?;
     for (path, _) in &inventory.left_over {
-        fs::remove_file(path).at("remove", path)?;
+        repository.disk().remove(path)?;
     }
-    sync_directory(&repository.layout.objects())?;
+    repository.disk().sync_directory(&repository.layout.objects())?;
     repository.counters.fsync();
     Ok(inventory.left_over.len() as u64)
 }
