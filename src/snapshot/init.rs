@@ -72,6 +72,11 @@ pub struct TrackedDatabase {
 
 /// Starts a repository: all of it, or nothing.
 pub fn init(options: &InitOptions, monitor: &dyn Monitor) -> Result<InitReport> {
+    init_on(&Disk::default(), options, monitor)
+}
+
+/// The same, its files made through this disk.
+pub fn init_on(disk: &Disk, options: &InitOptions, monitor: &dyn Monitor) -> Result<InitReport> {
     if options.databases.is_empty() {
         return Err(Error::usage("no database was named").hint("znap init var/filestorage/Data.fs"));
     }
@@ -107,7 +112,7 @@ pub fn init(options: &InitOptions, monitor: &dyn Monitor) -> Result<InitReport> 
         Some(group) if options.share_with_group => Access::Group(group),
         _ => Access::Private,
     };
-    create(&options.root, access, now, &registrations)?;
+    create(disk, &options.root, access, now, &registrations)?;
     Ok(InitReport { root: options.root.clone(), databases: tracked })
 }
 

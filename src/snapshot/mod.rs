@@ -29,7 +29,7 @@ pub use database::shell_word;
 pub use delete::{DeleteReport, delete};
 pub use gc::{GcOptions, GcReport, gc, gc_dry_run};
 pub use handle::{PATIENCE, Place, Repository};
-pub use init::{InitOptions, InitReport, KEPT_WHOLE, TrackedDatabase, init};
+pub use init::{InitOptions, InitReport, KEPT_WHOLE, TrackedDatabase, init, init_on};
 pub use list::{CutInfo, DatabaseDetails, SnapshotDetails, SnapshotInfo, list, show};
 pub use log::{DatabaseLog, LogEntry, LogOptions, log};
 pub use plan::{DatabasePlan, RestorePlan};

@@ -1,0 +1,98 @@
+//! Every command is killed before each of its changes; so is what finishes a restore that was killed.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use znap::disk::{Change, Disk, Watcher};
+use znap::snapshot::Way;
+
+use crate::script::script;
+use crate::world::{Command, World};
+
+/// From one change on, nothing is changed any more: not by what clears up after an error, either.
+pub struct Kill {
+    left: AtomicUsize,
+    fired: AtomicBool,
+}
+
+impl Kill {
+    pub fn at(change: usize) -> Arc<Self> {
+        Arc::new(Kill { left: AtomicUsize::new(change), fired: AtomicBool::new(false) })
+    }
+
+    pub fn fired(&self) -> bool {
+        self.fired.load(Ordering::Relaxed)
+    }
+}
+
+impl Watcher for Kill {
+    fn before(&self, _: &Change<'_>) -> io::Result<usize> {
+        let alive = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+        if alive.is_err() {
+            self.fired.store(true, Ordering::Relaxed);
+            return Err(io::Error::other("killed"));
+        }
+        Ok(usize::MAX)
+    }
+}
+
+/// Runs a command that is killed before a change; false if it has fewer.
+fn killed(world: &World, command: Command, change: usize) -> bool {
+    let kill = Kill::at(change);
+    let result = world.run(command, &Disk::watched(kill.clone()));
+    assert!(kill.fired() || result.is_ok(), "{command:?}: {result:?}");
+    kill.fired()
+}
+
+#[test]
+fn p5_a_command_that_is_killed_anywhere_costs_at_most_itself() {
+    let mut kills = 0;
+    for step in script() {
+        for change in 0.. {
+            let world = step.before.copy();
+            if !killed(&world, step.command, change) {
+                break;
+            }
+            kills += 1;
+            step.check(world, &format!("{:?} killed before change {change}", step.command));
+        }
+    }
+    println!("{kills} kills");
+    assert!(kills > 150, "{kills}");
+}
+
+#[test]
+fn p5_what_finishes_a_restore_can_be_killed_anywhere_too() {
+    let mut kills = 0;
+    for step in script() {
+        if !matches!(step.command, Command::Restore(_)) {
+            continue;
+        }
+        for change in 0.. {
+            let world = step.before.copy();
+            if !killed(&world, step.command, change) {
+                break;
+            }
+            if world.read().unfinished_restore().unwrap().is_none() {
+                continue;
+            }
+            for way in [Way::Forward, Way::Back] {
+                for second in 0.. {
+                    let world = world.copy();
+                    if !killed(&world, Command::Finish(way), second) {
+                        break;
+                    }
+                    kills += 1;
+                    // And a third time, the other way, if there is anything left to do.
+                    let other = if way == Way::Forward { Way::Back } else { Way::Forward };
+                    killed(&world, Command::Finish(other), second / 2);
+                    let what = format!("{:?} killed before {change}, {way:?} before {second}", step.command);
+                    step.check(world, &what);
+                }
+            }
+        }
+    }
+    println!("{kills} kills");
+    assert!(kills > 300, "{kills}");
+}

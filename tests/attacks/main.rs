@@ -1,0 +1,19 @@
+//! Attacks: commands are killed at each of their changes, each change fails, and the power is cut behind each of them. After
+//! that, what was there before is there, or what was to be there; every snapshot restores exactly; and the command can be
+//! given again. (P5, P6, P10)
+//!
+//! All of it goes through the library's one seam for changes of files, in this process. What SQLite does to the catalog by itself
+//! is taken as atomic and durable once it says so, which is SQLite's promise; `.ci/attack` (docs/reliability.md) kills the
+//! real program at its system calls, SQLite's too.
+
+#![allow(missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod errors;
+mod kills;
+mod power;
+mod script;
+mod world;

@@ -1,0 +1,309 @@
+//! The power is cut behind every change of every command. What was forced to the disk is there after that; of the
+//! rest, anything may be, in any order: nothing, all, names without data, data without names, all but one change, half of
+//! the last write and then what was in memory by chance.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use znap::disk::{Change, Disk, Watcher};
+
+use crate::script::script;
+use crate::world::{World, copy_all};
+
+/// A change, remembered.
+#[derive(Debug, Clone)]
+enum Op {
+    Create(PathBuf),
+    Write(PathBuf, u64, Vec<u8>),
+    SetLength(PathBuf, u64),
+    Sync(PathBuf),
+    SyncDirectory(PathBuf),
+    Rename(PathBuf, PathBuf),
+    Remove(PathBuf),
+    /// The catalog is this now, and will be after a power cut, as SQLite promises.
+    Catalog(PathBuf, Vec<u8>),
+}
+
+/// Remembers every change, and what SQLite has made of the catalog before it.
+#[derive(Default)]
+struct Recorder(Mutex<Recorded>);
+
+#[derive(Default)]
+struct Recorded {
+    ops: Vec<Op>,
+    catalog: Option<(PathBuf, Vec<u8>)>,
+}
+
+impl Recorded {
+    fn look_at_catalog(&mut self) {
+        let Some((path, before)) = &mut self.catalog else { return };
+        if let Ok(now) = fs::read(&*path)
+            && now != *before
+        {
+            self.ops.push(Op::Catalog(path.clone(), now.clone()));
+            *before = now;
+        }
+    }
+}
+
+impl Watcher for Recorder {
+    fn before(&self, change: &Change<'_>) -> io::Result<usize> {
+        let mut recorded = self.0.lock().unwrap();
+        recorded.look_at_catalog();
+        let op = match *change {
+            Change::Create { path } => Op::Create(path.into()),
+            Change::Write { path, offset, bytes } => Op::Write(path.into(), offset, bytes.into()),
+            Change::SetLength { path, length } => Op::SetLength(path.into(), length),
+            Change::Sync { path } => Op::Sync(path.into()),
+            Change::SyncDirectory { path } => Op::SyncDirectory(path.into()),
+            Change::Rename { from, to } => Op::Rename(from.into(), to.into()),
+            Change::Remove { path } => Op::Remove(path.into()),
+            Change::Commit { .. } => return Ok(usize::MAX),
+        };
+        if let Op::Create(path) = &op
+            && path.ends_with("catalog.db")
+        {
+            recorded.catalog = Some((path.clone(), Vec::new()));
+        }
+        recorded.ops.push(op);
+        Ok(usize::MAX)
+    }
+}
+
+/// A file: what is on the disk, and what was done since.
+#[derive(Debug, Clone, Default)]
+struct Node {
+    durable: Vec<u8>,
+    pending: Vec<Op>,
+}
+
+impl Node {
+    fn with(&self, pending: impl IntoIterator<Item = Op>) -> Vec<u8> {
+        let mut bytes = self.durable.clone();
+        for op in pending {
+            match op {
+                Op::Write(_, offset, data) => {
+                    let end = offset as usize + data.len();
+                    bytes.resize(bytes.len().max(end), 0);
+                    bytes[offset as usize..end].copy_from_slice(&data);
+                }
+                Op::SetLength(_, length) => bytes.resize(length as usize, 0),
+                _ => unreachable!(),
+            }
+        }
+        bytes
+    }
+
+    fn now(&self) -> Vec<u8> {
+        self.with(self.pending.iter().cloned())
+    }
+}
+
+type Names = BTreeMap<PathBuf, usize>;
+type Image = BTreeMap<PathBuf, Vec<u8>>;
+
+/// A disk with a memory in front of it.
+struct Sim {
+    nodes: Vec<Node>,
+    names: Names,
+    durable: Names,
+}
+
+impl Sim {
+    fn of(world: &World) -> Self {
+        let mut sim = Sim { nodes: Vec::new(), names: Names::new(), durable: Names::new() };
+        let mut folders = vec![world.path().to_path_buf()];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(&folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                    continue;
+                }
+                sim.durable.insert(path.clone(), sim.nodes.len());
+                sim.nodes.push(Node { durable: fs::read(&path).unwrap(), pending: Vec::new() });
+            }
+        }
+        sim.names = sim.durable.clone();
+        sim
+    }
+
+    fn node(&mut self, path: &Path) -> &mut Node {
+        let number = self.names[path];
+        &mut self.nodes[number]
+    }
+
+    fn apply(&mut self, op: &Op) {
+        match op {
+            Op::Create(path) => {
+                assert!(!self.names.contains_key(path));
+                self.names.insert(path.clone(), self.nodes.len());
+                self.nodes.push(Node::default());
+            }
+            Op::Write(path, ..) | Op::SetLength(path, _) => self.node(path).pending.push(op.clone()),
+            Op::Sync(path) => {
+                let node = self.node(path);
+                node.durable = node.now();
+                node.pending.clear();
+            }
+            Op::Catalog(path, bytes) => {
+                let number = self.names[path];
+                self.nodes[number] = Node { durable: bytes.clone(), pending: Vec::new() };
+                // SQLite syncs the directory.
+                self.durable.insert(path.clone(), number);
+            }
+            Op::Rename(from, to) => rename(&mut self.names, from, to),
+            Op::Remove(path) => self.names.retain(|name, _| !name.starts_with(path)),
+            Op::SyncDirectory(folder) => {
+                // A directory in it that has another name takes along what is in it.
+                let nodes: HashSet<usize> = self.durable.values().copied().collect();
+                let moved: Vec<(PathBuf, PathBuf)> = self
+                    .names
+                    .iter()
+                    .filter(|(name, number)| {
+                        nodes.contains(number) && name.parent() != Some(folder) && name.starts_with(folder)
+                    })
+                    .filter_map(|(name, number)| {
+                        let (old, _) = self.durable.iter().find(|(_, other)| *other == number)?;
+                        (old != name).then(|| (old.clone(), name.clone()))
+                    })
+                    .collect();
+                for (old, new) in moved {
+                    let number = self.durable.remove(&old).unwrap();
+                    self.durable.insert(new, number);
+                }
+                self.durable.retain(|name, _| name.parent() != Some(folder));
+                let here = self.names.iter().filter(|(name, _)| name.parent() == Some(folder));
+                self.durable.extend(here.map(|(name, number)| (name.clone(), *number)));
+            }
+        }
+    }
+
+    fn image(&self, names: &Names, content: impl Fn(&Node) -> Vec<u8>) -> Image {
+        names.iter().map(|(name, number)| (name.clone(), content(&self.nodes[*number]))).collect()
+    }
+
+    /// What may be there after a power cut now.
+    fn images(&self) -> Vec<(String, Image)> {
+        let durable = |node: &Node| node.durable.clone();
+        let mut images = vec![
+            ("nothing more".to_string(), self.image(&self.durable, durable)),
+            ("all".to_string(), self.image(&self.names, Node::now)),
+            ("names without data".to_string(), self.image(&self.names, durable)),
+            ("data without names".to_string(), self.image(&self.durable, Node::now)),
+        ];
+        for (number, node) in self.nodes.iter().enumerate() {
+            let Some((path, _)) = self.names.iter().find(|(_, other)| **other == number) else { continue };
+            for dropped in 0..node.pending.len().min(4) {
+                let others = node.pending.iter().enumerate().filter(|(at, _)| *at != dropped);
+                let mut image = self.image(&self.names, Node::now);
+                image.insert(path.clone(), node.with(others.map(|(_, op)| op.clone())));
+                images.push((format!("all but change {dropped} of {}", path.display()), image));
+            }
+            if let Some(Op::Write(_, offset, data)) = node.pending.last() {
+                for garbage in [0, 0xa5] {
+                    let mut torn = data.clone();
+                    let half = torn.len() / 2;
+                    torn[half..].fill(garbage);
+                    let mut pending = node.pending.clone();
+                    pending.pop();
+                    pending.push(Op::Write(path.clone(), *offset, torn));
+                    let mut image = self.image(&self.names, Node::now);
+                    image.insert(path.clone(), node.with(pending));
+                    images.push((format!("half of the last write to {}", path.display()), image));
+                }
+            }
+        }
+        // Each name by itself that isn't durable, or isn't durably gone.
+        for (name, number) in &self.names {
+            if self.durable.get(name) == Some(number) {
+                continue;
+            }
+            let mut names = self.names.clone();
+            names.remove(name);
+            if let Some((old, _)) = self.durable.iter().find(|(_, other)| *other == number) {
+                // A directory that gets another name takes along all that is in it.
+                if old.parent() != name.parent() {
+                    continue;
+                }
+                names.insert(old.clone(), *number);
+            }
+            if let Some(replaced) = self.durable.get(name) {
+                names.insert(name.clone(), *replaced);
+            }
+            images.push((format!("all but the name {}", name.display()), self.image(&names, Node::now)));
+        }
+        for (name, number) in &self.durable {
+            if !self.names.contains_key(name) && !self.names.values().any(|other| other == number) {
+                let mut names = self.names.clone();
+                names.insert(name.clone(), *number);
+                images.push((format!("all, and still the name {}", name.display()), self.image(&names, Node::now)));
+            }
+        }
+        images
+    }
+}
+
+fn rename(names: &mut Names, from: &Path, to: &Path) {
+    let moved: Vec<PathBuf> = names.keys().filter(|name| name.starts_with(from)).cloned().collect();
+    for name in moved {
+        let number = names.remove(&name).unwrap();
+        let rest = name.strip_prefix(from).unwrap();
+        let new = if rest.as_os_str().is_empty() { to.to_path_buf() } else { to.join(rest) };
+        names.insert(new, number);
+    }
+}
+
+/// A folder as the image has it.
+fn world_of(image: &Image, root: &Path) -> World {
+    let world = World::empty();
+    for (path, bytes) in image {
+        let path = world.path().join(path.strip_prefix(root).unwrap());
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+    // The directories of a repository are made before it gets its name, and are never empty but for objects.
+    if world.path().join(".znap").exists() {
+        fs::create_dir_all(world.path().join(".znap/objects")).unwrap();
+    }
+    world
+}
+
+#[test]
+fn p5_the_power_may_be_cut_at_any_time() {
+    let mut seen = HashSet::new();
+    let mut images = 0;
+    for step in script() {
+        let world = World::empty();
+        copy_all(step.before.path(), world.path());
+        let recorder = Arc::new(Recorder::default());
+        let catalog = world.path().join(".znap/catalog.db");
+        if catalog.exists() {
+            recorder.0.lock().unwrap().catalog = Some((catalog.clone(), fs::read(&catalog).unwrap()));
+        }
+        let mut sim = Sim::of(&world);
+        world.run(step.command, &Disk::watched(recorder.clone())).unwrap();
+        let mut recorded = recorder.0.lock().unwrap();
+        recorded.look_at_catalog();
+        for (at, op) in recorded.ops.iter().enumerate() {
+            sim.apply(op);
+            for (what, image) in sim.images() {
+                images += 1;
+                let key = blake3::hash(format!("{:?}{image:?}", step.command).as_bytes());
+                if seen.insert(key) {
+                    let what = format!("{:?}, power cut after change {at}: {what}", step.command);
+                    step.check(world_of(&image, world.path()), &what);
+                }
+            }
+        }
+        // What it says is done is done.
+        let end = world_of(&sim.image(&sim.durable, |node| node.durable.clone()), world.path());
+        assert!(end.state().0 == step.after.state().0, "{:?}", step.command);
+        assert!(end.snapshots() == step.after.snapshots(), "{:?}", step.command);
+    }
+    println!("{images} images, {} of them different", seen.len());
+    assert!(seen.len() > 400, "{}", seen.len());
+}
