@@ -12,6 +12,7 @@ use crate::monitor::Monitor;
 use crate::repository::catalog::{Database, Stream, StreamChunk};
 use crate::repository::counters::Counts;
 use crate::repository::frames::FrameFiles;
+use crate::repository::in_order::beside;
 use crate::repository::layout::sync_directory;
 use crate::repository::lock::Gate;
 use crate::repository::run_reader::RunReader;
@@ -19,9 +20,7 @@ use crate::snapshot::anchor::{damaged_list, recognise, refusal};
 use crate::snapshot::database;
 use crate::snapshot::handle::Repository;
 use crate::snapshot::plan::checked_chunks;
-use crate::snapshot::writing::{
-    IndexSource, TemporaryFile, beside, copy_range, require_room, write_chunks, write_index,
-};
+use crate::snapshot::writing::{IndexSource, TemporaryFile, copy_range, require_room, write_chunks, write_index};
 
 /// What was written, and where.
 #[derive(Debug, Clone, Serialize)]

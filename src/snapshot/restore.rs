@@ -21,6 +21,7 @@ use crate::repository::counters::Counts;
 use crate::repository::data::FRAME_LIMIT;
 use crate::repository::frames::FrameFiles;
 use crate::repository::hash::Hash;
+use crate::repository::in_order::beside;
 use crate::repository::layout::sync_directory;
 use crate::repository::lock::Gate;
 use crate::repository::run_reader::RunReader;
@@ -29,7 +30,7 @@ use crate::snapshot::database;
 use crate::snapshot::handle::Repository;
 use crate::snapshot::plan::{DatabasePlan, RestorePlan, plan, refuse_loss};
 use crate::snapshot::writing::{
-    IndexSource, TemporaryFile, beside, copy_range, folder_of, require_room, write_chunks, write_index,
+    IndexSource, TemporaryFile, copy_range, folder_of, require_room, write_chunks, write_index,
 };
 
 /// How to restore.

@@ -13,6 +13,7 @@ use crate::filestorage::ownership::create_like;
 use crate::monitor::Monitor;
 use crate::repository::catalog::{Stream, StreamChunk};
 use crate::repository::frames::FrameFiles;
+use crate::repository::in_order::beside;
 use crate::repository::run_reader::RunReader;
 use crate::snapshot::handle::Repository;
 use crate::snapshot::index_parts::{self, StoredPart, damaged_index};
@@ -78,24 +79,6 @@ pub(crate) fn copy_range(from: &File, start: u64, end: u64, to: &File, path: &Pa
         .hint("the database became shorter meanwhile; try again"));
     }
     Ok(())
-}
-
-/// Does two things at once, `other` on a thread of its own that `purpose` describes in an error.
-pub(crate) fn beside<A: Send, B>(
-    purpose: &str,
-    other: impl FnOnce() -> A + Send,
-    here: impl FnOnce() -> B,
-) -> Result<(A, B)> {
-    std::thread::scope(|scope| {
-        let other = std::thread::Builder::new()
-            .spawn_scoped(scope, other)
-            .map_err(|error| Error::failed(format!("cannot start a thread that {purpose}: {error}")))?;
-        let here = here();
-        match other.join() {
-            Ok(other) => Ok((other, here)),
-            Err(_) => Err(Error::failed(format!("the thread that {purpose} stopped unexpectedly"))),
-        }
-    })
 }
 
 /// The stored parts of a stream's index, and what reads them.
