@@ -409,3 +409,43 @@ fn gc_shortens_what_an_index_is_made_from() {
     Writer::open(bench.data_fs()).unwrap().save_index().unwrap();
     assert!(index == fs::read(bench.folder.path().join("Data.fs.index")).unwrap());
 }
+
+/// P10: frames that nothing needs were forgotten one by one, and then the file that they are in looked wholly used.
+#[test]
+fn p10_a_file_of_which_whole_frames_are_unused_gives_them_back() {
+    let bench = Bench::new();
+    for seed in [1, 3] {
+        bench.grow(seed, 250_000);
+    }
+    let short = bench.bytes();
+    for seed in [5, 7, 9, 11, 13] {
+        bench.grow(seed, 250_000);
+    }
+    bench.save("long"); // one file of several frames
+    fs::write(bench.data_fs(), &short).unwrap();
+    bench.save("short");
+    bench.delete("long");
+    let before = bench.object_bytes();
+    assert!(before > 1_700_000, "{before}");
+    let planned = gc_dry_run(&mut bench.write(), GcOptions::default()).unwrap();
+    let report = bench.gc(false);
+    let after = bench.object_bytes();
+    assert!(after < 600_000, "{after} bytes are left of {before}: {report:?}");
+    // The one, and the small one of the second save that joins it.
+    assert_eq!((planned.files_rewritten, report.files_rewritten, report.unused_bytes_left), (2, 2, 0));
+    bench.restore("short");
+    assert!(bench.bytes() == short);
+}
+
+/// P10: what an index's new keyframe makes useless went only with the next gc.
+#[test]
+fn p10_one_gc_is_enough_where_indexes_are_shortened() {
+    let bench = Bench::new();
+    for number in 0..70 {
+        bench.grow(number, 300);
+        bench.save(&format!("s{number}"));
+    }
+    bench.gc(true);
+    let again = bench.gc(true);
+    assert_eq!((again.chunks_dropped, again.files_removed, again.files_rewritten), (0, 0, 0), "P10");
+}

@@ -22,7 +22,7 @@ pub struct Gc {
     #[arg(long)]
     dry_run: bool,
 
-    /// Write every file anew that has anything unused in it: takes longer, frees the rest
+    /// Join all small files, write those anew that have anything unused in them, and compress harder: takes longer
     #[arg(long)]
     all: bool,
 

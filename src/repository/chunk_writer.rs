@@ -2,8 +2,8 @@
 //! they fill.
 //!
 //! Memory: of each kind of content at most one frame that waits, and two frames being compressed, with their output and
-//! zstd's tables. Only one frame is streamed at a time; it is that of the first kind that has enough to be worth it, in a
-//! save the tail. The others wait for it to end. While it is compressed to its end, the next one fills.
+//! zstd's tables. Only one large frame is being filled at a time; it is that of the first kind that has enough to be worth it, in
+//! a save the tail. Small ones are compressed whole meanwhile. While it is compressed to its end, the next one fills.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::repository::catalog::Catalog;
 use crate::repository::counters::Counters;
 use crate::repository::data::{Codec, Content, FRAME_LIMIT};
 use crate::repository::data_writer::{DataWriter, NewDataFile, NewFrame};
-use crate::repository::frame_encoder::{EndedFrame, FrameEncoder, FrameStream, STREAM_FROM};
+use crate::repository::frame_encoder::{EndedFrame, FILL_FROM, FrameEncoder, OpenFrame};
 use crate::repository::hash::Hash;
 use crate::repository::layout::Layout;
 
@@ -29,6 +29,8 @@ pub struct Compression {
     pub hash: u32,
     /// The same for the second table that some levels have.
     pub chain: u32,
+    /// The shortest match that is looked for, or 0 for its own choice. Records hold numbers of eight bytes.
+    pub match_length: u32,
     /// How many candidates for a long-distance match it remembers at each place, as a power of two. Among near-copies all of
     /// them look right.
     pub long_bucket: u32,
@@ -36,9 +38,11 @@ pub struct Compression {
 
 impl Compression {
     /// For saves, and for gc, which makes larger frames: as fast as it gets, with a ratio near the best.
-    pub const FAST: Compression = Compression { level: 3, frame: FRAME_LIMIT, hash: 19, chain: 18, long_bucket: 1 };
+    pub const FAST: Compression =
+        Compression { level: 3, frame: FRAME_LIMIT, hash: 19, chain: 15, match_length: 6, long_bucket: 1 };
     /// For a gc that has time: a tenth smaller, and twice as long.
-    pub const SMALL: Compression = Compression { level: 9, frame: FRAME_LIMIT, hash: 0, chain: 0, long_bucket: 2 };
+    pub const SMALL: Compression =
+        Compression { level: 9, frame: FRAME_LIMIT, hash: 0, chain: 0, match_length: 0, long_bucket: 2 };
 
     /// The most raw bytes in a frame of this kind.
     pub fn limit(&self, content: Content) -> usize {
@@ -59,14 +63,14 @@ const INDEX_FRAME: usize = 2 << 20;
 pub struct ChunkWriter {
     output: DataWriter,
     compression: Compression,
-    /// From how many bytes on a frame is streamed.
-    stream_from: usize,
+    /// From how many bytes on a frame is compressed while it fills.
+    fill_from: usize,
     encoder: FrameEncoder,
     pending: HashSet<Hash>,
     /// Per kind of content, what waits to become a frame.
     waiting: [Waiting; Content::ALL.len()],
-    /// The frame that is being filled and streamed.
-    streamed: Option<Streamed>,
+    /// The frame that is being filled and compressed.
+    filling: Option<Filling>,
     /// The frame before it, which is full, and being compressed to its end while the next one fills.
     ending: Option<(EndedFrame, NewFrame)>,
 }
@@ -79,11 +83,11 @@ struct Waiting {
 }
 
 /// A frame that is being filled and compressed.
-struct Streamed {
+struct Filling {
     content: Content,
     chunks: Vec<(Hash, u32)>,
     raw: usize,
-    stream: FrameStream,
+    frame: OpenFrame,
 }
 
 impl ChunkWriter {
@@ -92,17 +96,17 @@ impl ChunkWriter {
         ChunkWriter {
             output: DataWriter::new(layout, counters),
             compression,
-            stream_from: STREAM_FROM.min(compression.frame / 2),
+            fill_from: FILL_FROM.min(compression.frame / 2),
             encoder: FrameEncoder::new(compression),
             pending: HashSet::new(),
             waiting: Default::default(),
-            streamed: None,
+            filling: None,
             ending: None,
         }
     }
 
     /// Says that about so many bytes will come, besides indexes: if they fit one frame, less memory is used.
-    pub fn expect(&mut self, bytes: u64) {
+    pub fn announce(&mut self, bytes: u64) {
         if bytes <= self.compression.frame as u64 {
             self.encoder.expect_one();
         }
@@ -124,31 +128,30 @@ impl ChunkWriter {
         if !self.pending.insert(hash) {
             return Ok(());
         }
-        if let Some(frame) = self.streamed.as_mut().filter(|frame| frame.content == content) {
-            if frame.raw + bytes.len() <= self.compression.limit(content) {
-                frame.raw += bytes.len();
-                frame.chunks.push((hash, bytes.len() as u32));
-                frame.stream.feed(bytes);
+        if let Some(filling) = self.filling.as_mut().filter(|filling| filling.content == content) {
+            if filling.raw + bytes.len() <= self.compression.limit(content) {
+                filling.raw += bytes.len();
+                filling.chunks.push((hash, bytes.len() as u32));
+                filling.frame.feed(bytes);
                 return Ok(());
             }
-            self.end_streamed()?;
+            self.end_filling()?;
         }
         if self.waiting[index_of(content)].raw.len() + bytes.len() > self.compression.limit(content) {
-            self.end_streamed()?;
             self.write_waiting(content)?;
         }
         let waiting = &mut self.waiting[index_of(content)];
         waiting.raw.extend_from_slice(bytes);
         waiting.chunks.push((hash, bytes.len() as u32));
-        if waiting.raw.len() >= self.stream_from && self.streamed.is_none() {
-            self.start_stream(content)?;
+        if waiting.raw.len() >= self.fill_from && self.filling.is_none() {
+            self.start_filling(content)?;
         }
         Ok(())
     }
 
     /// Writes what is left and returns the data files; no file if there was no new chunk.
     pub fn finish(mut self) -> Result<Vec<NewDataFile>> {
-        self.end_streamed()?;
+        self.end_filling()?;
         for content in Content::ALL {
             self.write_waiting(content)?;
         }
@@ -156,24 +159,24 @@ impl ChunkWriter {
         self.output.finish()
     }
 
-    /// Begins a streamed frame with what waits.
-    fn start_stream(&mut self, content: Content) -> Result<()> {
-        let mut stream = self.encoder.stream()?;
+    /// Begins a frame with what waits.
+    fn start_filling(&mut self, content: Content) -> Result<()> {
+        let mut frame = self.encoder.open()?;
         let waiting = &mut self.waiting[index_of(content)];
-        stream.feed(&waiting.raw);
+        frame.feed(&waiting.raw);
         let chunks = std::mem::take(&mut waiting.chunks);
-        self.streamed = Some(Streamed { content, chunks, raw: waiting.raw.len(), stream });
+        self.filling = Some(Filling { content, chunks, raw: waiting.raw.len(), frame });
         // Its room stays, to be filled again.
         waiting.raw.clear();
         Ok(())
     }
 
-    /// Ends the frame that is being streamed, if there is one. Its thread goes on while the next one fills.
-    fn end_streamed(&mut self) -> Result<()> {
+    /// Ends the frame that is being filled, if there is one. Its thread goes on while the next one fills.
+    fn end_filling(&mut self) -> Result<()> {
         self.finish_ending()?;
-        if let Some(Streamed { content, chunks, raw, stream }) = self.streamed.take() {
-            let frame = NewFrame { content, codec: Codec::Zstd, raw: raw as u32, chunks };
-            self.ending = Some((stream.end(), frame));
+        if let Some(Filling { content, chunks, raw, frame }) = self.filling.take() {
+            let new = NewFrame { content, codec: Codec::Zstd, raw: raw as u32, chunks };
+            self.ending = Some((frame.end(), new));
         }
         Ok(())
     }
@@ -187,15 +190,16 @@ impl ChunkWriter {
         self.output.write(frame, &compressed)
     }
 
-    /// Makes a frame of what waits, if anything does. No frame is being filled.
+    /// Makes a frame of what waits, if anything does.
     fn write_waiting(&mut self, content: Content) -> Result<()> {
         let waiting = &self.waiting[index_of(content)];
         if waiting.chunks.is_empty() {
             return Ok(());
         }
-        if waiting.raw.len() >= self.stream_from {
-            self.start_stream(content)?;
-            return self.end_streamed();
+        if waiting.raw.len() >= self.fill_from {
+            self.end_filling()?;
+            self.start_filling(content)?;
+            return self.end_filling();
         }
         let waiting = &mut self.waiting[index_of(content)];
         let raw = std::mem::take(&mut waiting.raw);

@@ -1,7 +1,7 @@
 //! Compresses frames with zstd.
 //!
-//! What fits one piece is compressed in one go, in tables of its own size. Anything larger is streamed: a thread
-//! compresses it piece by piece as it comes in. A frame has one thread, because zstd's own workers cut it into jobs that
+//! What fits one piece is compressed in one go, in tables of its own size. Anything larger comes in piece by piece: a thread
+//! compresses it meanwhile. A frame has one thread, because zstd's own workers cut it into jobs that
 //! hardly know what comes before them, and so compress near-copies badly (docs/design.md); two frames at once use two cores.
 
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
@@ -15,7 +15,7 @@ use crate::repository::chunk_writer::Compression;
 use crate::repository::data::{Codec, FRAME_LIMIT};
 
 /// From how many bytes on a frame is worth a thread.
-pub(super) const STREAM_FROM: usize = 3 << 20;
+pub(super) const FILL_FROM: usize = 3 << 20;
 
 /// How many bytes a thread is given at a time, and a little more.
 const PIECE: usize = 256 << 10;
@@ -55,8 +55,8 @@ impl FrameEncoder {
         Ok(if output.len() < raw.len() { (Codec::Zstd, output) } else { (Codec::Raw, raw.to_vec()) })
     }
 
-    /// Begins a streamed frame.
-    pub(super) fn stream(&mut self) -> Result<FrameStream> {
+    /// Begins a frame that comes in piece by piece.
+    pub(super) fn open(&mut self) -> Result<OpenFrame> {
         let context = match self.spare.pop() {
             Some(context) => context,
             None => Context::new(&self.compression)?,
@@ -66,7 +66,7 @@ impl FrameEncoder {
         let thread = std::thread::Builder::new()
             .spawn(move || context.compress_pieces(receiver, give_back))
             .map_err(|error| Error::failed(format!("cannot start a thread that compresses: {error}")))?;
-        Ok(FrameStream { sender, used, thread, piece: Vec::new() })
+        Ok(OpenFrame { sender, used, thread, piece: Vec::new() })
     }
 
     /// Waits for a frame that has ended, and returns it compressed.
@@ -78,7 +78,7 @@ impl FrameEncoder {
 }
 
 /// A frame that is compressed while it comes in. Dropped before its end, its thread compresses what waits, and ends.
-pub(super) struct FrameStream {
+pub(super) struct OpenFrame {
     sender: SyncSender<Vec<u8>>,
     /// Pieces that were compressed, to be filled again.
     used: Receiver<Vec<u8>>,
@@ -89,7 +89,7 @@ pub(super) struct FrameStream {
 /// A frame that has come in whole; its thread goes on.
 pub(super) struct EndedFrame(JoinHandle<Result<(Context, Vec<u8>)>>);
 
-impl FrameStream {
+impl OpenFrame {
     /// Feeds more of the frame.
     pub(super) fn feed(&mut self, raw: &[u8]) {
         self.piece.extend_from_slice(raw);
@@ -122,6 +122,7 @@ impl Context {
             CParameter::WindowLog(FRAME_LIMIT.ilog2()),
             CParameter::HashLog(compression.hash),
             CParameter::ChainLog(compression.chain),
+            CParameter::MinMatch(compression.match_length),
             CParameter::EnableLongDistanceMatching(true),
             // As quick levels have it: looking more often costs time and finds little. Shorter matches than zstd's 64 are worth it.
             CParameter::LdmHashRateLog(7),

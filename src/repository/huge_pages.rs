@@ -29,6 +29,7 @@ fn advise(buffer: &mut Vec<u8>) {
     // To the next page: the kernel wants whole ones.
     let skipped = start.align_offset(rustix::param::page_size());
     let Some(length) = room.len().checked_sub(skipped) else { return };
+    let length = length - length % rustix::param::page_size();
     // SAFETY: the range is inside of one allocation, which is ours while `buffer` is borrowed. This advice changes
     // neither what is in it nor whether it may be used, only how large the pages are that the kernel puts there.
     // It is an advice: that it can't be followed doesn't matter.

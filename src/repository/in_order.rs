@@ -1,4 +1,4 @@
-//! Work done on several threads, its results used in order.
+//! Work done on several threads, its results used in order; and two things done at once.
 
 use std::sync::mpsc::sync_channel;
 
@@ -61,6 +61,24 @@ pub(crate) fn in_order<T: Sync, S, R: Send>(
         // A thread that panicked is an error, not a panic here.
         let panicked = handles.into_iter().map(|handle| handle.join()).filter(|joined| joined.is_err()).count();
         if panicked > 0 { Err(stopped()) } else { used }
+    })
+}
+
+/// Does two things at once, `other` on a thread of its own that `purpose` describes in an error.
+pub(crate) fn beside<A: Send, B>(
+    purpose: &str,
+    other: impl FnOnce() -> A + Send,
+    here: impl FnOnce() -> B,
+) -> Result<(A, B)> {
+    std::thread::scope(|scope| {
+        let other = std::thread::Builder::new()
+            .spawn_scoped(scope, other)
+            .map_err(|error| Error::failed(format!("cannot start a thread that {purpose}: {error}")))?;
+        let here = here();
+        match other.join() {
+            Ok(other) => Ok((other, here)),
+            Err(_) => Err(Error::failed(format!("the thread that {purpose} stopped unexpectedly"))),
+        }
     })
 }
 

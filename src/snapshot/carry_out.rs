@@ -19,12 +19,13 @@ use crate::filestorage::{DataFile, index_path};
 use crate::monitor::Monitor;
 use crate::repository::catalog::{Stream, StreamChunk};
 use crate::repository::frames::FrameFiles;
+use crate::repository::in_order::beside;
 use crate::repository::run_reader::RunReader;
 use crate::snapshot::database::shell_word;
 use crate::snapshot::handle::Repository;
 use crate::snapshot::journal::{Journal, Stage};
 use crate::snapshot::writing::{
-    IndexSource, TemporaryFile, beside, copy_range, folder_of, temporary_path, write_chunks, write_index,
+    IndexSource, TemporaryFile, copy_range, folder_of, temporary_path, write_chunks, write_index,
 };
 
 /// What one database becomes.
@@ -108,7 +109,7 @@ impl<'a> Prepared<'a> {
         let disk = repository.disk();
         let path = fs::canonicalize(file.path()).at("resolve", file.path())?;
         let new = TemporaryFile::create(disk, &path, model)?;
-        copy_range(disk, file.file(), 0, keep, &new.file, &new.path)?;
+        copy_range(disk, file.file(), 0..keep, (&new.file, &new.path), monitor)?;
         self.write(disk, &new.file, &new.path, monitor)?;
         fence(disk, &new.file, &new.path)?;
         repository.counters.fsync();

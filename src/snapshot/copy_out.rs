@@ -13,15 +13,14 @@ use crate::monitor::Monitor;
 use crate::repository::catalog::{Database, Stream, StreamChunk};
 use crate::repository::counters::Counts;
 use crate::repository::frames::FrameFiles;
+use crate::repository::in_order::beside;
 use crate::repository::lock::Gate;
 use crate::repository::run_reader::RunReader;
 use crate::snapshot::anchor::{damaged_list, recognise, refusal};
 use crate::snapshot::database;
 use crate::snapshot::handle::Repository;
 use crate::snapshot::plan::checked_chunks;
-use crate::snapshot::writing::{
-    IndexSource, TemporaryFile, beside, copy_range, require_room, write_chunks, write_index,
-};
+use crate::snapshot::writing::{IndexSource, TemporaryFile, copy_range, require_room, write_chunks, write_index};
 
 /// What was written, and where.
 #[derive(Debug, Clone, Serialize)]
@@ -174,7 +173,7 @@ impl Job {
     fn write_data(&self, disk: &Disk, data: &TemporaryFile, monitor: &dyn Monitor) -> Result<()> {
         let copy_base = || match &self.base {
             Some(base) if self.base_length > FIRST_TRANSACTION => {
-                copy_range(disk, base.file(), 0, self.base_length, &data.file, &data.path)
+                copy_range(disk, base.file(), 0..self.base_length, (&data.file, &data.path), monitor)
             }
             _ => disk.write_at(&data.file, &data.path, self.magic.as_bytes(), 0),
         };
@@ -184,7 +183,6 @@ impl Job {
         };
         let (base, tail) = beside("copies the base", copy_base, write_tail)?;
         base?;
-        monitor.advance(self.base_length);
         tail
     }
 }

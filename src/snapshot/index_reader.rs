@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::filestorage::{Merge, merge};
 use crate::repository::chunk_reader::ChunkReader;
 use crate::repository::frames::FrameFiles;
+use crate::repository::in_order::beside;
 use crate::repository::run_reader::RunReader;
 use crate::snapshot::index_parts::{StoredPart, damaged_index, unzigzag};
 
@@ -28,20 +29,17 @@ pub fn with_merged<T>(
     let Some((first, others)) = parts.split_first() else {
         return use_pairs(merge(Vec::new()));
     };
-    std::thread::scope(|scope| {
-        let (sender, receiver) = sync_channel(1);
-        let thread = move || {
-            let read = RunReader::new(files, &first.pieces).each(|_, bytes| {
-                // Nobody listens any more where the other side failed.
-                sender.send(Ok(bytes.to_vec())).map_err(|_| Error::failed("an index is read no further"))
-            });
-            if let Err(error) = read {
-                let _ = sender.send(Err(error));
-            }
-        };
-        std::thread::Builder::new()
-            .spawn_scoped(scope, thread)
-            .map_err(|error| Error::failed(format!("cannot start a thread that reads: {error}")))?;
+    let (sender, receiver) = sync_channel(1);
+    let read = move || {
+        let read = RunReader::new(files, &first.pieces).each(|_, bytes| {
+            // Nobody listens any more where the other side failed.
+            sender.send(Ok(bytes.to_vec())).map_err(|_| Error::failed("an index is read no further"))
+        });
+        if let Err(error) = read {
+            let _ = sender.send(Err(error));
+        }
+    };
+    let use_all = || {
         let mut layers = vec![PartReader::new(first, name, receiver.into_iter())];
         for part in others {
             let chunks = &chunks;
@@ -50,7 +48,9 @@ pub fn with_merged<T>(
             layers.push(PartReader::new(part, name, pieces));
         }
         use_pairs(merge(layers))
-    })
+    };
+    let ((), used) = beside("reads an index", read, use_all)?;
+    used
 }
 
 /// The pairs of one part in ascending order of oid, read piece by piece.

@@ -179,7 +179,7 @@ fn attempt(
     let mut entries = Vec::new();
     let mut saved = Vec::new();
     let total = sources.iter().map(|source| source.cut.offset - source.from.offset).sum();
-    writer.expect(total);
+    writer.announce(total);
     monitor.begin("saving", total);
     for source in &sources {
         let (entry, report) = save_database(repository, source, &mut writer, monitor)?;

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -13,6 +14,7 @@ use crate::filestorage::ownership::create_like;
 use crate::monitor::Monitor;
 use crate::repository::catalog::{Stream, StreamChunk};
 use crate::repository::frames::FrameFiles;
+use crate::repository::in_order::beside;
 use crate::repository::run_reader::RunReader;
 use crate::snapshot::handle::Repository;
 use crate::snapshot::index_parts::{self, StoredPart, damaged_index};
@@ -60,36 +62,35 @@ pub(crate) fn write_chunks(
 }
 
 /// Copies a range to the same place of a new file; shares the blocks where the file system can.
-pub(crate) fn copy_range(disk: &Disk, from: &File, start: u64, end: u64, to: &File, path: &Path) -> Result<()> {
-    let copied = disk.copy_range(from, to, path, start, end)?;
-    if copied != end - start {
-        return Err(Error::failed(format!(
-            "only {copied} of {} bytes could be copied into {}",
-            end - start,
-            path.display()
-        ))
-        .hint("the database became shorter meanwhile; try again"));
+pub(crate) fn copy_range(
+    disk: &Disk,
+    from: &File,
+    range: Range<u64>,
+    (to, path): (&File, &Path),
+    monitor: &dyn Monitor,
+) -> Result<()> {
+    let mut at = range.start;
+    while at < range.end {
+        monitor.check()?;
+        let end = range.end.min(at + COPIED_AT_ONCE);
+        let copied = disk.copy_range(from, to, path, at, end)?;
+        if copied != end - at {
+            return Err(Error::failed(format!(
+                "only {} of {} bytes could be copied into {}",
+                at + copied - range.start,
+                range.end - range.start,
+                path.display()
+            ))
+            .hint("the database became shorter meanwhile; try again"));
+        }
+        monitor.advance(copied);
+        at = end;
     }
     Ok(())
 }
 
-/// Does two things at once, `other` on a thread of its own that `purpose` describes in an error.
-pub(crate) fn beside<A: Send, B>(
-    purpose: &str,
-    other: impl FnOnce() -> A + Send,
-    here: impl FnOnce() -> B,
-) -> Result<(A, B)> {
-    std::thread::scope(|scope| {
-        let other = std::thread::Builder::new()
-            .spawn_scoped(scope, other)
-            .map_err(|error| Error::failed(format!("cannot start a thread that {purpose}: {error}")))?;
-        let here = here();
-        match other.join() {
-            Ok(other) => Ok((other, here)),
-            Err(_) => Err(Error::failed(format!("the thread that {purpose} stopped unexpectedly"))),
-        }
-    })
-}
+/// How many bytes are copied before it is asked whether to go on.
+const COPIED_AT_ONCE: u64 = 64 << 20;
 
 /// The stored parts of a stream's index, and what reads them.
 pub(crate) struct IndexSource {

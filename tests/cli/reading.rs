@@ -11,8 +11,8 @@ fn list_has_a_line_per_snapshot() {
         site.shown(&["list"]),
         str![[r#"
 id when up to tail added state message
-one [DATE] [TIME] UTC 2026-01-01 00:00 UTC 1.51 kB 478 bytes complete the first
-two [DATE] [TIME] UTC 2026-01-01 00:00 UTC 2.43 kB 441 bytes complete
+one [DATE] [TIME] UTC 2026-01-01 00:00 UTC 1.51 kB 477 bytes complete the first
+two [DATE] [TIME] UTC 2026-01-01 00:00 UTC 2.43 kB 442 bytes complete
 exit code 0
 
 "#]]
@@ -38,7 +38,7 @@ fn show_says_what_a_snapshot_is_made_of() {
 one
   message the first
   made [DATE] [TIME] UTC (save)
-  added 478 bytes
+  added 477 bytes
   state complete
   manifest [HASH]
 data Data.fs
@@ -58,7 +58,7 @@ exit code 0
         str![[r#"
 two
   made [DATE] [TIME] UTC (save)
-  added 441 bytes
+  added 442 bytes
   state complete
   manifest [HASH]
 data Data.fs

@@ -20,7 +20,7 @@ fn they_are_saved_and_restored_together() {
     assert_data_eq!(
         site.shown(&["save", "a"]),
         str![[r#"
-a: 2 databases; stored 603 bytes
+a: 2 databases; stored 609 bytes
   data (Data.fs): up to 2026-01-01 00:00:02 UTC (tid 0x0405e70008888888), 3 new transactions, 1.51 kB
   catalog (catalog.fs): up to 2026-01-01 00:00:00 UTC (tid 0x0405e70000000000), 1 new transaction, 482 bytes
 exit code 0
@@ -58,8 +58,8 @@ exit code 1
         site.shown(&["list"]),
         str![[r#"
 id when up to tail added state message
-a [DATE] [TIME] UTC 2026-01-01 00:00 UTC 1.99 kB 603 bytes complete
-b [DATE] [TIME] UTC 2026-01-01 00:00 UTC 3.37 kB 542 bytes complete
+a [DATE] [TIME] UTC 2026-01-01 00:00 UTC 1.99 kB 609 bytes complete
+b [DATE] [TIME] UTC 2026-01-01 00:00 UTC 3.37 kB 544 bytes complete
 exit code 0
 
 "#]]
@@ -78,7 +78,7 @@ fn without_a_quiet_moment_there_is_a_warning_that_matters() {
     assert_data_eq!(
         site.shown(&["save", "a"]),
         str![[r#"
-a: 2 databases; stored 603 bytes
+a: 2 databases; stored 609 bytes
   data (Data.fs): up to 2026-01-01 00:00:02 UTC (tid 0x0405e70008888888), 3 new transactions, 1.51 kB
   catalog (catalog.fs): up to 2026-01-01 00:00:00 UTC (tid 0x0405e70000000000), 1 new transaction, 482 bytes
 left out of data: a transaction that was voted but not finished (131 bytes)

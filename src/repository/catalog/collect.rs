@@ -253,7 +253,8 @@ impl Catalog {
         })
     }
 
-    /// Drops chunks that no list names, then frames without chunks and data files without frames.
+    /// Drops chunks that no list names, then data files without chunks. A frame without chunks stays as long as its file: its
+    /// bytes are there, and count as unused.
     pub fn drop_chunks(&mut self) -> Result<u64> {
         let dead: Vec<i64> = self.many(
             "look for unused chunks",
@@ -270,11 +271,17 @@ impl Catalog {
                 Ok(())
             })?;
         }
-        self.transaction("drop unused data files", |tx| {
-            tx.execute("DELETE FROM frame WHERE id NOT IN (SELECT frame FROM chunk)", [])?;
-            tx.execute("DELETE FROM object_file WHERE kind = 1 AND id NOT IN (SELECT object_file FROM frame)", [])?;
-            Ok(())
-        })?;
+        let unused = "kind = 1 AND id NOT IN
+             (SELECT f.object_file FROM frame f WHERE f.id IN (SELECT frame FROM chunk))";
+        let exists = format!("SELECT 1 FROM object_file WHERE {unused} LIMIT 1");
+        if self.one("look for unused data files", &exists, [], |_| Ok(()))?.is_some() {
+            self.transaction("drop unused data files", |tx| {
+                let files = format!("SELECT id FROM object_file WHERE {unused}");
+                tx.execute(&format!("DELETE FROM frame WHERE object_file IN ({files})"), [])?;
+                tx.execute(&format!("DELETE FROM object_file WHERE {unused}"), [])?;
+                Ok(())
+            })?;
+        }
         Ok(dead.len() as u64)
     }
 

@@ -22,6 +22,7 @@ use serde::Serialize;
 
 use crate::error::{Error, IoContext, Result};
 use crate::monitor::Monitor;
+use crate::repository::catalog::ObjectUse;
 use crate::repository::chunk_writer::Compression;
 use crate::repository::counters::Counts;
 use crate::repository::layout::Layout;
@@ -85,7 +86,8 @@ pub fn gc_dry_run(repository: &mut Repository, options: GcOptions) -> Result<GcR
             chunks_dropped: catalog.unused_chunks()?,
             ..GcReport::default()
         };
-        let rewritten = to_rewrite(&files, options);
+        let rewritten: Vec<&ObjectUse> =
+            rewrite::steps(&to_rewrite(&files, options), options).into_iter().flatten().collect();
         for file in &files {
             let unused = file.file.bytes * file.raw.saturating_sub(file.live_raw) / file.raw.max(1);
             if file.live_raw == 0 {
@@ -117,7 +119,7 @@ pub fn gc(repository: &mut Repository, options: GcOptions, monitor: &dyn Monitor
     fold::fold_deleted(repository, monitor)?;
     repository.catalog.trim_dead_streams()?;
     repository.catalog.drop_snapshots()?;
-    let chunks_dropped = repository.catalog.drop_chunks()?;
+    let mut chunks_dropped = repository.catalog.drop_chunks()?;
     let mut files_removed = unlink_unnamed(repository)?;
     // Only now: as long as a deleted snapshot's manifest is there, so must be its tombstone.
     repository.catalog.drop_tombstones()?;
@@ -125,12 +127,12 @@ pub fn gc(repository: &mut Repository, options: GcOptions, monitor: &dyn Monitor
     monitor.check()?;
 
     fold::shorten_index_chains(repository, monitor)?;
+    chunks_dropped += repository.catalog.drop_chunks()?;
     files_removed += unlink_unnamed(repository)?;
 
     let files = repository.catalog.object_use()?;
     let chosen = to_rewrite(&files, options);
-    let files_rewritten = chosen.len() as u64;
-    rewrite::rewrite(repository, &chosen, options, monitor)?;
+    let files_rewritten = rewrite::rewrite(repository, &chosen, options, monitor)?;
 
     // Space for the next time is welcome, but no reason to fail now.
     let _ = reserve::replenish(&repository.layout);

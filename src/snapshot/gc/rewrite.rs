@@ -8,7 +8,7 @@ use crate::monitor::Monitor;
 use crate::repository::catalog::{MovingChunk, ObjectUse};
 use crate::repository::chunk_reader::ChunkReader;
 use crate::repository::chunk_writer::Compression;
-use crate::repository::data::{Codec, Content, FILE_LIMIT, read_table};
+use crate::repository::data::{Codec, Content, FILE_LIMIT, FRAME_LIMIT, read_table};
 use crate::repository::data_writer::{DataWriter, NewDataFile, NewFrame};
 use crate::repository::frame_encoder::FrameEncoder;
 use crate::repository::frames::{FrameFiles, Location};
@@ -16,6 +16,7 @@ use crate::repository::hash::Hash;
 use crate::repository::in_order::in_order;
 use crate::repository::lock::Gate;
 use crate::repository::object::publish;
+use crate::repository::run_reader::RunReader;
 use crate::snapshot::gc::GcOptions;
 use crate::snapshot::gc::choice::is_wasteful;
 use crate::snapshot::handle::Repository;
@@ -24,30 +25,39 @@ use crate::snapshot::handle::Repository;
 const FILES: usize = 500;
 
 /// Writes the used chunks of these files into new ones, a few files at a time: each step is committed, and the
-/// old files are gone, before the next begins.
+/// old files are gone, before the next begins. Returns how many files were written anew.
 pub(super) fn rewrite(
     repository: &mut Repository,
     files: &[&ObjectUse],
     options: GcOptions,
     monitor: &dyn Monitor,
-) -> Result<()> {
-    let mut step: Vec<&ObjectUse> = Vec::new();
-    let mut raw = 0;
-    monitor.begin("compacting", files.iter().map(|file| file.live_raw).sum());
-    for file in files {
-        if !step.is_empty() && (raw + file.live_raw > FILE_LIMIT || step.len() >= FILES) {
-            rewrite_step(repository, &step, options, monitor)?;
-            step.clear();
-            raw = 0;
-        }
-        step.push(file);
-        raw += file.live_raw;
-    }
-    if !step.is_empty() {
-        rewrite_step(repository, &step, options, monitor)?;
+) -> Result<u64> {
+    let steps = steps(files, options);
+    monitor.begin("compacting", steps.iter().flatten().map(|file| file.live_raw).sum());
+    for step in &steps {
+        rewrite_step(repository, step, options, monitor)?;
     }
     monitor.end();
-    Ok(())
+    Ok(steps.iter().map(|step| step.len() as u64).sum())
+}
+
+/// Which files are written anew together.
+pub(super) fn steps<'a>(files: &[&'a ObjectUse], options: GcOptions) -> Vec<Vec<&'a ObjectUse>> {
+    let mut steps: Vec<Vec<&ObjectUse>> = Vec::new();
+    let mut raw = 0;
+    for file in files {
+        match steps.last_mut() {
+            Some(step) if raw + file.live_raw <= FILE_LIMIT && step.len() < FILES => step.push(file),
+            _ => {
+                steps.push(vec![file]);
+                raw = 0;
+            }
+        }
+        raw += file.live_raw;
+    }
+    // One whose company was too much for one step gains nothing by itself.
+    steps.retain(|step| step.len() > 1 || step.iter().any(|file| is_wasteful(file, options)));
+    steps
 }
 
 fn rewrite_step(
@@ -56,10 +66,6 @@ fn rewrite_step(
     options: GcOptions,
     monitor: &dyn Monitor,
 ) -> Result<()> {
-    if files.iter().all(|file| !is_wasteful(file, options)) && files.len() < 2 {
-        // Its company was too much for one step: by itself it gains nothing.
-        return Ok(());
-    }
     let compression = options.compression();
     let rows: Vec<i64> = files.iter().map(|file| file.file.row).collect();
     let chunks = repository.catalog.chunks_to_move(&rows)?;
@@ -127,6 +133,11 @@ impl Worker {
             places.push((length, &chunk.location));
             length += chunk.location.length as usize;
         }
+        // What a damaged catalog says isn't believed.
+        if length > FRAME_LIMIT {
+            return Err(Error::damaged("the catalog lists a chunk that is larger than any")
+                .hint("put the newest copy of catalog.db back; nothing was removed"));
+        }
         // However the chunks of different frames alternate, each frame is read once.
         places.sort_by_key(|(_, location)| (location.frame.object.0, location.frame.offset, location.start));
         // Every byte of it is written.
@@ -183,13 +194,7 @@ fn check_copies(repository: &Repository, chunks: &[MovingChunk], names: &[Hash],
         }
     }
     let object_files = FrameFiles::new(&repository.layout, &repository.counters);
-    let frames: Vec<&[Location]> = copies.chunk_by(|one, other| one.frame == other.frame).collect();
-    let check = |(compressed, raw): &mut (Vec<u8>, Vec<u8>), locations: &&[Location]| {
-        let Some(first) = locations.first() else { return Ok(()) };
-        object_files.load_into(&first.frame, compressed, raw)?;
-        locations.iter().try_for_each(|location| object_files.check(location, raw).map(|_| ()))
-    };
-    in_order(&frames, THREADS, Default::default, check, |_, ()| monitor.check())?;
+    RunReader::new(&object_files, &copies).check(&mut 0, |_| monitor.check())?;
     if copies.len() == chunks.len() {
         Ok(())
     } else {
