@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ColorChoice, Parser, Subcommand};
 
-use super::{delete, demo, gc, init, list, log, restore, save, show, status, undo};
+use super::{check, delete, demo, gc, init, list, log, restore, save, show, status, undo};
 
 /// Snapshots of ZODB FileStorages
 ///
@@ -66,6 +66,8 @@ pub enum Command {
     #[allow(missing_docs)]
     Gc(gc::Gc),
     #[allow(missing_docs)]
+    Check(check::Check),
+    #[allow(missing_docs)]
     Demo(demo::Demo),
 }
 
@@ -80,7 +82,7 @@ Exit codes:
   0  done
   1  failed, or refused because something would be lost; status --max-age: too old
   2  the command line makes no sense, or an id is no id
-  3  the repository is damaged
+  3  the repository is damaged; check: or a database is
   4  a database is open elsewhere, or another znap is at work
   5  no such snapshot, repository or database
   6  done, with warnings that matter

@@ -1,6 +1,7 @@
 //! The command line: arguments in, words out. One file per command; nothing else prints.
 
 mod args;
+mod check;
 mod delete;
 mod demo;
 mod gc;
@@ -39,6 +40,8 @@ pub enum Outcome {
     Done,
     /// `status --max-age` found something too old, or `demo` something wrong.
     Alarm,
+    /// `check` found damage.
+    Damaged,
     /// It is done, with warnings that matter.
     Warned,
 }
@@ -49,6 +52,7 @@ impl Outcome {
         match self {
             Outcome::Done => 0,
             Outcome::Alarm => 1,
+            Outcome::Damaged => 3,
             Outcome::Warned => 6,
         }
     }
@@ -125,6 +129,7 @@ fn run(context: &Context, command: &Command) -> Result<Outcome> {
         Command::Undo(args) => undo::run(context, args),
         Command::Delete(args) => delete::run(context, args),
         Command::Gc(args) => gc::run(context, args),
+        Command::Check(args) => check::run(context, args),
         Command::Demo(args) => demo::run(context, args),
     }
 }

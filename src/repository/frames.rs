@@ -32,6 +32,23 @@ pub struct FrameAt {
     pub codec: Codec,
 }
 
+impl FrameAt {
+    /// Whether its lengths are possible: what a reader allocates is bounded by what a frame may be, whatever a
+    /// damaged catalog says.
+    pub fn is_possible(&self) -> bool {
+        self.raw as usize <= FRAME_LIMIT && self.stored as usize <= compress_bound(FRAME_LIMIT)
+    }
+
+    /// Decompresses what is stored with zstd, in place of what `raw` has; says whether it has the length that it should
+    /// have.
+    pub fn decompress(&self, stored: &[u8], raw: &mut Vec<u8>) -> bool {
+        let length = self.raw as usize;
+        raw.clear();
+        huge_pages::reserve(raw, length);
+        zstd::zstd_safe::decompress(raw, stored).is_ok_and(|written| written == length)
+    }
+}
+
 /// Where a chunk is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Location {
@@ -125,9 +142,7 @@ impl FrameFiles {
     /// Like [`FrameFiles::load`], in place of what `raw` has.
     pub fn load_into(&self, frame: &FrameAt, compressed: &mut Vec<u8>, raw: &mut Vec<u8>) -> Result<()> {
         let path = self.path(frame);
-        let (length, stored) = (frame.raw as usize, frame.stored as usize);
-        // Both bounded by what a frame may be, whatever a damaged catalog says.
-        if length > FRAME_LIMIT || stored > compress_bound(FRAME_LIMIT) {
+        if !frame.is_possible() {
             return Err(Error::damaged(format!(
                 "the catalog lists an impossible compressed block of {} (offset {})",
                 path.display(),
@@ -137,19 +152,16 @@ impl FrameFiles {
         let file = self.file(&frame.object)?;
         // What is stored as it is is read to where it belongs.
         let into = if frame.codec == Codec::Raw { &mut *raw } else { &mut *compressed };
-        into.resize(stored, 0);
+        into.resize(frame.stored as usize, 0);
         file.read_exact_at(into, frame.offset).map_err(|error| match error.kind() {
             std::io::ErrorKind::UnexpectedEof => damaged(&path, "it is too short"),
             _ => Error::io("read", &path, error),
         })?;
-        self.counters.read(stored as u64);
+        self.counters.read(u64::from(frame.stored));
         match frame.codec {
             Codec::Raw => {}
             Codec::Zstd => {
-                raw.clear();
-                huge_pages::reserve(raw, length);
-                let whole = zstd::zstd_safe::decompress(raw, compressed).is_ok_and(|written| written == length);
-                if !whole {
+                if !frame.decompress(compressed, raw) {
                     let reason = format!("the compressed block at offset {} does not decompress", frame.offset);
                     return Err(damaged(&path, &reason));
                 }

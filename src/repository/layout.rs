@@ -9,6 +9,7 @@
 //!   reserve           space that delete and gc may use on a full disk
 //!   restore-journal   while a restore is unfinished: what it does, and how to go back
 //!   last-restore      what the last restore did, for undo
+//!   check-progress    where a check of the data that was limited goes on
 //!   objects/          immutable object files, named by their hash (docs/format.md)
 //! ```
 
@@ -185,6 +186,11 @@ impl Layout {
     /// What the last restore did.
     pub fn last_restore(&self) -> PathBuf {
         self.root.join("last-restore")
+    }
+
+    /// Where a check of the data that was limited goes on.
+    pub fn check_progress(&self) -> PathBuf {
+        self.root.join("check-progress")
     }
 
     /// The directory of the object files.

@@ -62,11 +62,7 @@ impl WriterLock {
             monitor.check()?;
             std::thread::sleep(Duration::from_millis(50));
         }
-        let left_over = read_text(&mut file)
-            .lines()
-            .filter_map(|line| line.split_once(' '))
-            .find(|(word, _)| *word == INTENT)
-            .and_then(|(_, name)| Hash::from_hex(name));
+        let left_over = announced_in(&read_text(&mut file));
         let mut lock = WriterLock { disk: layout.disk().clone(), file, path, left_over };
         if lock.left_over.is_none() {
             lock.write(None, false)?;
@@ -102,6 +98,16 @@ impl WriterLock {
         self.disk.set_length(&self.file, &self.path, text.len() as u64)?;
         if durably { self.disk.sync(&self.file, &self.path) } else { Ok(()) }
     }
+}
+
+/// The manifest that a save is about to commit, or that a killed one has left; without taking the lock.
+pub fn announced(layout: &Layout) -> Option<Hash> {
+    announced_in(&read_text(&mut File::open(layout.lock()).ok()?))
+}
+
+fn announced_in(text: &str) -> Option<Hash> {
+    let mut lines = text.lines().filter_map(|line| line.split_once(' '));
+    lines.find(|(word, _)| *word == INTENT).and_then(|(_, name)| Hash::from_hex(name))
 }
 
 fn read_text(file: &mut File) -> String {

@@ -172,7 +172,7 @@ pub fn publish(layout: &Layout, files: Vec<Finished>, counters: &Counters) -> Re
 
 /// The longest manifest, tombstone or config that is read into memory: a manifest of
 /// a 2 TB first save has 1.2 GB of chunk names, everything usual is under 10 MB.
-const LARGEST_RECORD: u64 = 2 << 30;
+pub const LARGEST_RECORD: u64 = 2 << 30;
 
 /// Reads a whole object file that isn't a data file, and checks its hash and kind.
 pub fn read_record(layout: &Layout, name: &Hash, kind: ObjectKind) -> Result<Vec<u8>> {

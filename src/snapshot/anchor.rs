@@ -107,7 +107,7 @@ fn unless_shorter<T>(result: Result<T>) -> Result<Option<T>> {
 }
 
 /// Whether the transaction that a cut names ends there.
-fn ends_a_transaction(file: &DataFile, cut: &CutEntry) -> Result<bool> {
+pub(crate) fn ends_a_transaction(file: &DataFile, cut: &CutEntry) -> Result<bool> {
     if cut.last_length == 0 {
         return Ok(cut.offset == FIRST_TRANSACTION);
     }

@@ -3,6 +3,7 @@
 
 pub mod anchor;
 mod carry_out;
+mod check;
 mod copy_out;
 mod database;
 mod delete;
@@ -24,6 +25,9 @@ mod status;
 mod tail;
 mod writing;
 
+pub use check::{
+    Affected, AffectedRange, CheckOptions, CheckReport, DataCheck, DatabaseCheck, Finding, Subject, check,
+};
 pub use copy_out::{CopiedDatabase, CopyReport, copy_out};
 pub use database::shell_word;
 pub use delete::{DeleteReport, delete};

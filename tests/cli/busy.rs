@@ -20,7 +20,7 @@ fn another_znap_is_writing() {
     crate::site::assert_refused(&output, 4, "is in use by znap (pid ");
     assert!(output.stderr.starts_with("znap: waiting for znap (pid "), "{output:?}");
     // Readers don't mind.
-    for args in [&["list"][..], &["status"], &["log"], &["restore", "one", "--dry-run"]] {
+    for args in [&["list"][..], &["status"], &["log"], &["restore", "one", "--dry-run"], &["check", "--data"]] {
         site.znap_ok(args);
     }
     // A dry run of gc does: a save that is going on has files that nothing uses yet.

@@ -103,6 +103,7 @@ fn no_repository() {
         &["restore", "a", "--to", "x"],
         &["delete", "a"],
         &["gc"],
+        &["check"],
     ] {
         site.refuses(args, 5, "there is no .znap in");
     }
@@ -120,7 +121,7 @@ fn no_repository() {
 fn a_repository_without_its_catalog() {
     let site = Site::with_snapshots();
     fs::remove_file(site.sandbox.file(".znap/catalog.db")).unwrap();
-    for args in [&["save"][..], &["list"], &["status"], &["restore", "one"], &["delete", "one"], &["gc"]] {
+    for args in [&["save"][..], &["list"], &["status"], &["restore", "one"], &["delete", "one"], &["gc"], &["check"]] {
         site.refuses(args, 3, "catalog.db is missing");
     }
     assert!(!site.sandbox.file(".znap/catalog.db").exists());
@@ -130,7 +131,7 @@ fn a_repository_without_its_catalog() {
 fn a_repository_without_its_objects() {
     let site = Site::with_snapshots();
     fs::remove_dir_all(site.sandbox.file(".znap/objects")).unwrap();
-    for args in [&["save"][..], &["list"], &["status"], &["restore", "one"], &["delete", "one"], &["gc"]] {
+    for args in [&["save"][..], &["list"], &["status"], &["restore", "one"], &["delete", "one"], &["gc"], &["check"]] {
         site.refuses(args, 3, ".znap/objects is missing");
     }
 }

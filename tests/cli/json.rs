@@ -63,6 +63,18 @@ fn every_field_is_described() {
     check("restore", &document(&site, &["restore", "two", "--to", "copy", "--json"]));
     check("gc", &document(&site, &["gc", "--dry-run", "--json"]));
     check("gc", &document(&site, &["gc", "--json"]));
+    check("check", &document(&site, &["check", "--json", "--data", "--databases"]));
+    for entry in std::fs::read_dir(site.sandbox.file(".znap/objects")).unwrap() {
+        let path = entry.unwrap().path();
+        if std::fs::read(&path).unwrap()[9] == 1 {
+            std::fs::remove_file(path).unwrap();
+        }
+    }
+    let output = site.znap(&["check", "--json", "--data"]);
+    assert_eq!(output.code, 3);
+    let damaged: Value = serde_json::from_str(&output.stdout).unwrap();
+    assert!(damaged["findings"][0]["databases"][0]["ranges"][0]["start"].is_u64(), "{damaged}");
+    check("check", &damaged);
 }
 
 #[test]

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod busy;
+mod checking;
 mod commands;
 mod demo;
 mod errors;

@@ -3,6 +3,7 @@
 //! Rollback journal, `synchronous=FULL`, short write transactions: the `sqlite3` program can read it
 //! at any moment. Everything in it can be made again from the object files.
 
+mod check;
 mod collect;
 mod read;
 mod rows;
@@ -24,6 +25,7 @@ use crate::error::{Error, Result};
 use crate::repository::counters::Counters;
 use crate::repository::layout::{Layout, cannot_open};
 
+pub use check::{ChunkPlace, KnownChunk, KnownFrame, KnownSnapshot};
 pub use collect::{DeadStream, IndexLink, MovingChunk, ObjectUse, Replacement, StreamReplacement};
 pub use read::StreamChunk;
 pub use rows::{Database, GenerationRow, IndexPartRow, ObjectFile, Snapshot, Stream};

@@ -214,27 +214,29 @@ impl Catalog {
         )
     }
 
-    /// A stream and its ancestors, itself first.
+    /// A stream and its ancestors, itself first. A parent's row always comes before those that build on it, so that a damaged
+    /// catalog can't make this go round.
     pub fn ancestry(&self, stream: i64) -> Result<Vec<Stream>> {
         let sql = format!(
             "WITH RECURSIVE line (id, parent, depth) AS (
                  SELECT id, parent, 0 FROM stream WHERE id = ?1
-                 UNION ALL SELECT t.id, t.parent, depth + 1 FROM line JOIN stream t ON t.id = line.parent
-                 LIMIT 10000000)
+                 UNION ALL
+                 SELECT t.id, t.parent, depth + 1 FROM line JOIN stream t ON t.id = line.parent AND t.id < line.id)
              SELECT {} FROM line JOIN stream t ON t.id = line.id JOIN snapshot s ON s.id = t.snapshot ORDER BY line.depth",
             Stream::COLUMNS
         );
         self.many("read what a chunk list goes on from", &sql, [stream], Stream::from_row)
     }
 
-    /// The chunks of a stream that end behind `from` and begin before `to` (offsets in the file), in order.
+    /// The chunks of a stream that end behind `from` and begin before `to` (offsets in the file), in order. See
+    /// [`Catalog::ancestry`] for why it ends.
     pub fn stream_chunks(&self, stream: i64, from: u64, to: u64) -> Result<Vec<StreamChunk>> {
         let sql = format!(
             "WITH RECURSIVE piece (stream, parent, upto, kept_length) AS (
                  SELECT id, parent, min(offset, ?3), kept_length FROM stream WHERE id = ?1
                  UNION ALL
                  SELECT t.id, t.parent, min(p.upto, p.kept_length), t.kept_length
-                 FROM piece p JOIN stream t ON t.id = p.parent
+                 FROM piece p JOIN stream t ON t.id = p.parent AND t.id < p.stream
                  WHERE p.kept_length > ?2)
              SELECT c.offset, {LOCATION}
              FROM piece p CROSS JOIN stream_chunk c ON c.stream = p.stream AND c.offset < p.upto AND c.offset > ?2 - {MAX}

@@ -6,9 +6,60 @@ use std::path::PathBuf;
 
 use crate::error::{Error, IoContext, Result};
 use crate::repository::hash::{Hash, Uid};
+use crate::repository::layout::Layout;
 use crate::repository::manifest::{Manifest, Tombstone};
 use crate::repository::object::{ObjectKind, TEMPORARY, damaged, kind_of};
 use crate::snapshot::handle::Repository;
+
+/// What a file is that has the name of an object file, and that the catalog doesn't name.
+pub(crate) enum Unnamed {
+    /// What a killed command left, or what was just dropped.
+    LeftOver,
+    /// The same: a deletion that was written down but not committed.
+    Deletion(Tombstone),
+    /// The manifest of a snapshot that the catalog doesn't know.
+    Newer(Box<Manifest>),
+    /// Nothing that can be told.
+    Unknown,
+}
+
+/// Says what a file is that the catalog doesn't name. `known` are the snapshots that the catalog knows, and `is_deleted` says
+/// whether a tombstone that it names is of this one.
+pub(crate) fn unnamed(
+    layout: &Layout,
+    name: &Hash,
+    known: &HashSet<Uid>,
+    is_deleted: impl FnOnce(&Uid) -> Result<bool>,
+) -> Result<Unnamed> {
+    Ok(match kind_of(&layout.object(name)) {
+        Ok(ObjectKind::Data) => Unnamed::LeftOver,
+        Ok(ObjectKind::Manifest) => {
+            let manifest = Manifest::read(layout, name)?;
+            // Another revision of one that the catalog has: a gc was killed. Or one that was deleted and dropped, and only
+            // its file is still there.
+            if known.contains(&manifest.uid) || is_deleted(&manifest.uid)? {
+                Unnamed::LeftOver
+            } else {
+                Unnamed::Newer(Box::new(manifest))
+            }
+        }
+        Ok(ObjectKind::Tombstone) => {
+            let tombstone = Tombstone::read(layout, name)?;
+            if known.contains(&tombstone.snapshot) { Unnamed::Deletion(tombstone) } else { Unnamed::LeftOver }
+        }
+        Ok(ObjectKind::Config) | Err(_) => Unnamed::Unknown,
+    })
+}
+
+/// The error for a catalog that doesn't know this snapshot; the caller adds what can be done.
+pub(crate) fn catalog_is_older(layout: &Layout, manifest: &Manifest) -> Error {
+    Error::damaged(format!(
+        "the catalog {} is older than the object files: it does not know snapshot {} ({})",
+        layout.catalog().display(),
+        manifest.id,
+        jiff::Timestamp::from_microsecond(manifest.created).unwrap_or_default()
+    ))
+}
 
 /// The object files that the catalog does not name.
 pub(super) struct Inventory {
@@ -63,38 +114,25 @@ impl Inventory {
         known: &HashSet<Uid>,
     ) -> Result<()> {
         let layout = &repository.layout;
-        match kind_of(&path) {
-            Ok(ObjectKind::Data) => self.left_over.push((path, bytes)),
-            Ok(ObjectKind::Manifest) => {
-                let manifest = Manifest::read(layout, &name)?;
-                if !known.contains(&manifest.uid) && !self.is_deleted(repository, &manifest.uid)? {
-                    return Err(Error::damaged(format!(
-                        "the catalog {} is older than the object files: it does not know snapshot {} ({})",
-                        layout.catalog().display(),
-                        manifest.id,
-                        jiff::Timestamp::from_microsecond(manifest.created).unwrap_or_default()
-                    ))
-                    .hint("put the newest catalog.db back; or rebuild it with znap repair, in a version that has it; nothing was removed"));
-                }
-                // Another revision of one that the catalog has: a gc was killed.
+        match unnamed(layout, &name, known, |uid| self.is_deleted(repository, uid))? {
+            Unnamed::LeftOver => self.left_over.push((path, bytes)),
+            Unnamed::Deletion(tombstone) => {
+                self.deletions.push(tombstone);
                 self.left_over.push((path, bytes));
             }
-            Ok(ObjectKind::Tombstone) => {
-                let tombstone = Tombstone::read(layout, &name)?;
-                if known.contains(&tombstone.snapshot) {
-                    self.deletions.push(tombstone);
-                }
-                self.left_over.push((path, bytes));
+            Unnamed::Newer(manifest) => {
+                return Err(catalog_is_older(layout, &manifest).hint(
+                    "put the newest catalog.db back; or rebuild it with znap repair, in a version that has it; nothing was removed",
+                ));
             }
-            Ok(ObjectKind::Config) | Err(_) => {
+            Unnamed::Unknown => {
                 self.unknown.push(path.file_name().unwrap_or_default().to_string_lossy().into_owned());
             }
         }
         Ok(())
     }
 
-    /// Whether one of the tombstones that the catalog names is of this snapshot: it was deleted and
-    /// dropped, and only its manifest file is still there.
+    /// Whether one of the tombstones that the catalog names is of this snapshot.
     fn is_deleted(&mut self, repository: &Repository, snapshot: &Uid) -> Result<bool> {
         if self.deleted.is_none() {
             let mut deleted = HashSet::new();

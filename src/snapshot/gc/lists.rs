@@ -1,41 +1,74 @@
 //! Before gc drops anything: are all chunk lists and index lists what they were when they were saved? A list that has lost
 //! a row would make gc drop a chunk that a snapshot needs.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::error::Result;
 use crate::monitor::Monitor;
 use crate::repository::catalog::{Catalog, Stream};
 use crate::repository::hash::ListHash;
+use crate::repository::manifest::ChunkName;
 use crate::snapshot::anchor::damaged_list;
 use crate::snapshot::index_parts;
 
-/// Checks every list against its hash; each row is read once.
+/// Checks every list against its hash; each row is read once. Ends at the first that is wrong.
 pub(super) fn check(catalog: &Catalog, monitor: &dyn Monitor) -> Result<()> {
+    each(catalog, monitor, |_, _, checked| checked)
+}
+
+/// Checks every list against its hash, and gives `use_list` each stream with the chunks that it has of its own, and what is
+/// wrong with these or its index parts.
+pub(crate) fn each(
+    catalog: &Catalog,
+    monitor: &dyn Monitor,
+    mut use_list: impl FnMut(&Stream, &[(u64, ChunkName)], Result<()>) -> Result<()>,
+) -> Result<()> {
     let streams = catalog.streams_with_deleted()?;
-    // How far each list is needed: a snapshot's own whole, a deleted one's as far as those that build on it are.
+    let mut deleted = HashSet::new();
+    for stream in &streams {
+        if catalog.is_deleted(stream.snapshot)? {
+            deleted.insert(stream.snapshot);
+        }
+    }
+    let reach = reach(&streams, &deleted);
+    let by_row: HashMap<i64, &Stream> = streams.iter().map(|stream| (stream.row, stream)).collect();
+    for stream in &streams {
+        monitor.check()?;
+        let own = catalog.own_chunks(stream.row)?;
+        let upto = reach.get(&stream.row).copied().unwrap_or(0);
+        let parent = stream.parent.and_then(|parent| by_row.get(&parent).copied());
+        let checked = index_parts::own_parts(catalog, stream)
+            .map(|_| ())
+            .and_then(|()| check_list(catalog, stream, parent, upto, &own));
+        use_list(stream, &own, checked)?;
+    }
+    Ok(())
+}
+
+/// How far each list is needed, by the stream's row: a snapshot's own whole, a deleted one's as far as those that build on
+/// it are. The streams come by sequence, and `deleted` are rows of snapshots.
+pub(crate) fn reach(streams: &[Stream], deleted: &HashSet<i64>) -> HashMap<i64, u64> {
     let mut reach: HashMap<i64, u64> = HashMap::new();
     for stream in streams.iter().rev() {
-        let deleted = catalog.is_deleted(stream.snapshot)?;
-        let upto = if deleted { reach.get(&stream.row).copied().unwrap_or(0) } else { stream.cut.offset };
+        let is_deleted = deleted.contains(&stream.snapshot);
+        let upto = if is_deleted { reach.get(&stream.row).copied().unwrap_or(0) } else { stream.cut.offset };
         reach.insert(stream.row, upto);
         if let Some(parent) = stream.parent {
             let kept = reach.entry(parent).or_default();
             *kept = upto.min(stream.kept_length).max(*kept);
         }
     }
-    let by_row: HashMap<i64, &Stream> = streams.iter().map(|stream| (stream.row, stream)).collect();
-    for stream in &streams {
-        monitor.check()?;
-        index_parts::own_parts(catalog, stream)?;
-        let upto = reach.get(&stream.row).copied().unwrap_or(0);
-        check_list(catalog, stream, stream.parent.and_then(|parent| by_row.get(&parent).copied()), upto)?;
-    }
-    Ok(())
+    reach
 }
 
 /// Checks what a stream has of its own, up to an offset that is one of the two at which its hash is known.
-fn check_list(catalog: &Catalog, stream: &Stream, parent: Option<&Stream>, upto: u64) -> Result<()> {
+fn check_list(
+    catalog: &Catalog,
+    stream: &Stream,
+    parent: Option<&Stream>,
+    upto: u64,
+    own: &[(u64, ChunkName)],
+) -> Result<()> {
     let damaged = || Err(damaged_list(stream));
     let base_length = catalog.generation(stream.generation)?.known.base_length;
     let (mut reached, mut hash) = match parent {
@@ -49,7 +82,7 @@ fn check_list(catalog: &Catalog, stream: &Stream, parent: Option<&Stream>, upto:
     if stream.kept_length != reached {
         return damaged();
     }
-    for (offset, name) in catalog.own_chunks(stream.row)? {
+    for &(offset, name) in own {
         if reached == stream.last_final.length && hash != stream.last_final.hash {
             return damaged();
         }

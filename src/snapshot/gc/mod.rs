@@ -12,8 +12,8 @@
 
 mod choice;
 mod fold;
-mod inventory;
-mod lists;
+pub(crate) mod inventory;
+pub(crate) mod lists;
 mod rewrite;
 
 use std::fs;

@@ -1,0 +1,310 @@
+//! From damaged data files to what needs them: which snapshots, and which bytes of which databases.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use crate::error::Result;
+use crate::repository::catalog::{Catalog, ChunkPlace, Database, KnownChunk, Stream};
+use crate::repository::hash::Hash;
+use crate::snapshot::gc::lists;
+use crate::snapshot::index_parts::{self, StoredPart};
+
+use super::catalog::about_catalog;
+use super::details::{Details, LostPlace, merged};
+use super::{Check, DamagedFile, FINDINGS, Finding, Subject, damage};
+
+/// How many streams, and those related to them, are searched for objects with records in what is lost.
+const SEARCHED: usize = 100;
+const RELATED: usize = 2000;
+
+/// Adds a finding for every damaged data file that the catalog still names.
+pub(super) fn follow(check: &mut Check<'_>) -> Result<()> {
+    let damaged = std::mem::take(&mut check.damaged);
+    if damaged.is_empty() {
+        return Ok(());
+    }
+    let needs = check.catalog().snapshot_of(|catalog| Needs::read(catalog, &damaged));
+    let needs = match needs {
+        Ok(needs) => Some(needs),
+        Err(error) => {
+            check.note(error, about_catalog(Vec::new()))?;
+            None
+        }
+    };
+    let mut details = Details::new(check.repository, check.monitor);
+    for (name, file) in &damaged {
+        check.monitor.check()?;
+        let mut finding = Finding {
+            what: sentence(check, name, file),
+            object_file: Some(name.to_string()),
+            prevents_restore: true,
+            hint: Some("put the file back from a copy of .znap, if there is one".into()),
+            ..Finding::about(Subject::Data)
+        };
+        if let Some(needs) = &needs {
+            if !needs.named.contains(name) {
+                // Removed by a gc meanwhile.
+                continue;
+            }
+            let detailed = check.report.findings.len() < FINDINGS;
+            needs.complete(&mut finding, name, file, check.catalog(), detailed.then_some(&mut details))?;
+        }
+        check.add(finding);
+    }
+    check.database_bytes_read += details.bytes_read();
+    Ok(())
+}
+
+fn sentence(check: &Check<'_>, name: &Hash, file: &DamagedFile) -> String {
+    let folder = check.layout().objects();
+    let mut what =
+        format!("object file {}… in {} is damaged: {}", name.short(), folder.display(), file.reasons.join("; "));
+    if file.looked_closer && file.lost.is_empty() {
+        what.push_str("; all that snapshots have in it can still be read");
+    }
+    what
+}
+
+/// Who needs which chunks.
+struct Needs {
+    /// All streams, by sequence: parents come before those that build on them.
+    streams: Vec<Stream>,
+    /// Their places in that, by row.
+    place_of: HashMap<i64, usize>,
+    /// Those that build on each.
+    children: HashMap<i64, Vec<usize>>,
+    /// Up to where each is needed by some snapshot, by row.
+    reach: HashMap<i64, u64>,
+    /// Rows of streams that have a keyframe of their own.
+    keyframes: HashSet<i64>,
+    /// Rows of snapshots that were deleted.
+    deleted: HashSet<i64>,
+    databases: Vec<Database>,
+    /// The damaged files that the catalog still names.
+    named: HashSet<Hash>,
+    /// The places in tails of the chunks that are in damaged files, by chunk.
+    places: HashMap<i64, Vec<ChunkPlace>>,
+    /// The streams that have them in their own index parts, by chunk.
+    index_places: HashMap<i64, Vec<i64>>,
+}
+
+impl Needs {
+    fn read(catalog: &Catalog, damaged: &BTreeMap<Hash, DamagedFile>) -> Result<Self> {
+        let streams = catalog.streams_with_deleted()?;
+        let snapshots = catalog.all_snapshots()?;
+        let deleted: HashSet<i64> =
+            snapshots.iter().filter(|known| known.deleted).map(|known| known.snapshot.row).collect();
+        let place_of: HashMap<i64, usize> =
+            streams.iter().enumerate().map(|(place, stream)| (stream.row, place)).collect();
+        let mut children: HashMap<i64, Vec<usize>> = HashMap::new();
+        for (place, stream) in streams.iter().enumerate() {
+            if let Some(parent) = stream.parent {
+                children.entry(parent).or_default().push(place);
+            }
+        }
+        let links = catalog.index_links()?;
+        let mut named = HashSet::new();
+        for name in damaged.keys() {
+            if catalog.names(name)? {
+                named.insert(*name);
+            }
+        }
+        let mut chunks = HashSet::new();
+        for (name, file) in damaged {
+            for chunk in file.lost.iter().chain(&file.whole) {
+                // It may have been moved meanwhile.
+                if catalog.object_file_of(chunk.row)? == Some(*name) {
+                    chunks.insert(chunk.row);
+                }
+            }
+        }
+        let mut places: HashMap<i64, Vec<ChunkPlace>> = HashMap::new();
+        for place in catalog.places_of(&chunks)? {
+            places.entry(place.chunk).or_default().push(place);
+        }
+        let mut index_places: HashMap<i64, Vec<i64>> = HashMap::new();
+        for (stream, chunk) in catalog.index_places_of(&chunks)? {
+            index_places.entry(chunk).or_default().push(stream);
+        }
+        Ok(Needs {
+            reach: lists::reach(&streams, &deleted),
+            keyframes: links.iter().filter(|link| link.has_keyframe).map(|link| link.stream).collect(),
+            databases: catalog.databases()?,
+            streams,
+            place_of,
+            children,
+            deleted,
+            named,
+            places,
+            index_places,
+        })
+    }
+
+    fn parent(&self, place: usize) -> Option<usize> {
+        let parent = self.place_of.get(&self.streams.get(place)?.parent?)?;
+        // In a damaged catalog it might not be.
+        (*parent < place).then_some(*parent)
+    }
+
+    /// Says which snapshots, and which bytes of databases, a damaged file affects.
+    fn complete(
+        &self,
+        finding: &mut Finding,
+        name: &Hash,
+        file: &DamagedFile,
+        catalog: &Catalog,
+        details: Option<&mut Details<'_>>,
+    ) -> Result<()> {
+        let lost = self.affected(&file.lost);
+        let whole = self.affected(&file.whole);
+        let mut ids: Vec<String> = Vec::new();
+        let mut others: HashSet<i64> = HashSet::new();
+        for (place, stream) in self.streams.iter().enumerate() {
+            if self.deleted.contains(&stream.snapshot) {
+                continue;
+            }
+            if lost.tail[place] || lost.index[place] {
+                ids.push(stream.snapshot_name.clone());
+            } else if whole.tail[place] || whole.index[place] {
+                others.insert(stream.snapshot);
+            }
+        }
+        for (place, stream) in self.streams.iter().enumerate() {
+            // Of several databases, one is enough.
+            if lost.tail[place] || lost.index[place] {
+                others.remove(&stream.snapshot);
+            }
+        }
+        // A snapshot's databases come one behind the other.
+        ids.dedup();
+        finding.snapshots = ids;
+        finding.other_snapshots = others.len() as u64;
+        let Some(details) = details else { return Ok(()) };
+        for database in &self.databases {
+            let places = self.lost_places(&file.lost, database.row);
+            let index = self
+                .streams
+                .iter()
+                .enumerate()
+                .any(|(place, stream)| {
+                    stream.database == database.row && lost.index[place] && !self.deleted.contains(&stream.snapshot)
+                });
+            if places.is_empty() && !index {
+                continue;
+            }
+            let parts = self.parts(catalog, &places, name)?;
+            let present = places.iter().all(|(stream, _)| {
+                self.place_of.get(stream).is_some_and(|at| self.streams[*at].generation == database.generation.row)
+            });
+            let places = places.into_iter().map(|(_, place)| place).collect();
+            finding.databases.push(details.of(database, places, index, present, &parts)?);
+        }
+        Ok(())
+    }
+
+    /// Which streams need any of these chunks, for their tail or for their index.
+    fn affected(&self, chunks: &[KnownChunk]) -> AffectedStreams {
+        let mut own: HashMap<i64, u64> = HashMap::new();
+        let mut own_index: HashSet<i64> = HashSet::new();
+        for chunk in chunks {
+            for place in self.places.get(&chunk.row).into_iter().flatten() {
+                let first = own.entry(place.stream).or_insert(u64::MAX);
+                *first = place.offset.min(*first);
+            }
+            own_index.extend(self.index_places.get(&chunk.row).into_iter().flatten());
+        }
+        // The first offset of each whole list, and whether the index is affected; parents come first.
+        let mut first: Vec<u64> = Vec::with_capacity(self.streams.len());
+        let mut index: Vec<bool> = Vec::with_capacity(self.streams.len());
+        for (place, stream) in self.streams.iter().enumerate() {
+            let parent = self.parent(place);
+            let kept = parent.map(|parent| first[parent]).filter(|offset| *offset < stream.kept_length);
+            let mine = own.get(&stream.row).copied().unwrap_or(u64::MAX);
+            first.push(mine.min(kept.unwrap_or(u64::MAX)));
+            let inherited = !self.keyframes.contains(&stream.row) && parent.is_some_and(|parent| index[parent]);
+            index.push(own_index.contains(&stream.row) || inherited);
+        }
+        let tail = self.streams.iter().zip(&first).map(|(stream, first)| *first < stream.cut.offset).collect();
+        AffectedStreams { tail, index }
+    }
+
+    /// The places of these chunks in a database that some snapshot needs, with the stream that has each.
+    fn lost_places(&self, chunks: &[KnownChunk], database: i64) -> Vec<(i64, LostPlace)> {
+        let mut found = Vec::new();
+        for chunk in chunks {
+            for place in self.places.get(&chunk.row).into_iter().flatten() {
+                let stream = self.place_of.get(&place.stream).map(|at| &self.streams[*at]);
+                let needed = self.reach.get(&place.stream).is_some_and(|reach| place.offset < *reach);
+                if needed && stream.is_some_and(|stream| stream.database == database) {
+                    let place = LostPlace { offset: place.offset, length: chunk.length, hash: chunk.hash };
+                    found.push((stream.map_or(0, |stream| stream.row), place));
+                }
+            }
+        }
+        found.sort_by_key(|(stream, place)| (place.offset, *stream));
+        found
+    }
+
+    /// The index parts that may name records in these places: those of the streams that have them, and of those before and
+    /// behind these; each with the ranges that are of interest in it.
+    fn parts(&self, catalog: &Catalog, places: &[(i64, LostPlace)], damaged: &Hash) -> Result<Vec<SearchedPart>> {
+        let mut by_stream: BTreeMap<i64, Vec<LostPlace>> = BTreeMap::new();
+        for (stream, place) in places {
+            by_stream.entry(*stream).or_default().push(*place);
+        }
+        let mut ranges: BTreeMap<usize, Vec<LostPlace>> = BTreeMap::new();
+        for (row, places) in by_stream.into_iter().take(SEARCHED) {
+            let (Some(&at), Some(first)) = (self.place_of.get(&row), places.first()) else { continue };
+            for related in self.related(at, first.offset) {
+                if ranges.len() < RELATED || ranges.contains_key(&related) {
+                    ranges.entry(related).or_default().extend(&places);
+                }
+            }
+        }
+        let mut parts = Vec::new();
+        for (at, places) in ranges {
+            let own = match index_parts::own_parts(catalog, &self.streams[at]) {
+                Ok(own) => own,
+                // Found before, or dropped by a gc since.
+                Err(error) => {
+                    damage(error)?;
+                    continue;
+                }
+            };
+            let ranges = merged(&places);
+            let readable = |part: &StoredPart| part.pieces.iter().all(|piece| piece.frame.object != *damaged);
+            let id = &self.streams[at].snapshot_name;
+            parts.extend(own.into_iter().filter(readable).map(|part| (part, id.clone(), ranges.clone())));
+        }
+        Ok(parts)
+    }
+
+    /// A stream, those that it builds on as far as they reach beyond an offset, and those that build on it.
+    fn related(&self, at: usize, offset: u64) -> Vec<usize> {
+        let mut related = vec![at];
+        let mut before = self.parent(at);
+        while let Some(parent) = before.filter(|parent| self.streams[*parent].cut.offset > offset) {
+            related.push(parent);
+            before = self.parent(parent);
+        }
+        let mut waiting = vec![at];
+        while let Some(next) = waiting.pop() {
+            for child in self.children.get(&self.streams[next].row).into_iter().flatten() {
+                // In a damaged catalog they might go round.
+                if *child > next && related.len() < RELATED {
+                    related.push(*child);
+                    waiting.push(*child);
+                }
+            }
+        }
+        related
+    }
+}
+
+/// An index part, the id of its snapshot, and the ranges that are of interest in it.
+pub(super) type SearchedPart = (StoredPart, String, Vec<std::ops::Range<u64>>);
+
+/// Which streams are affected, by their places.
+struct AffectedStreams {
+    tail: Vec<bool>,
+    index: Vec<bool>,
+}

@@ -1,0 +1,199 @@
+//! The small object files: each is read whole, which checks its hash, and compared with what the catalog says.
+
+use std::collections::HashMap;
+
+use crate::error::Result;
+use crate::repository::catalog::{Database, KnownSnapshot, Stream};
+use crate::repository::manifest::{ChunkerConfig, Config, DatabaseEntry, Manifest, Tombstone};
+use crate::repository::object::VERSION;
+use crate::snapshot::database::hex_unless_utf8;
+
+use super::catalog::{Known, about_catalog, hash_of};
+use super::{Check, Finding, Subject, damage};
+
+/// Reads the config, all manifests and all tombstones.
+pub(super) fn check(check: &mut Check<'_>, known: &Known) -> Result<()> {
+    config(check, known)?;
+    let mut streams: HashMap<i64, Vec<&Stream>> = HashMap::new();
+    for stream in &known.streams {
+        streams.entry(stream.snapshot).or_default().push(stream);
+    }
+    check.monitor.begin("reading what the snapshots are made of", known.snapshots.len() as u64);
+    for snapshot in &known.snapshots {
+        check.monitor.check()?;
+        manifest(check, known, snapshot, streams.get(&snapshot.snapshot.row).map_or(&[], Vec::as_slice))?;
+        if snapshot.deleted {
+            tombstone(check, known, snapshot)?;
+        }
+        check.monitor.advance(1);
+    }
+    check.monitor.end();
+    Ok(())
+}
+
+fn config(check: &mut Check<'_>, known: &Known) -> Result<()> {
+    let (uid, name) = known.repository;
+    let finding = Finding { object_file: Some(name.to_string()), ..Finding::about(Subject::Config) };
+    match Config::read(check.layout(), &name) {
+        Ok(config) if config.repository != uid => {
+            let what = "the catalog is of another repository than the object files".into();
+            check.add(Finding { what, ..about_catalog(Vec::new()) });
+        }
+        Ok(config) if config.format != VERSION || config.chunker != ChunkerConfig::current() => {
+            let what = "the repository's config is of another version of znap".into();
+            check.add(Finding { what, ..finding });
+        }
+        Ok(_) => {}
+        Err(error) => check.note(error, finding)?,
+    }
+    Ok(())
+}
+
+fn tombstone(check: &mut Check<'_>, known: &Known, deleted: &KnownSnapshot) -> Result<()> {
+    let snapshot = &deleted.snapshot;
+    let Some(name) = deleted.tombstone else {
+        let what = format!("the catalog says that snapshot {} was deleted, but not by what", snapshot.name);
+        check.add(Finding { what, ..about_catalog(vec![snapshot.name.clone()]) });
+        return Ok(());
+    };
+    match Tombstone::read(check.layout(), &name) {
+        Ok(tombstone) => {
+            let is_of_it = tombstone.repository == known.repository.0
+                && tombstone.snapshot == snapshot.uid
+                && tombstone.sequence == snapshot.sequence
+                && tombstone.id == snapshot.name;
+            if !is_of_it {
+                let what = format!("the catalog says that snapshot {} was deleted, and it wasn't", snapshot.name);
+                check.add(Finding { what, ..about_catalog(vec![snapshot.name.clone()]) });
+            }
+        }
+        Err(error) => {
+            let what = damage(error)?;
+            if !check.is_gone(&name)? {
+                let what = format!("{what}; it says that snapshot {} was deleted", snapshot.name);
+                let hint = "the catalog still knows that; only a catalog made anew would not".to_string();
+                let finding = Finding { hint: Some(hint), ..Finding::about(Subject::Tombstone) };
+                check.add(Finding { what, object_file: Some(name.to_string()), ..finding });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn manifest(check: &mut Check<'_>, known: &Known, of: &KnownSnapshot, streams: &[&Stream]) -> Result<()> {
+    let snapshot = &of.snapshot;
+    let snapshots = if of.deleted { Vec::new() } else { vec![snapshot.name.clone()] };
+    match Manifest::read(check.layout(), &snapshot.manifest) {
+        Ok(manifest) => {
+            let differ = differences(known, of, streams, &manifest);
+            if !differ.is_empty() {
+                let what = format!(
+                    "the catalog says something else of snapshot {} than its manifest: {}",
+                    snapshot.name,
+                    differ.join(", ")
+                );
+                check.add(Finding { what, ..about_catalog(snapshots) });
+            }
+        }
+        Err(error) => {
+            let what = damage(error)?;
+            if !check.is_gone(&snapshot.manifest)? {
+                let which = if of.deleted { "deleted snapshot" } else { "snapshot" };
+                let what = format!("{what}; it is the manifest of {which} {}", snapshot.name);
+                let hint = "as long as the catalog is whole, the snapshot still restores; put the file back from a copy of .znap";
+                let finding = Finding { snapshots, hint: Some(hint.into()), ..Finding::about(Subject::Manifest) };
+                check.add(Finding { what, object_file: Some(snapshot.manifest.to_string()), ..finding });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// In what the catalog differs from a manifest.
+fn differences(known: &Known, of: &KnownSnapshot, streams: &[&Stream], manifest: &Manifest) -> Vec<String> {
+    let snapshot = &of.snapshot;
+    let mut differ = Vec::new();
+    let mut same = |is_same: bool, what: &str| {
+        if !is_same {
+            differ.push(what.to_string());
+        }
+    };
+    same(manifest.repository == known.repository.0, "repository");
+    same(manifest.uid == snapshot.uid, "identity");
+    same(manifest.sequence == snapshot.sequence, "sequence");
+    same(manifest.revision == snapshot.revision, "revision");
+    same(manifest.id == snapshot.name, "id");
+    same(manifest.kind == snapshot.kind, "kind");
+    same(manifest.created == snapshot.created, "time");
+    same(manifest.message == snapshot.message, "message");
+    same(manifest.one_moment == snapshot.one_moment, "whether it is of one moment");
+    same(manifest.stored_bytes == snapshot.stored_bytes, "stored bytes");
+    let mut matched = 0;
+    for entry in &manifest.databases {
+        let database = known.databases.iter().find(|database| database.uid == entry.uid);
+        let stream =
+            database.and_then(|database| streams.iter().find(|stream| stream.database == database.row).copied());
+        match (database, stream) {
+            (Some(database), Some(stream)) => {
+                matched += 1;
+                let what = entry_differences(known, of.deleted, database, stream, entry);
+                differ.extend(what.into_iter().map(|what| format!("{what} of {}", entry.name)));
+            }
+            // Of a deleted one, what nothing builds on goes.
+            (Some(_), None) if of.deleted => {}
+            _ => differ.push(format!("that it has database {}", entry.name)),
+        }
+    }
+    if matched != streams.len() {
+        differ.push("how many databases it has".into());
+    }
+    differ
+}
+
+fn entry_differences(
+    known: &Known,
+    deleted: bool,
+    database: &Database,
+    stream: &Stream,
+    entry: &DatabaseEntry,
+) -> Vec<&'static str> {
+    let mut differ = Vec::new();
+    let mut same = |is_same: bool, what: &'static str| {
+        if !is_same {
+            differ.push(what);
+        }
+    };
+    same(database.name == entry.name, "name");
+    same(
+        database.path.to_string_lossy() == entry.path && hex_unless_utf8(&database.path) == entry.path_hex,
+        "path",
+    );
+    same(known.generations.get(&stream.generation) == Some(&entry.generation), "beginning");
+    same(stream.cut == entry.cut, "end");
+    let list = &entry.stream;
+    let parent = stream.parent.map(|row| known.streams.iter().find(|other| other.row == row));
+    let parent_is_same = match parent {
+        None => list.parent.is_none(),
+        Some(parent) => parent.is_some_and(|parent| {
+            Some(parent.snapshot_uid) == list.parent
+                && parent.database == stream.database
+                && parent.generation == stream.generation
+        }),
+    };
+    same(parent_is_same, "snapshot that it builds on");
+    same(stream.kept_count == list.kept && stream.kept_length == list.kept_length, "kept chunks");
+    same(stream.count == list.kept + list.chunks.len() as u64, "number of chunks");
+    same(stream.list_hash == list.list_hash && stream.last_final == list.last_final, "list hash");
+    let own_is_same = known.own.get(&stream.row).is_some_and(|own| {
+        let expected = match deleted {
+            // Of a deleted one, the chunks that nothing reaches may be gone, from the last on.
+            true => list.chunks.get(..own.count),
+            false => Some(&list.chunks[..]).filter(|chunks| chunks.len() == own.count),
+        };
+        expected.is_some_and(|chunks| hash_of(chunks) == own.hash)
+    });
+    same(own_is_same, "chunks");
+    // The parts were compared with this hash already.
+    same(stream.index_hash == entry.index.hash, "index parts");
+    differ
+}
