@@ -203,8 +203,8 @@ pub(crate) fn tidy(disk: &Disk, path: &Path) -> Result<()> {
     disk.remove_if_there(&temporary_path(&real))
 }
 
-/// Does it: see the module. The journal is written, and says [`Stage::Writing`]; at the end, `stage`. Returns the bytes
-/// written into databases.
+/// Does it: see the module. The journal is written, and says [`Stage::Writing`]; at the end it says `stage`, or is over. Returns
+/// the bytes written into databases.
 pub(crate) fn carry_out(
     repository: &Repository,
     prepared: &mut [Prepared<'_>],
@@ -225,9 +225,18 @@ pub(crate) fn carry_out(
         for database in prepared.iter() {
             database.unfence(repository)?;
         }
+        end(repository, journal)?;
         Ok(written)
     };
     all().map_err(|error| unfinished(error, &repository.root().display().to_string()))
+}
+
+/// Ends a journal of which everything is done.
+pub(crate) fn end(repository: &Repository, journal: &Journal) -> Result<()> {
+    match journal.stage {
+        Stage::TakenBack => journal.discard(&repository.layout, &repository.counters),
+        _ => journal.finish(&repository.layout, &repository.counters),
+    }
 }
 
 /// Says what to do about a restore that ended in the middle.

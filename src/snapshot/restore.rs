@@ -186,7 +186,6 @@ fn put_back(
     );
     journal.write(&repository.layout, &repository.counters)?;
     let written = carry_out(repository, &mut prepared, &mut journal, Stage::Restored, monitor)?;
-    journal.finish(&repository.layout, &repository.counters)?;
     drop(prepared);
     drop(locks);
     let counts = Counts {
