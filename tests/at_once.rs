@@ -39,16 +39,17 @@ fn p3_p6_p10_anything_at_once_beside_a_live_writer() {
     let writer = ZodbProcess::writer(&sandbox.data_fs(), &["--mode", "mixed"]);
     let end = Instant::now() + Duration::from_secs(seconds());
     let (saved, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
-    std::thread::scope(|scope| {
-        let go_on = |act: &dyn Fn(usize)| {
-            for number in 0.. {
-                if Instant::now() > end {
-                    break;
-                }
-                act(number);
-                done.fetch_add(1, Ordering::Relaxed);
+    let go_on = |act: &dyn Fn(usize)| {
+        for number in 0.. {
+            if Instant::now() > end {
+                break;
             }
-        };
+            act(number);
+            done.fetch_add(1, Ordering::Relaxed);
+        }
+    };
+    std::thread::scope(|scope| {
+        let go_on = &go_on;
         let sandbox = &sandbox;
         let saved = &saved;
         for saver in 0..2 {

@@ -71,7 +71,7 @@ const KEPT: usize = 2 * FRAME_LIMIT;
 /// What a restore of this snapshot would do, as things are now: nothing is locked.
 pub fn dry_run(repository: &Repository, word: &str, monitor: &dyn Monitor) -> Result<RestorePlan> {
     let files = open_all(repository, false, monitor)?;
-    let _gate = Gate::shared(&repository.layout)?;
+    let _gate = Gate::shared(&repository.layout, monitor)?;
     repository.catalog.snapshot_of(|_| plan(repository, &repository.resolve(word)?, &files))
 }
 
@@ -98,7 +98,7 @@ pub fn undo(repository: &mut Repository, options: &RestoreOptions, monitor: &dyn
 pub fn undo_dry_run(repository: &Repository, monitor: &dyn Monitor) -> Result<RestorePlan> {
     let snapshot = before_last(repository)?;
     let files = open_all(repository, false, monitor)?;
-    let _gate = Gate::shared(&repository.layout)?;
+    let _gate = Gate::shared(&repository.layout, monitor)?;
     repository.catalog.snapshot_of(|_| plan(repository, &snapshot, &files))
 }
 
