@@ -135,7 +135,7 @@ impl<'a> Check<'a> {
 
     /// Can readers keep gc away?
     fn locks(&mut self) -> Result<()> {
-        match Gate::shared(self.layout()) {
+        match Gate::shared(self.layout(), self.monitor) {
             Ok(_) => Ok(()),
             Err(error) => self.note(
                 error,
