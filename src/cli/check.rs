@@ -166,7 +166,7 @@ fn one_range(range: &AffectedRange) -> String {
         let records = words::count(records, "record", "records");
         text.push_str(&format!(", {}, {records}", words::transactions(transactions)));
     }
-    text.push_str(if range.in_database { "; the database still has it" } else { "; the database hasn't it" });
+    text.push_str(if range.in_database { "; the database still has it" } else { "; the database doesn't have it" });
     text
 }
 

@@ -142,8 +142,7 @@ impl Catalog {
             of_file.push(frame);
         }
         self.each("read where chunks are", "SELECT frame, id, hash, length, start FROM chunk", |row| {
-            let chunk =
-                KnownChunk { row: row.get(1)?, hash: row.get(2)?, length: row.get(3)?, start: row.get(4)? };
+            let chunk = KnownChunk { row: row.get(1)?, hash: row.get(2)?, length: row.get(3)?, start: row.get(4)? };
             let frame = places.get(&row.get(0)?).and_then(|(file, at)| frames.get_mut(file)?.get_mut(*at));
             if let Some(frame) = frame {
                 frame.chunks.push(chunk);

@@ -46,7 +46,7 @@ pub(super) fn follow(check: &mut Check<'_>) -> Result<()> {
                 continue;
             }
             let detailed = check.report.findings.len() < FINDINGS;
-            needs.complete(&mut finding, name, file, check.catalog(), detailed.then_some(&mut details))?;
+            needs.complete(&mut finding, file, check.catalog(), detailed.then_some(&mut details))?;
         }
         check.add(finding);
     }
@@ -149,7 +149,6 @@ impl Needs {
     fn complete(
         &self,
         finding: &mut Finding,
-        name: &Hash,
         file: &DamagedFile,
         catalog: &Catalog,
         details: Option<&mut Details<'_>>,
@@ -181,17 +180,13 @@ impl Needs {
         let Some(details) = details else { return Ok(()) };
         for database in &self.databases {
             let places = self.lost_places(&file.lost, database.row);
-            let index = self
-                .streams
-                .iter()
-                .enumerate()
-                .any(|(place, stream)| {
-                    stream.database == database.row && lost.index[place] && !self.deleted.contains(&stream.snapshot)
-                });
+            let index = self.streams.iter().enumerate().any(|(place, stream)| {
+                stream.database == database.row && lost.index[place] && !self.deleted.contains(&stream.snapshot)
+            });
             if places.is_empty() && !index {
                 continue;
             }
-            let parts = self.parts(catalog, &places, name)?;
+            let parts = self.parts(catalog, &places)?;
             let present = places.iter().all(|(stream, _)| {
                 self.place_of.get(stream).is_some_and(|at| self.streams[*at].generation == database.generation.row)
             });
@@ -246,7 +241,7 @@ impl Needs {
 
     /// The index parts that may name records in these places: those of the streams that have them, and of those before and
     /// behind these; each with the ranges that are of interest in it.
-    fn parts(&self, catalog: &Catalog, places: &[(i64, LostPlace)], damaged: &Hash) -> Result<Vec<SearchedPart>> {
+    fn parts(&self, catalog: &Catalog, places: &[(i64, LostPlace)]) -> Result<Vec<SearchedPart>> {
         let mut by_stream: BTreeMap<i64, Vec<LostPlace>> = BTreeMap::new();
         for (stream, place) in places {
             by_stream.entry(*stream).or_default().push(*place);
@@ -271,9 +266,8 @@ impl Needs {
                 }
             };
             let ranges = merged(&places);
-            let readable = |part: &StoredPart| part.pieces.iter().all(|piece| piece.frame.object != *damaged);
             let id = &self.streams[at].snapshot_name;
-            parts.extend(own.into_iter().filter(readable).map(|part| (part, id.clone(), ranges.clone())));
+            parts.extend(own.into_iter().map(|part| (part, id.clone(), ranges.clone())));
         }
         Ok(parts)
     }

@@ -51,7 +51,8 @@ pub(super) fn whole(check: &mut Check<'_>, thorough: bool) -> Result<()> {
         number => vec![format!("{number} {what}")],
     };
     let integrity = || catalog.integrity(thorough);
-    let schema = || Ok(number(catalog.schema_differences()?, "of its tables, indexes and views aren't as they should be"));
+    let schema =
+        || Ok(number(catalog.schema_differences()?, "of its tables, indexes and views aren't as they should be"));
     let references = || Ok(number(catalog.broken_references()?, "of its rows refer to others that aren't there"));
     let questions: [&dyn Fn() -> Result<Vec<String>>; 3] = [&integrity, &schema, &references];
     for ask in questions {

@@ -82,8 +82,9 @@ pub(super) fn check(check: &mut Check<'_>, known: &Known, deadline: Option<Insta
         (report.files_left, report.bytes_left) = (left.len() as u64, bytes_of(&left));
     }
     let remembered = match stopped.filter(|_| report.files_left > 0) {
-        Some(after) => Progress::new(known.repository.0, after, check.damaged.keys().copied().collect())
-            .write(check.layout()),
+        Some(after) => {
+            Progress::new(known.repository.0, after, check.damaged.keys().copied().collect()).write(check.layout())
+        }
         // All was read, by this check or those before it.
         None => Progress::forget(check.layout()),
     };

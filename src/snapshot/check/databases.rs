@@ -7,7 +7,9 @@
 use std::collections::HashMap;
 
 use crate::error::{Error, Kind, Result};
-use crate::filestorage::{Changes, DataFile, FIRST_TRANSACTION, Header, Position, Record, Sink, Source, find_cut, scan};
+use crate::filestorage::{
+    Changes, DataFile, FIRST_TRANSACTION, Header, Position, Record, Sink, Source, find_cut, scan,
+};
 use crate::repository::catalog::{Database, Stream};
 use crate::repository::chunk_reader::ChunkReader;
 use crate::repository::hash::Hash;

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use crate::error::Result;
 use crate::repository::catalog::{Database, KnownSnapshot, Stream};
 use crate::repository::manifest::{ChunkerConfig, Config, DatabaseEntry, Manifest, Tombstone};
-use crate::repository::object::VERSION;
+use crate::repository::object::{ObjectKind, VERSION};
 use crate::snapshot::database::hex_unless_utf8;
 
 use super::catalog::{Known, about_catalog, hash_of};
@@ -28,6 +28,21 @@ pub(super) fn check(check: &mut Check<'_>, known: &Known) -> Result<()> {
         check.monitor.advance(1);
     }
     check.monitor.end();
+    forgotten(check, known)
+}
+
+/// Has the catalog forgotten that a snapshot was deleted?
+fn forgotten(check: &mut Check<'_>, known: &Known) -> Result<()> {
+    for file in known.files.iter().filter(|file| file.kind == ObjectKind::Tombstone) {
+        // One that can't be read is found elsewhere.
+        let Ok(tombstone) = Tombstone::read(check.layout(), &file.name) else { continue };
+        let is_of_it = |known: &&KnownSnapshot| known.snapshot.uid == tombstone.snapshot && !known.deleted;
+        if let Some(alive) = known.snapshots.iter().find(is_of_it) {
+            let id = &alive.snapshot.name;
+            let what = format!("snapshot {id} was deleted, and the catalog has forgotten that");
+            check.add(Finding { what, prevents_restore: false, ..about_catalog(vec![id.clone()]) });
+        }
+    }
     Ok(())
 }
 
@@ -164,10 +179,7 @@ fn entry_differences(
         }
     };
     same(database.name == entry.name, "name");
-    same(
-        database.path.to_string_lossy() == entry.path && hex_unless_utf8(&database.path) == entry.path_hex,
-        "path",
-    );
+    same(database.path.to_string_lossy() == entry.path && hex_unless_utf8(&database.path) == entry.path_hex, "path");
     same(known.generations.get(&stream.generation) == Some(&entry.generation), "beginning");
     same(stream.cut == entry.cut, "end");
     let list = &entry.stream;
