@@ -116,7 +116,7 @@ impl Error {
             Kind::Busy => error = error.hint("another program holds a lock on it; wait for it, or close it"),
             Kind::Damaged => {
                 error = error
-                    .hint("put catalog.db back from a copy; or rebuild it with znap repair, in a version that has it");
+                    .hint("put catalog.db back from a copy; or rebuild it with znap repair");
             }
             _ => {}
         }

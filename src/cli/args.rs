@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ColorChoice, Parser, Subcommand};
 
-use super::{delete, demo, gc, init, list, log, restore, save, show, status, undo};
+use super::{delete, demo, gc, init, list, log, repair, restore, save, show, status, undo};
 
 /// Snapshots of ZODB FileStorages
 ///
@@ -65,6 +65,8 @@ pub enum Command {
     Delete(delete::Delete),
     #[allow(missing_docs)]
     Gc(gc::Gc),
+    #[allow(missing_docs)]
+    Repair(repair::Repair),
     #[allow(missing_docs)]
     Demo(demo::Demo),
 }

@@ -10,6 +10,7 @@ mod log;
 mod output;
 mod place;
 mod progress;
+mod repair;
 mod restore;
 mod save;
 mod show;
@@ -103,6 +104,7 @@ fn interrupted(error: Error, command: &Command) -> Error {
         }
         Command::Delete(_) => ("snapshots that were named first may be deleted", "znap list shows those there are"),
         Command::Gc(_) => ("no snapshot was changed", "znap gc goes on where it was"),
+        Command::Repair(_) => ("nothing was lost", "znap repair can be given again"),
         Command::Demo(_) => ("the directory of the tour is still there", "remove it, or look around in it"),
         _ => ("nothing was changed", "the command can be given again"),
     };
@@ -125,6 +127,7 @@ fn run(context: &Context, command: &Command) -> Result<Outcome> {
         Command::Undo(args) => undo::run(context, args),
         Command::Delete(args) => delete::run(context, args),
         Command::Gc(args) => gc::run(context, args),
+        Command::Repair(args) => repair::run(context, args),
         Command::Demo(args) => demo::run(context, args),
     }
 }

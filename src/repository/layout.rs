@@ -9,6 +9,8 @@
 //!   reserve           space that delete and gc may use on a full disk
 //!   restore-journal   while a restore is unfinished: what it does, and how to go back
 //!   last-restore      what the last restore did, for undo
+//!   catalog.db.new    while repair is making a catalog anew; catalog.db.damaged-1 and on: those before it
+//!   damaged/          object files that repair found damaged; nothing needs them
 //!   objects/          immutable object files, named by their hash (docs/format.md)
 //! ```
 
@@ -160,6 +162,16 @@ impl Layout {
     /// The catalog.
     pub fn catalog(&self) -> PathBuf {
         self.root.join("catalog.db")
+    }
+
+    /// A catalog that repair is making.
+    pub fn new_catalog(&self) -> PathBuf {
+        self.root.join("catalog.db.new")
+    }
+
+    /// Object files that repair found damaged, and set aside.
+    pub fn damaged(&self) -> PathBuf {
+        self.root.join("damaged")
     }
 
     /// The writer's lock file.

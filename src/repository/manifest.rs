@@ -33,8 +33,11 @@ pub struct Manifest {
     pub revision: u32,
     /// The name that the user gave it.
     pub id: String,
-    /// Why it exists: `save`.
+    /// Why it exists: `save`, or `undo`; or [`DAMAGED`].
     pub kind: String,
+    /// Of a damaged one: its kind before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind_before: Option<String>,
     /// When it was made: microseconds since 1970, UTC.
     pub created: i64,
     /// The user's words about it.
@@ -46,6 +49,9 @@ pub struct Manifest {
     /// One entry per database.
     pub databases: Vec<DatabaseEntry>,
 }
+
+/// The kind of a snapshot that repair has set aside: it needs what nobody has any more.
+pub const DAMAGED: &str = "damaged";
 
 /// A snapshot's part of one database.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -299,7 +305,8 @@ impl Manifest {
         Ok(bytes)
     }
 
-    fn decode(bytes: &[u8]) -> Result<Self, String> {
+    /// Reads what follows the header in an object file. An error is the reason why it can't be read.
+    pub fn decode(bytes: &[u8]) -> Result<Self, String> {
         // Before anything is allocated for the chunks that the JSON counts: are they there?
         let (json, names): (serde_json::Value, &[u8]) = split_json(bytes)?;
         if counted_chunks(&json).is_none_or(|count| count != (names.len() / NAME) as u64) {
@@ -333,6 +340,11 @@ impl Manifest {
 }
 
 impl Tombstone {
+    /// Reads what follows the header in an object file. An error is the reason why it can't be read.
+    pub fn decode(bytes: &[u8]) -> Result<Self, String> {
+        split_json(bytes).map(|(value, _)| value)
+    }
+
     /// Writes it as an object file.
     pub fn write(&self, layout: &Layout) -> Result<ObjectWriter> {
         write_record(layout, ObjectKind::Tombstone, json_with_length(self))
@@ -345,6 +357,11 @@ impl Tombstone {
 }
 
 impl Config {
+    /// Reads what follows the header in an object file. An error is the reason why it can't be read.
+    pub fn decode(bytes: &[u8]) -> Result<Self, String> {
+        split_json(bytes).map(|(value, _)| value)
+    }
+
     /// Writes it as an object file.
     pub fn write(&self, layout: &Layout) -> Result<ObjectWriter> {
         write_record(layout, ObjectKind::Config, json_with_length(self))

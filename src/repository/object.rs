@@ -172,7 +172,7 @@ pub fn publish(layout: &Layout, files: Vec<Finished>, counters: &Counters) -> Re
 
 /// The longest manifest, tombstone or config that is read into memory: a manifest of
 /// a 2 TB first save has 1.2 GB of chunk names, everything usual is under 10 MB.
-const LARGEST_RECORD: u64 = 2 << 30;
+pub const LARGEST_RECORD: u64 = 2 << 30;
 
 /// Reads a whole object file that isn't a data file, and checks its hash and kind.
 pub fn read_record(layout: &Layout, name: &Hash, kind: ObjectKind) -> Result<Vec<u8>> {
@@ -198,10 +198,14 @@ pub fn read_record(layout: &Layout, name: &Hash, kind: ObjectKind) -> Result<Vec
 
 /// Opens an object file; one that is missing is damage.
 pub fn open_object(layout: &Layout, name: &Hash) -> Result<File> {
-    let path = layout.object(name);
-    match File::open(&path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(damaged(&path, "it is missing")),
-        result => result.at("open", &path),
+    open_object_at(&layout.object(name))
+}
+
+/// The same, by its path.
+pub fn open_object_at(path: &Path) -> Result<File> {
+    match File::open(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(damaged(path, "it is missing")),
+        result => result.at("open", path),
     }
 }
 
@@ -218,5 +222,5 @@ pub fn damaged(path: &Path, reason: &str) -> Error {
     let name = path.file_name().unwrap_or(path.as_os_str());
     let short: String = name.to_string_lossy().chars().take(12).collect();
     Error::damaged(format!("object file {short}… in {} is damaged: {reason}", path.parent().unwrap_or(path).display()))
-        .hint("snapshots that do not need it still restore; put the file back from a copy of .znap if there is one")
+        .hint("snapshots that do not need it still restore; put the file back from a copy of .znap if there is one, or try znap repair")
 }

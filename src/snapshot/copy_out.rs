@@ -20,6 +20,7 @@ use crate::snapshot::anchor::{damaged_list, recognise, refusal};
 use crate::snapshot::database;
 use crate::snapshot::handle::Repository;
 use crate::snapshot::plan::checked_chunks;
+use crate::snapshot::set_aside::refuse_set_aside;
 use crate::snapshot::writing::{IndexSource, TemporaryFile, copy_range, require_room, write_chunks, write_index};
 
 /// What was written, and where.
@@ -52,6 +53,7 @@ pub fn copy_out(repository: &Repository, word: &str, to: &Path, monitor: &dyn Mo
     let gate = Gate::shared(&repository.layout, monitor)?;
     let (id, jobs) = repository.catalog.snapshot_of(|catalog| {
         let snapshot = repository.resolve(word)?;
+        refuse_set_aside(repository, &snapshot)?;
         let databases = catalog.databases()?;
         let mut jobs = Vec::new();
         for stream in catalog.streams_of(snapshot.row)? {

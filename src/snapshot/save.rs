@@ -202,6 +202,7 @@ fn attempt(
         revision: 0,
         id: new.id.clone(),
         kind: new.kind.into(),
+        kind_before: None,
         created: new.created.as_microsecond(),
         message: new.options.message.clone(),
         one_moment,

@@ -38,7 +38,7 @@ impl Watcher for Kill {
 }
 
 /// Runs a command that is killed before a change; false if it has fewer.
-fn killed(world: &World, command: Command, change: usize) -> bool {
+pub fn killed(world: &World, command: Command, change: usize) -> bool {
     let kill = Kill::at(change);
     let result = world.run(command, &Disk::watched(kill.clone()));
     assert!(kill.fired() || result.is_ok(), "{command:?}: {result:?}");

@@ -15,5 +15,6 @@ mod common;
 mod errors;
 mod kills;
 mod power;
+mod repair;
 mod script;
 mod world;

@@ -2,7 +2,8 @@
 
 use crate::site::Site;
 
-const COMMANDS: [&str; 10] = ["init", "save", "list", "show", "status", "log", "restore", "delete", "gc", "demo"];
+const COMMANDS: [&str; 11] =
+    ["init", "save", "list", "show", "status", "log", "restore", "delete", "gc", "repair", "demo"];
 
 #[test]
 fn every_command_explains_itself() {

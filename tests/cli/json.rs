@@ -63,6 +63,9 @@ fn every_field_is_described() {
     check("restore", &document(&site, &["restore", "two", "--to", "copy", "--json"]));
     check("gc", &document(&site, &["gc", "--dry-run", "--json"]));
     check("gc", &document(&site, &["gc", "--json"]));
+    std::fs::remove_file(site.sandbox.file(".znap/catalog.db")).unwrap();
+    check("repair", &document(&site, &["repair", "--dry-run", "--json"]));
+    check("repair", &document(&site, &["repair", "--json"]));
 }
 
 #[test]

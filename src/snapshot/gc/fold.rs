@@ -35,7 +35,13 @@ pub(super) fn fold_deleted(repository: &mut Repository, monitor: &dyn Monitor) -
         }
     }
     let mut rewrites = Rewrites::new(repository);
-    let foldable: HashSet<i64> = dead.values().filter(|s| s.children.len() == 1).map(|s| s.row).collect();
+    // What is set aside stays as it is: its lists have gaps.
+    let set_aside = repository.catalog.streams_set_aside()?;
+    let foldable: HashSet<i64> = dead
+        .values()
+        .filter(|stream| stream.children.len() == 1 && !set_aside.contains(&stream.children[0]))
+        .map(|stream| stream.row)
+        .collect();
     // From each list that stays, up through the ones that only it builds on.
     for stream in dead.values().filter(|stream| foldable.contains(&stream.row)) {
         let child = stream.children[0];
@@ -63,12 +69,13 @@ pub(super) fn shorten_index_chains(repository: &mut Repository, monitor: &dyn Mo
     // How many deltas a stream's index has, and whether the keyframe below them is committed.
     let mut lengths: HashMap<i64, (u64, bool)> = HashMap::new();
     let mut rewrites = Rewrites::new(repository);
+    let set_aside = repository.catalog.streams_set_aside()?;
     for link in repository.catalog.index_links()? {
         let row = link.stream;
         let before = link.parent.filter(|_| !link.has_keyframe).and_then(|parent| lengths.get(&parent).copied());
         let (length, mut committed) = before.unwrap_or((0, true));
         let mut length = length + link.deltas;
-        if length > LONGEST_CHAIN {
+        if length > LONGEST_CHAIN && !set_aside.contains(&row) {
             monitor.check()?;
             if !committed {
                 // The catalog has to know it, or all deltas since the one before it would be merged.

@@ -74,7 +74,7 @@ impl Inventory {
                         manifest.id,
                         jiff::Timestamp::from_microsecond(manifest.created).unwrap_or_default()
                     ))
-                    .hint("put the newest catalog.db back; or rebuild it with znap repair, in a version that has it; nothing was removed"));
+                    .hint("put the newest catalog.db back; or rebuild it with znap repair; nothing was removed"));
                 }
                 // Another revision of one that the catalog has: a gc was killed.
                 self.left_over.push((path, bytes));

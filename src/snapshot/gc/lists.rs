@@ -1,7 +1,7 @@
 //! Before gc drops anything: are all chunk lists and index lists what they were when they were saved? A list that has lost
 //! a row would make gc drop a chunk that a snapshot needs.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::error::Result;
 use crate::monitor::Monitor;
@@ -10,14 +10,19 @@ use crate::repository::hash::ListHash;
 use crate::snapshot::anchor::damaged_list;
 use crate::snapshot::index_parts;
 
-/// Checks every list against its hash; each row is read once.
-pub(super) fn check(catalog: &Catalog, monitor: &dyn Monitor) -> Result<()> {
+/// Checks every list that a snapshot needs against its hash; each row is read once. What only snapshots that are set aside
+/// need has gaps.
+pub(crate) fn check(catalog: &Catalog, monitor: &dyn Monitor) -> Result<()> {
     let streams = catalog.streams_with_deleted()?;
     // How far each list is needed: a snapshot's own whole, a deleted one's as far as those that build on it are.
     let mut reach: HashMap<i64, u64> = HashMap::new();
+    let set_aside: HashSet<i64> = catalog.streams_set_aside()?;
     for stream in streams.iter().rev() {
-        let deleted = catalog.is_deleted(stream.snapshot)?;
-        let upto = if deleted { reach.get(&stream.row).copied().unwrap_or(0) } else { stream.cut.offset };
+        let own = !set_aside.contains(&stream.row) && !catalog.is_deleted(stream.snapshot)?;
+        let upto = if own { stream.cut.offset } else { reach.get(&stream.row).copied().unwrap_or(0) };
+        if !own && !reach.contains_key(&stream.row) {
+            continue;
+        }
         reach.insert(stream.row, upto);
         if let Some(parent) = stream.parent {
             let kept = reach.entry(parent).or_default();
@@ -27,8 +32,8 @@ pub(super) fn check(catalog: &Catalog, monitor: &dyn Monitor) -> Result<()> {
     let by_row: HashMap<i64, &Stream> = streams.iter().map(|stream| (stream.row, stream)).collect();
     for stream in &streams {
         monitor.check()?;
+        let Some(&upto) = reach.get(&stream.row) else { continue };
         index_parts::own_parts(catalog, stream)?;
-        let upto = reach.get(&stream.row).copied().unwrap_or(0);
         check_list(catalog, stream, stream.parent.and_then(|parent| by_row.get(&parent).copied()), upto)?;
     }
     Ok(())

@@ -13,7 +13,7 @@
 mod choice;
 mod fold;
 mod inventory;
-mod lists;
+pub(super) mod lists;
 mod rewrite;
 
 use std::fs;
