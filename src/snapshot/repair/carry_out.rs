@@ -36,16 +36,7 @@ pub(super) fn carry_out(
     create_missing(layout)?;
     if examined.needs_change() {
         let config = write_objects(layout, counters, examined, monitor)?;
-        build(
-            layout,
-            counters,
-            &config,
-            &examined.objects,
-            &examined.picture,
-            std::mem::take(&mut examined.registered),
-            examined.sequence,
-            monitor,
-        )?;
+        build(layout, counters, &config, examined, monitor)?;
         // Nobody opens object files between the new catalog and the removal of those that it doesn't name.
         let _gate = Gate::exclusive(layout, monitor)?;
         let keep = matches!(examined.condition, Condition::Damaged(_) | Condition::Outdated(_));

@@ -4,21 +4,22 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::monitor::Monitor;
 use crate::repository::catalog::{Catalog, ObjectFile, Registration, Snapshot};
 use crate::repository::counters::Counters;
 use crate::repository::hash::{Hash, Uid};
 use crate::repository::layout::Layout;
 use crate::repository::lock::WriterLock;
-use crate::repository::manifest::{Config, DAMAGED, Manifest, Tombstone};
+use crate::repository::manifest::{Config, DAMAGED};
 use crate::repository::object::ObjectKind;
 use crate::snapshot::repair::objects::{DamagedFile, Found, Objects, examine as examine_file};
-use crate::snapshot::repair::old::{Condition, Old};
-use crate::snapshot::repair::picture::{Gaps, Picture, Record, own_chunks, parts};
+use crate::snapshot::repair::old::{Condition, Old, ask};
+use crate::snapshot::repair::picture::{Gaps, Picture, Record, lacks_nothing, own_chunks, parts};
 use crate::snapshot::repair::report::{DamagedObject, RepairOptions, RepairReport, SetAside, word};
 use crate::snapshot::repair::search::{Search, databases};
-use crate::snapshot::repair::{indexes, records};
+use crate::snapshot::repair::records::{self, Again, again};
+use crate::snapshot::repair::indexes;
 use crate::snapshot::set_aside::in_words;
 
 /// What was found out.
@@ -163,20 +164,6 @@ pub(super) fn examine(
     })
 }
 
-/// Asks the old catalog, as long as it answers.
-fn ask<T: Default>(old: &mut Old, question: impl FnOnce(&Catalog) -> Result<T>) -> Result<T> {
-    let Some(catalog) = &old.catalog else { return Ok(T::default()) };
-    match question(catalog) {
-        Err(error) if matches!(error.kind(), Kind::Busy | Kind::Interrupted(_)) => Err(error),
-        Err(error) => {
-            old.condition = Condition::Damaged(error.to_string());
-            old.catalog = None;
-            Ok(T::default())
-        }
-        answer => answer,
-    }
-}
-
 /// The identity that most of the object files name.
 fn repository_of(objects: &Objects, old: &mut Old, layout: &Layout) -> Result<Uid> {
     let configs = objects.configs.iter().map(|stored| stored.what.repository);
@@ -200,13 +187,6 @@ fn repository_of(objects: &Objects, old: &mut Old, layout: &Layout) -> Result<Ui
 fn is_whole(objects: &Objects, name: &Hash) -> bool {
     let stored = objects.manifests.iter().find(|stored| stored.file.0 == *name);
     stored.is_some_and(|stored| lacks_nothing(objects, &stored.what))
-}
-
-fn lacks_nothing(objects: &Objects, manifest: &Manifest) -> bool {
-    manifest.databases.iter().all(|entry| {
-        let pieces = parts(entry).flat_map(|(_, part)| &part.chunks);
-        entry.stream.chunks.iter().chain(pieces).all(|chunk| objects.has(&chunk.hash))
-    })
 }
 
 /// When init saw the first database: it notes the same time in the config.
@@ -264,56 +244,6 @@ fn take_copies(
     objects.expel_others(repository);
     objects.locate_chunks();
     Ok((taken, replaced))
-}
-
-/// What the catalog still knows of damaged and missing records.
-#[derive(Default)]
-struct Again {
-    manifests: Vec<Manifest>,
-    tombstones: Vec<Tombstone>,
-    forgotten: Vec<String>,
-    /// The names of files of which nothing is missing now.
-    made: HashSet<Hash>,
-}
-
-fn again(
-    old: &mut Old,
-    repository: Uid,
-    objects: &Objects,
-    known: &[(Snapshot, bool)],
-) -> Result<Again> {
-    let mut again = Again::default();
-    let there: HashSet<Uid> = objects.manifests.iter().map(|stored| stored.what.uid).collect();
-    let buried = objects.deleted();
-    let is_current = old.is_current();
-    for (snapshot, deleted) in known {
-        // A deletion is never taken back, however old the catalog is.
-        if *deleted && !buried.contains(&snapshot.uid) {
-            again.tombstones.push(records::tombstone(repository, snapshot));
-        }
-        if there.contains(&snapshot.uid) {
-            again.made.insert(snapshot.manifest);
-            continue;
-        }
-        let is_damaged = objects.damaged.iter().any(|file| file.name == snapshot.manifest);
-        if !is_damaged && !is_current {
-            // It was deleted, and gc has removed it, since this catalog was made.
-            continue;
-        }
-        let made = ask(old, |catalog| records::manifest(catalog, repository, snapshot, *deleted))?;
-        let deleted = *deleted || buried.contains(&snapshot.uid);
-        match made {
-            Some(manifest) if is_damaged || deleted || lacks_nothing(objects, &manifest) => {
-                again.made.insert(snapshot.manifest);
-                again.manifests.push(manifest);
-            }
-            _ if deleted => {
-                again.made.insert(snapshot.manifest);
-            }
-            _ => again.forgotten.push(snapshot.name.clone()),
-        }
-    }
-    Ok(again)
 }
 
 impl Examined {

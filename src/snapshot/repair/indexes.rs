@@ -42,14 +42,15 @@ pub(super) fn make_again(
         let only_delta = entry.index.keyframe.is_none() && entry.index.deltas.len() == 1;
         if let (true, Some(cut)) = (only_delta, parent) {
             let from = Position { offset: cut.offset, tid: Tid(cut.tid) };
-            if let Some(pairs) = pairs_of(picture, at, &entry, from, None, objects, search, monitor)? {
+            if let Some(pairs) = pairs_of((picture, objects, search), (at, &entry), from, None, monitor)? {
                 encode_into(pairs, |piece| search.offer(piece))?;
             }
         }
         if !is_lost(&entry, objects, search) {
             continue;
         }
-        let Some(pairs) = pairs_of(picture, at, &entry, Position::START, path, objects, search, monitor)? else {
+        let whole = pairs_of((picture, objects, search), (at, &entry), Position::START, path, monitor)?;
+        let Some(pairs) = whole else {
             continue;
         };
         if entry.index.keyframe.is_some() && entry.index.deltas.is_empty() {
@@ -80,15 +81,11 @@ fn encode_into(pairs: Vec<(u64, u64)>, mut keep: impl FnMut(&[u8])) -> Result<()
 }
 
 /// The (oid, offset) pairs of a snapshot's file from a boundary to its cut; `None` if not all of that can be read.
-#[allow(clippy::too_many_arguments)]
 fn pairs_of(
-    picture: &Picture,
-    at: usize,
-    entry: &DatabaseEntry,
+    (picture, objects, search): (&Picture, &Objects, &mut Search),
+    (at, entry): (usize, &DatabaseEntry),
     from: Position,
     base: Option<&Path>,
-    objects: &Objects,
-    search: &mut Search,
     monitor: &dyn Monitor,
 ) -> Result<Option<Vec<(u64, u64)>>> {
     let (list, unknown) = picture.list(at, entry);

@@ -198,3 +198,17 @@ fn says_the_same(
     }
     Ok(true)
 }
+
+/// Asks the old catalog, as long as it answers.
+pub(super) fn ask<T: Default>(old: &mut Old, question: impl FnOnce(&Catalog) -> Result<T>) -> Result<T> {
+    let Some(catalog) = &old.catalog else { return Ok(T::default()) };
+    match question(catalog) {
+        Err(error) if matches!(error.kind(), Kind::Busy | Kind::Interrupted(_)) => Err(error),
+        Err(error) => {
+            old.condition = Condition::Damaged(error.to_string());
+            old.catalog = None;
+            Ok(T::default())
+        }
+        answer => answer,
+    }
+}

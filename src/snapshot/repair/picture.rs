@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 
 use crate::repository::hash::{Hash, Uid};
 use crate::repository::manifest::{ChunkName, DAMAGED, DatabaseEntry, IndexPart, Manifest, Tombstone};
+use crate::snapshot::id;
 use crate::snapshot::repair::objects::{Objects, Stored};
 
 /// An object file that there is, or one that is to be written.
@@ -76,6 +77,14 @@ pub(super) fn own_chunks(entry: &DatabaseEntry) -> impl Iterator<Item = (u64, &C
     })
 }
 
+/// Whether whole data files have everything that a manifest lists.
+pub(super) fn lacks_nothing(objects: &Objects, manifest: &Manifest) -> bool {
+    manifest.databases.iter().all(|entry| {
+        let pieces = parts(entry).flat_map(|(_, part)| &part.chunks);
+        entry.stream.chunks.iter().chain(pieces).all(|chunk| objects.has(&chunk.hash))
+    })
+}
+
 impl Picture {
     /// Of each snapshot the newest revision of which most is there: one that a gc was about to commit may lack what it needs, and the
     /// one before it is as good.
@@ -143,7 +152,7 @@ impl Picture {
         for chosen in self.snapshots.iter_mut().rev().filter(|chosen| !chosen.is_deleted()) {
             if !ids.insert(chosen.manifest.id.clone()) {
                 let end = format!("+{}", chosen.manifest.sequence);
-                let room = crate::snapshot::id::LONGEST.saturating_sub(end.len());
+                let room = id::LONGEST.saturating_sub(end.len());
                 let id: String = chosen.manifest.id.chars().take(room).chain(end.chars()).collect();
                 ids.insert(id.clone());
                 chosen.change().id = id;
@@ -263,7 +272,8 @@ impl Picture {
             let is_whole = gaps.iter().all(Gaps::is_empty);
             if is_whole && chosen.manifest.kind == DAMAGED {
                 let manifest = chosen.change();
-                manifest.kind = manifest.kind_before.take().unwrap_or_else(|| "save".into());
+                let kind = if manifest.id.starts_with(id::UNDO) { "undo" } else { "save" };
+                manifest.kind = manifest.kind_before.take().unwrap_or_else(|| kind.into());
                 back.push(manifest.id.clone());
             } else if !is_whole {
                 if chosen.manifest.kind != DAMAGED {

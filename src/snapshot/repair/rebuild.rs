@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::error::{Error, IoContext, Result};
 use crate::monitor::Monitor;
@@ -15,21 +16,20 @@ use crate::repository::layout::Layout;
 use crate::repository::manifest::{Config, Generation};
 use crate::snapshot::database::path_of_entry;
 use crate::snapshot::gc::lists;
-use crate::snapshot::repair::objects::{Objects, Stored};
+use crate::snapshot::repair::examine::Examined;
+use crate::snapshot::repair::objects::Stored;
 use crate::snapshot::repair::picture::{Picture, Record};
 use crate::snapshot::repair::search::newest_entries;
 
-/// Makes a catalog beside the one that is there: of these object files and snapshots, which are all there. Checks its lists.
+/// Makes a catalog beside the one that is there: of what was worked out, of which all object files are there. Checks its lists.
 pub(super) fn build(
     layout: &Layout,
-    counters: &std::sync::Arc<Counters>,
+    counters: &Arc<Counters>,
     config: &Stored<Config>,
-    objects: &Objects,
-    picture: &Picture,
-    registered: Vec<Registration>,
-    sequence: u64,
+    examined: &Examined,
     monitor: &dyn Monitor,
 ) -> Result<()> {
+    let Examined { objects, picture, registered, sequence, .. } = examined;
     let mut catalog = Catalog::create_beside(layout, counters)?;
     let uid = config.what.repository;
     catalog.register(&uid, config.what.created, config.file, &registrations(picture, registered)?)?;
@@ -56,7 +56,7 @@ pub(super) fn build(
     }
     let others: Vec<(Hash, u64)> =
         objects.tombstones.iter().map(|stored| stored.file).filter(|(name, _)| !used.contains(name)).collect();
-    catalog.record_tombstones(&others, sequence)?;
+    catalog.record_tombstones(&others, *sequence)?;
     if let Some(problem) = catalog.problem()? {
         return Err(Error::failed(format!("the new catalog is not as it should be: {problem}")));
     }
@@ -65,7 +65,7 @@ pub(super) fn build(
 }
 
 /// The databases: as the snapshots have them, and those that only the old catalog knows.
-fn registrations(picture: &Picture, registered: Vec<Registration>) -> Result<Vec<Registration>> {
+fn registrations(picture: &Picture, registered: &[Registration]) -> Result<Vec<Registration>> {
     let mut all: Vec<Registration> = newest_entries(picture)
         .into_iter()
         .map(|entry| Registration {
@@ -77,7 +77,7 @@ fn registrations(picture: &Picture, registered: Vec<Registration>) -> Result<Vec
         .collect();
     for registration in registered {
         if !all.iter().any(|known| known.uid == registration.uid || known.name == registration.name) {
-            all.push(registration);
+            all.push(registration.clone());
         }
     }
     if all.is_empty() {

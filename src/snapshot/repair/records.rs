@@ -1,16 +1,21 @@
 //! Manifests, tombstones and the config, made again from a catalog that still knows what they said.
 
+use std::collections::HashSet;
+
 use jiff::Timestamp;
 
 use crate::error::Result;
 use crate::repository::catalog::{Catalog, Snapshot, Stream};
-use crate::repository::hash::{ListHash, Uid};
+use crate::repository::hash::{Hash, ListHash, Uid};
 use crate::repository::manifest::{
     ChunkName, ChunkerConfig, Config, DatabaseEntry, IndexEntry, IndexPart, Manifest, StreamEntry, Tombstone,
 };
 use crate::repository::object::VERSION;
 use crate::snapshot::database::hex_unless_utf8;
 use crate::snapshot::index_parts;
+use crate::snapshot::repair::objects::Objects;
+use crate::snapshot::repair::old::{Old, ask};
+use crate::snapshot::repair::picture::lacks_nothing;
 
 /// The manifest of a snapshot as the catalog knows it; `None` if its lists there aren't what they were. Of a
 /// deleted one only what others need of it has to be there.
@@ -116,4 +121,56 @@ pub(super) fn tombstone(repository: Uid, snapshot: &Snapshot) -> Tombstone {
 /// The config of a repository that was made at this time; there was never another kind of one.
 pub(super) fn config(repository: Uid, created: i64) -> Config {
     Config { repository, created, format: VERSION, chunker: ChunkerConfig::current() }
+}
+
+/// What the catalog still knows of damaged and missing records.
+#[derive(Default)]
+pub(super) struct Again {
+    pub(super) manifests: Vec<Manifest>,
+    pub(super) tombstones: Vec<Tombstone>,
+    /// The ids of snapshots of which nothing is left.
+    pub(super) forgotten: Vec<String>,
+    /// The names of files of which nothing is missing now.
+    pub(super) made: HashSet<Hash>,
+}
+
+/// Makes again what can be.
+pub(super) fn again(
+    old: &mut Old,
+    repository: Uid,
+    objects: &Objects,
+    known: &[(Snapshot, bool)],
+) -> Result<Again> {
+    let mut again = Again::default();
+    let there: HashSet<Uid> = objects.manifests.iter().map(|stored| stored.what.uid).collect();
+    let buried = objects.deleted();
+    let is_current = old.is_current();
+    for (snapshot, deleted) in known {
+        // A deletion is never taken back, however old the catalog is.
+        if *deleted && !buried.contains(&snapshot.uid) {
+            again.tombstones.push(tombstone(repository, snapshot));
+        }
+        if there.contains(&snapshot.uid) {
+            again.made.insert(snapshot.manifest);
+            continue;
+        }
+        let is_damaged = objects.damaged.iter().any(|file| file.name == snapshot.manifest);
+        if !is_damaged && !is_current {
+            // It was deleted, and gc has removed it, since this catalog was made.
+            continue;
+        }
+        let made = ask(old, |catalog| manifest(catalog, repository, snapshot, *deleted))?;
+        let deleted = *deleted || buried.contains(&snapshot.uid);
+        match made {
+            Some(manifest) if is_damaged || deleted || lacks_nothing(objects, &manifest) => {
+                again.made.insert(snapshot.manifest);
+                again.manifests.push(manifest);
+            }
+            _ if deleted => {
+                again.made.insert(snapshot.manifest);
+            }
+            _ => again.forgotten.push(snapshot.name.clone()),
+        }
+    }
+    Ok(again)
 }
