@@ -11,11 +11,11 @@ use crate::repository::counters::Counters;
 use crate::repository::hash::{Hash, Uid};
 use crate::repository::layout::Layout;
 use crate::repository::lock::WriterLock;
-use crate::repository::manifest::{Config, DAMAGED};
+use crate::repository::manifest::Config;
 use crate::repository::object::ObjectKind;
 use crate::snapshot::repair::objects::{DamagedFile, Found, Objects, examine as examine_file};
 use crate::snapshot::repair::old::{Condition, Old, ask};
-use crate::snapshot::repair::picture::{Gaps, Picture, Record, lacks_nothing, own_chunks, parts};
+use crate::snapshot::repair::picture::{Aside, Judgement, Picture, Record, lacks_nothing, own_chunks, parts};
 use crate::snapshot::repair::report::{DamagedObject, RepairOptions, RepairReport, SetAside, word};
 use crate::snapshot::repair::search::{Search, databases};
 use crate::snapshot::repair::records::{self, Again, again};
@@ -40,7 +40,7 @@ pub(super) struct Examined {
     pub(super) sequence: u64,
     /// The manifest of a save that was killed before it committed.
     pub(super) uncommitted: Option<Hash>,
-    aside: Vec<(usize, Vec<Gaps>, bool)>,
+    aside: Vec<Aside>,
     back: Vec<String>,
     forgotten: Vec<String>,
     /// What the catalog says of files: what they hold, and whether that is needed, or there again.
@@ -104,7 +104,7 @@ pub(super) fn examine(
     }
     let (copies, replaced) = take_copies(&mut objects, &mut missing, &copies_of, repository, monitor)?;
     let known_snapshots: Vec<(Snapshot, bool)> = ask(&mut old, Catalog::snapshots_with_deleted)?;
-    let Again { manifests, tombstones, forgotten, made } = again(&mut old, repository, &objects, &known_snapshots)?;
+    let mut again = again(&mut old, repository, &objects, &known_snapshots)?;
     let config = match objects.configs.first() {
         Some(stored) => Record::There(stored.file),
         None => {
@@ -118,30 +118,35 @@ pub(super) fn examine(
     sequence = given.fold(sequence, u64::max);
     let registered = ask(&mut old, registrations)?;
 
-    let mut picture = Picture::new(&objects, manifests, tombstones);
-    let mut search = Search::new(&picture, &objects, layout, counters);
-    let files = databases(&picture, layout);
-    search.in_damaged(&objects, old.catalog.as_ref(), monitor)?;
-    search.sources.damaged_files += search.in_folder(&layout.damaged(), monitor)?;
-    search.in_databases(&files, monitor)?;
-    for folder in &copies_of.folders {
-        search.sources.copies += search.in_folder(folder, monitor)?;
-    }
-    for file in &copies_of.files {
-        search.sources.copies += search.in_file(file, None, monitor);
-    }
-    indexes::make_again(&mut picture, &objects, &mut search, &files, monitor)?;
-    let before: HashSet<Uid> = picture
-        .snapshots
-        .iter()
-        .filter(|chosen| chosen.manifest.kind == DAMAGED)
-        .map(|chosen| chosen.manifest.uid)
-        .collect();
-    let (aside, back) = picture.judge(|hash| objects.has(hash) || search.found.contains_key(hash));
-    let aside = aside
-        .into_iter()
-        .map(|(at, gaps)| (at, gaps, before.contains(&picture.snapshots[at].manifest.uid)))
-        .collect();
+    let (picture, search, Judgement { aside, back }) = loop {
+        let mut picture = Picture::new(&objects, again.manifests.clone(), again.tombstones.clone());
+        let mut search = Search::new(&picture, &objects, layout, counters);
+        let files = databases(&picture, layout);
+        search.in_damaged(&objects, old.catalog.as_ref(), monitor)?;
+        search.sources.damaged_files += search.in_folder(&layout.damaged(), monitor)?;
+        search.in_databases(&files, monitor)?;
+        for folder in &copies_of.folders {
+            search.sources.copies += search.in_folder(folder, monitor)?;
+        }
+        for file in &copies_of.files {
+            search.sources.copies += search.in_file(file, None, monitor);
+        }
+        indexes::make_again(&mut picture, &objects, &mut search, &files, monitor)?;
+        let judgement = picture.judge(|hash| objects.has(hash) || search.found.contains_key(hash));
+        let doubtful = judgement.aside.iter().map(|one| &picture.snapshots[one.at].manifest);
+        let gone: Vec<(Uid, String)> = doubtful
+            .filter(|manifest| again.doubtful.contains(&manifest.uid))
+            .map(|manifest| (manifest.uid, manifest.id.clone()))
+            .collect();
+        if gone.is_empty() {
+            break (picture, search, judgement);
+        }
+        for (uid, id) in gone {
+            again.manifests.retain(|manifest| manifest.uid != uid);
+            again.forgotten.push(id);
+        }
+    };
+    let Again { forgotten, made, .. } = again;
     let known = named.iter().map(|file| (file.name, (file.kind, made.contains(&file.name)))).collect();
     Ok(Examined {
         catalog_knows: old.is_current(),
@@ -294,11 +299,11 @@ impl Examined {
         for file in &self.missing {
             damaged_files.push(self.damaged(file.name, Some(file.kind), "it is missing", None, &lost));
         }
-        let set_aside = self.aside.iter().map(|(at, gaps, before)| {
-            let manifest = &self.picture.snapshots[*at].manifest;
-            let databases = manifest.databases.iter().zip(gaps);
+        let set_aside = self.aside.iter().map(|one| {
+            let manifest = &self.picture.snapshots[one.at].manifest;
+            let databases = manifest.databases.iter().zip(&one.gaps);
             let missing = databases.filter_map(|(entry, gaps)| in_words(&entry.name, &gaps.ranges, gaps.index)).collect();
-            SetAside { id: manifest.id.clone(), missing, before: *before }
+            SetAside { id: manifest.id.clone(), missing, before: one.before }
         });
         let ids: HashSet<&str> = self.objects.manifests.iter().map(|stored| stored.what.id.as_str()).collect();
         let live = || self.picture.snapshots.iter().filter(|chosen| !chosen.is_deleted());

@@ -42,14 +42,14 @@ pub(super) fn make_again(
         let only_delta = entry.index.keyframe.is_none() && entry.index.deltas.len() == 1;
         if let (true, Some(cut)) = (only_delta, parent) {
             let from = Position { offset: cut.offset, tid: Tid(cut.tid) };
-            if let Some(pairs) = pairs_of((picture, objects, search), (at, &entry), from, None, monitor)? {
+            if let Some(pairs) = pairs_of((&*picture, objects, &mut *search), (at, &entry), from, None, monitor)? {
                 encode_into(pairs, |piece| search.offer(piece))?;
             }
         }
         if !is_lost(&entry, objects, search) {
             continue;
         }
-        let whole = pairs_of((picture, objects, search), (at, &entry), Position::START, path, monitor)?;
+        let whole = pairs_of((&*picture, objects, &mut *search), (at, &entry), Position::START, path, monitor)?;
         let Some(pairs) = whole else {
             continue;
         };

@@ -42,6 +42,23 @@ impl Gaps {
     }
 }
 
+/// A snapshot that is set aside.
+pub(super) struct Aside {
+    /// Its number.
+    pub(super) at: usize,
+    /// What each of its databases lacks.
+    pub(super) gaps: Vec<Gaps>,
+    /// Whether it was set aside before.
+    pub(super) before: bool,
+}
+
+/// What became of snapshots that had gaps.
+pub(super) struct Judgement {
+    pub(super) aside: Vec<Aside>,
+    /// The ids of those that have none any more.
+    pub(super) back: Vec<String>,
+}
+
 /// All snapshots that the catalog needs, by sequence.
 pub(super) struct Picture {
     pub(super) snapshots: Vec<Chosen>,
@@ -263,9 +280,8 @@ impl Picture {
         ranges
     }
 
-    /// Sets aside what has gaps, and brings back what was set aside and has none any more. Returns the numbers of the former, with
-    /// their gaps, and the ids of the latter.
-    pub(super) fn judge(&mut self, has: impl Fn(&Hash) -> bool) -> (Vec<(usize, Vec<Gaps>)>, Vec<String>) {
+    /// Sets aside what has gaps, and brings back what was set aside and has none any more.
+    pub(super) fn judge(&mut self, has: impl Fn(&Hash) -> bool) -> Judgement {
         let (mut aside, mut back) = (Vec::new(), Vec::new());
         for (at, gaps) in self.gaps(has) {
             let chosen = &mut self.snapshots[at];
@@ -276,13 +292,14 @@ impl Picture {
                 manifest.kind = manifest.kind_before.take().unwrap_or_else(|| kind.into());
                 back.push(manifest.id.clone());
             } else if !is_whole {
-                if chosen.manifest.kind != DAMAGED {
+                let before = chosen.manifest.kind == DAMAGED;
+                if !before {
                     let manifest = chosen.change();
                     manifest.kind_before = Some(std::mem::replace(&mut manifest.kind, DAMAGED.into()));
                 }
-                aside.push((at, gaps));
+                aside.push(Aside { at, gaps, before });
             }
         }
-        (aside, back)
+        Judgement { aside, back }
     }
 }

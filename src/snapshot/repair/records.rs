@@ -127,6 +127,8 @@ pub(super) fn config(repository: Uid, created: i64) -> Config {
 #[derive(Default)]
 pub(super) struct Again {
     pub(super) manifests: Vec<Manifest>,
+    /// Those of them that may as well have been deleted since the catalog was made: they count only if all they need is found.
+    pub(super) doubtful: HashSet<Uid>,
     pub(super) tombstones: Vec<Tombstone>,
     /// The ids of snapshots of which nothing is left.
     pub(super) forgotten: Vec<String>,
@@ -162,14 +164,17 @@ pub(super) fn again(
         let made = ask(old, |catalog| manifest(catalog, repository, snapshot, *deleted))?;
         let deleted = *deleted || buried.contains(&snapshot.uid);
         match made {
-            Some(manifest) if is_damaged || deleted || lacks_nothing(objects, &manifest) => {
+            Some(manifest) => {
+                if !is_damaged && !deleted && !lacks_nothing(objects, &manifest) {
+                    again.doubtful.insert(snapshot.uid);
+                }
                 again.made.insert(snapshot.manifest);
                 again.manifests.push(manifest);
             }
-            _ if deleted => {
+            None if deleted => {
                 again.made.insert(snapshot.manifest);
             }
-            _ => again.forgotten.push(snapshot.name.clone()),
+            None => again.forgotten.push(snapshot.name.clone()),
         }
     }
     Ok(again)
