@@ -25,10 +25,7 @@ fn ids(sandbox: &Sandbox) -> Vec<String> {
 
 /// Refused because somebody else is at it, or what was named is gone: nothing else may go wrong.
 fn fine(output: &Output, args: &[&str]) {
-    assert!(
-        matches!(output.code, 0 | 4 | 5),
-        "{args:?} beside others: {output:?}"
-    );
+    assert!(matches!(output.code, 0 | 4 | 5), "{args:?} beside others: {output:?}");
 }
 
 #[test]

@@ -263,7 +263,11 @@ fn p5_real_zodb_opens_nothing_that_is_half_restored() {
         for mode in [&[][..], &["--read-only"]] {
             let arguments = [&["open", path.to_str().unwrap()], mode].concat();
             let opened = common::zodb(&arguments);
-            assert_eq!((&opened["ok"], &opened["error"]), (&false.into(), &"FileStorageFormatError".into()), "{opened}");
+            assert_eq!(
+                (&opened["ok"], &opened["error"]),
+                (&false.into(), &"FileStorageFormatError".into()),
+                "{opened}"
+            );
             assert!(bench.bytes() == left, "it was changed");
         }
     }

@@ -15,7 +15,7 @@ use crate::disk::Disk;
 use crate::error::{Error, IoContext, Result};
 use crate::filestorage::fence::{FENCE, fence, notice_path, unfence};
 use crate::filestorage::ownership::create_like;
-use crate::filestorage::{DataFile, index_path};
+use crate::filestorage::{DataFile, Source, index_path};
 use crate::monitor::Monitor;
 use crate::repository::catalog::{Stream, StreamChunk};
 use crate::repository::frames::FrameFiles;
@@ -68,7 +68,11 @@ impl<'a> Prepared<'a> {
                 let index = IndexSource::find(repository, stream)?;
                 let mut indexes = Vec::new();
                 for path in index_paths(change.file.path())? {
-                    let file = if index.is_empty() { None } else { Some(TemporaryFile::create(repository.disk(), &path, &model)?) };
+                    let file = if index.is_empty() {
+                        None
+                    } else {
+                        Some(TemporaryFile::create(repository.disk(), &path, &model)?)
+                    };
                     indexes.push((file, path));
                 }
                 (indexes, Some((index, stream)))
@@ -212,7 +216,7 @@ pub(crate) fn carry_out(
     stage: Stage,
     monitor: &dyn Monitor,
 ) -> Result<u64> {
-    let all = || -> Result<u64> {
+    let mut all = || -> Result<u64> {
         let text = notice(repository, journal);
         for database in prepared.iter() {
             database.fence(repository, &text)?;

@@ -108,9 +108,9 @@ fn before_last(repository: &Repository) -> Result<Snapshot> {
     let last = Journal::last(&repository.layout, repository.uid)?
         .ok_or_else(|| Error::not_found("there is no restore to take back").hint(elsewhere))?;
     let cannot = format!("the restore of {} can't be taken back", last.target.id);
-    let before = last.before.ok_or_else(|| {
-        Error::failed(format!("{cannot}: it was told to drop what no snapshot held")).hint(elsewhere)
-    })?;
+    let before = last
+        .before
+        .ok_or_else(|| Error::failed(format!("{cannot}: it was told to drop what no snapshot held")).hint(elsewhere))?;
     repository.catalog.snapshot_by_uid(&before.uid)?.ok_or_else(|| {
         let gone = format!("{cannot}: snapshot {}, which held what was there before, was deleted", before.id);
         Error::not_found(gone).hint(elsewhere)
@@ -231,7 +231,11 @@ fn holder(repository: &Repository, plan: &RestorePlan, files: &[(Database, DataF
     Ok(None)
 }
 
-pub(crate) fn open_all(repository: &Repository, writable: bool, monitor: &dyn Monitor) -> Result<Vec<(Database, DataFile)>> {
+pub(crate) fn open_all(
+    repository: &Repository,
+    writable: bool,
+    monitor: &dyn Monitor,
+) -> Result<Vec<(Database, DataFile)>> {
     repository
         .catalog
         .databases()?
@@ -328,4 +332,3 @@ fn verify(repository: &Repository, plan: &DatabasePlan, file: &DataFile, monitor
     let parsed = if work.base_length > FIRST_TRANSACTION { work.base_length } else { 0 };
     Ok((plan.keep - parsed, parsed))
 }
-

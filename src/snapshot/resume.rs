@@ -108,13 +108,7 @@ fn remove_stale_notice(disk: &Disk, path: &Path) -> Result<()> {
 }
 
 /// Opens a database and checks that it is as the journal left it.
-fn look(
-    repository: &Repository,
-    databases: &[Database],
-    journal: &Journal,
-    entry: &Entry,
-    goal: Way,
-) -> Result<Left> {
+fn look(repository: &Repository, databases: &[Database], journal: &Journal, entry: &Entry, goal: Way) -> Result<Left> {
     let missing = |what: &str| {
         Error::damaged(format!("the catalog lacks {what}, which the unfinished restore needs"))
             .hint("put the catalog.db back that belongs to it")
