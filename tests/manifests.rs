@@ -12,13 +12,13 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use common::{file_views, names_all, views};
 use jiff::tz::TimeZone;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use rusqlite::{Connection, OptionalExtension, params};
 use znap::error::{Error, Kind, Result};
 use znap::filestorage::{Oid, write::Writer};
-use common::{file_views, names_all, views};
 use znap::monitor::{Monitor, Silent};
 use znap::repository::chunk_writer::Compression;
 use znap::repository::data::{Codec, Frame, read_table};
@@ -27,8 +27,8 @@ use znap::repository::layout::Layout;
 use znap::repository::manifest::{ChunkName, DatabaseEntry, Manifest, Tombstone};
 use znap::repository::object::{ObjectKind, kind_of};
 use znap::snapshot::{
-    GcOptions, InitOptions, Place, RepairOptions, Repository, RestoreOptions, SaveOptions, delete, gc, init, repair, restore,
-    save,
+    GcOptions, InitOptions, Place, RepairOptions, Repository, RestoreOptions, SaveOptions, delete, gc, init, repair,
+    restore, save,
 };
 
 /// `PROPTEST_CASES=500 cargo test --test manifests` for a long run.

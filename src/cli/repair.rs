@@ -70,10 +70,16 @@ fn warn(context: &Context, report: &RepairReport) {
     }
     for file in report.damaged_files.iter().filter(|file| !file.made_good) {
         match file.kind {
-            Some("manifest") => terminal.warn(format_args!("object file {} was a snapshot, which is lost", short(file))),
-            Some("tombstone") => terminal
-                .warn(format_args!("object file {} was a deletion: a deleted snapshot may be listed again", short(file))),
-            None => terminal.warn(format_args!("object file {} may have been a snapshot, which is lost then", short(file))),
+            Some("manifest") => {
+                terminal.warn(format_args!("object file {} was a snapshot, which is lost", short(file)))
+            }
+            Some("tombstone") => terminal.warn(format_args!(
+                "object file {} was a deletion: a deleted snapshot may be listed again",
+                short(file)
+            )),
+            None => {
+                terminal.warn(format_args!("object file {} may have been a snapshot, which is lost then", short(file)))
+            }
             _ => {}
         }
     }
@@ -83,7 +89,9 @@ fn warn(context: &Context, report: &RepairReport) {
         ));
     }
     if !report.is_whole() {
-        terminal.hint("znap repair --from PATH looks in a copy of a database or of .znap, too; znap delete ID forgets a snapshot");
+        terminal.hint(
+            "znap repair --from PATH looks in a copy of a database or of .znap, too; znap delete ID forgets a snapshot",
+        );
     }
 }
 
@@ -105,7 +113,8 @@ fn text(report: &RepairReport, dry_run: bool) -> String {
         lines.push(format!("the one before it is kept as {kept}"));
     }
     for file in &report.damaged_files {
-        let end = if file.made_good { "nothing that is needed is lost with it" } else { "not all of it could be had again" };
+        let end =
+            if file.made_good { "nothing that is needed is lost with it" } else { "not all of it could be had again" };
         let kind = file.kind.map_or(String::new(), |kind| format!(" ({kind})"));
         lines.push(format!("object file {}{kind}: {}; {end}", short(file), file.problem));
     }
@@ -130,8 +139,7 @@ fn text(report: &RepairReport, dry_run: bool) -> String {
     if !report.renamed.is_empty() {
         lines.push(format!("{were} given new ids, because two had the same: {}", report.renamed.join(", ")));
     }
-    let set_aside: Vec<&str> =
-        report.set_aside.iter().filter(|one| !one.before).map(|one| one.id.as_str()).collect();
+    let set_aside: Vec<&str> = report.set_aside.iter().filter(|one| !one.before).map(|one| one.id.as_str()).collect();
     if !set_aside.is_empty() {
         lines.push(format!("{was} set aside as damaged: {}", set_aside.join(", ")));
     }

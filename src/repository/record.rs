@@ -105,7 +105,11 @@ fn read_json<T: for<'de> Deserialize<'de>>(layout: &Layout, name: &Hash, kind: O
     split_json(&bytes).map(|(value, _)| value).map_err(|reason| damaged(&layout.object(name), &reason))
 }
 
-pub(super) fn write_record(layout: &Layout, kind: ObjectKind, body: Result<Vec<u8>, serde_json::Error>) -> Result<ObjectWriter> {
+pub(super) fn write_record(
+    layout: &Layout,
+    kind: ObjectKind,
+    body: Result<Vec<u8>, serde_json::Error>,
+) -> Result<ObjectWriter> {
     let body =
         body.map_err(|error| crate::error::Error::failed(format!("cannot write a {kind:?} as JSON: {error}")))?;
     let mut writer = ObjectWriter::create(layout, kind)?;

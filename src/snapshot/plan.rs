@@ -12,8 +12,8 @@ use crate::repository::chunk_reader::ChunkReader;
 use crate::repository::hash::{Hash, ListHash};
 use crate::snapshot::anchor::{begins_with, damaged_list, nearest, recognise, refusal};
 use crate::snapshot::handle::Repository;
-use crate::snapshot::set_aside::refuse_set_aside;
 use crate::snapshot::log::LogEntry;
+use crate::snapshot::set_aside::refuse_set_aside;
 
 /// What a restore will do.
 #[derive(Debug, Clone, Serialize)]

@@ -11,8 +11,8 @@ use znap::filestorage::{Oid, Writer, index_path};
 use znap::monitor::Silent;
 use znap::repository::chunk_writer::Compression;
 use znap::snapshot::{
-    GcOptions, InitOptions, Place, RepairOptions, Repository, RestoreOptions, SaveOptions, Way, copy_out, delete, finish,
-    gc, init_on, list, repair_on, restore, save, undo,
+    GcOptions, InitOptions, Place, RepairOptions, Repository, RestoreOptions, SaveOptions, Way, copy_out, delete,
+    finish, gc, init_on, list, repair_on, restore, save, undo,
 };
 
 /// A database and its index, if it has one.

@@ -97,8 +97,7 @@ impl Catalog {
 
     /// All snapshots, deleted ones too, with whether they were, by sequence.
     pub fn snapshots_with_deleted(&self) -> Result<Vec<(Snapshot, bool)>> {
-        let sql =
-            format!("SELECT {}, s.tombstone IS NOT NULL FROM snapshot s ORDER BY s.sequence", Snapshot::COLUMNS);
+        let sql = format!("SELECT {}, s.tombstone IS NOT NULL FROM snapshot s ORDER BY s.sequence", Snapshot::COLUMNS);
         self.many("read the snapshots", &sql, [], |row| Ok((Snapshot::from_row(row)?, row.get(11)?)))
     }
 

@@ -224,12 +224,7 @@ fn insert_generation(tx: &Tx<'_>, database: i64, generation: &Generation) -> rus
 }
 
 /// Inserts a snapshot's stream of one database, and so much of its lists.
-pub(super) fn insert_stream(
-    tx: &Tx<'_>,
-    snapshot: i64,
-    entry: &DatabaseEntry,
-    extent: Extent,
-) -> rusqlite::Result<()> {
+pub(super) fn insert_stream(tx: &Tx<'_>, snapshot: i64, entry: &DatabaseEntry, extent: Extent) -> rusqlite::Result<()> {
     let database: i64 = tx.query_row("SELECT id FROM database WHERE uid = ?1", [entry.uid], |row| row.get(0))?;
     let generation = tx
         .query_row("SELECT id FROM generation WHERE uid = ?1", [entry.generation.uid], |row| row.get(0))
@@ -323,11 +318,8 @@ fn insert_index_part(
     let row = tx.last_insert_rowid();
     for (position, chunk) in part.chunks.iter().enumerate() {
         if let Some(stored) = stored_chunk(tx, chunk, gaps)? {
-            tx.prepare_cached("INSERT INTO index_chunk (part, position, chunk) VALUES (?1, ?2, ?3)")?.execute(params![
-                row,
-                position as i64,
-                stored
-            ])?;
+            tx.prepare_cached("INSERT INTO index_chunk (part, position, chunk) VALUES (?1, ?2, ?3)")?
+                .execute(params![row, position as i64, stored])?;
         }
     }
     Ok(())

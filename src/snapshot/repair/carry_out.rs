@@ -171,9 +171,8 @@ fn copy_object(
 /// Keeps a copy of the damaged files whose names are about to be given to what is as it should be.
 fn keep_replaced(layout: &Layout, examined: &mut Examined, files: &[Finished]) -> Result<()> {
     let names: Vec<Hash> = files.iter().map(|file| file.name).collect();
-    let (again, damaged) = std::mem::take(&mut examined.objects.damaged)
-        .into_iter()
-        .partition(|file| names.contains(&file.name));
+    let (again, damaged) =
+        std::mem::take(&mut examined.objects.damaged).into_iter().partition(|file| names.contains(&file.name));
     examined.objects.damaged = damaged;
     examined.replaced.extend::<Vec<_>>(again);
     for file in &examined.replaced {

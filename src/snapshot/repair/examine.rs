@@ -13,13 +13,13 @@ use crate::repository::layout::Layout;
 use crate::repository::lock::WriterLock;
 use crate::repository::manifest::Config;
 use crate::repository::object::ObjectKind;
+use crate::snapshot::repair::indexes;
 use crate::snapshot::repair::objects::{DamagedFile, Found, Objects, examine as examine_file};
 use crate::snapshot::repair::old::{Condition, Old, ask};
 use crate::snapshot::repair::picture::{Aside, Judgement, Picture, Record, lacks_nothing, own_chunks, parts};
+use crate::snapshot::repair::records::{self, Again, again};
 use crate::snapshot::repair::report::{DamagedObject, RepairOptions, RepairReport, SetAside, word};
 use crate::snapshot::repair::search::{Search, databases};
-use crate::snapshot::repair::records::{self, Again, again};
-use crate::snapshot::repair::indexes;
 use crate::snapshot::set_aside::in_words;
 
 /// What was found out.
@@ -293,7 +293,9 @@ impl Examined {
             });
             damaged_files.push(self.damaged(file.name, file.kind, &file.reason, from_table, &lost));
         }
-        for (name, kind, _) in self.copies.iter().filter(|(name, ..)| !self.replaced.iter().any(|file| file.name == *name)) {
+        for (name, kind, _) in
+            self.copies.iter().filter(|(name, ..)| !self.replaced.iter().any(|file| file.name == *name))
+        {
             damaged_files.push(self.damaged(*name, Some(*kind), "it is missing", Some(true), &lost));
         }
         for file in &self.missing {
@@ -302,7 +304,8 @@ impl Examined {
         let set_aside = self.aside.iter().map(|one| {
             let manifest = &self.picture.snapshots[one.at].manifest;
             let databases = manifest.databases.iter().zip(&one.gaps);
-            let missing = databases.filter_map(|(entry, gaps)| in_words(&entry.name, &gaps.ranges, gaps.index)).collect();
+            let missing =
+                databases.filter_map(|(entry, gaps)| in_words(&entry.name, &gaps.ranges, gaps.index)).collect();
             SetAside { id: manifest.id.clone(), missing, before: one.before }
         });
         let ids: HashSet<&str> = self.objects.manifests.iter().map(|stored| stored.what.id.as_str()).collect();
@@ -341,7 +344,7 @@ impl Examined {
     ) -> DamagedObject {
         let known = self.known.get(&name);
         let kind = kind.or(known.map(|(kind, _)| *kind));
-        let made_good = made_good.unwrap_or_else(|| match (kind, known) {
+        let made_good = made_good.unwrap_or(match (kind, known) {
             (Some(ObjectKind::Config), _) => true,
             (Some(ObjectKind::Data), _) => lost.is_empty(),
             // The catalog has all deletions.

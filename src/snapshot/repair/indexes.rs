@@ -183,4 +183,3 @@ impl Source for Tail<'_> {
         Ok(())
     }
 }
-

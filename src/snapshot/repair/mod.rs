@@ -35,12 +35,7 @@ pub fn repair(place: &Place, options: &RepairOptions, monitor: &dyn Monitor) -> 
 }
 
 /// The same, changed through this disk.
-pub fn repair_on(
-    disk: &Disk,
-    place: &Place,
-    options: &RepairOptions,
-    monitor: &dyn Monitor,
-) -> Result<RepairReport> {
+pub fn repair_on(disk: &Disk, place: &Place, options: &RepairOptions, monitor: &dyn Monitor) -> Result<RepairReport> {
     let (layout, counters) = Repository::look(place)?;
     let layout = layout.on(disk);
     // A dry run too: what a save is about to commit looks like damage.

@@ -109,13 +109,17 @@ fn differences(
     let streams = catalog.streams_with_deleted()?;
     for (snapshot, was_deleted) in &known {
         match by_name.get(&snapshot.manifest) {
-            Some(manifest) => {
-                if !says_the_same(catalog, snapshot, *was_deleted, &streams, manifest)? {
-                    return damaged(format!("it says something else about snapshot {} than its object file", snapshot.name));
-                }
+            Some(manifest) if says_the_same(catalog, snapshot, *was_deleted, &streams, manifest)? => {}
+            Some(_) => {
+                return damaged(format!(
+                    "it says something else about snapshot {} than its object file",
+                    snapshot.name
+                ));
             }
             None if there.contains(&snapshot.manifest) => {}
-            None if by_name.values().any(|manifest| manifest.uid == snapshot.uid) || deleted.contains(&snapshot.uid) => {
+            None if by_name.values().any(|manifest| manifest.uid == snapshot.uid)
+                || deleted.contains(&snapshot.uid) =>
+            {
                 return outdated(format!("the object files have something newer about snapshot {}", snapshot.name));
             }
             None => {}
@@ -126,19 +130,21 @@ fn differences(
         monitor.check()?;
         let chunks = catalog.chunks_of(file.row)?;
         if let Some(frames) = tables.get(&file.name) {
-            let in_file: HashMap<Hash, Vec<Location>> =
-                frames.iter().flat_map(|frame| Location::all_of(file.name, frame)).fold(
-                    HashMap::new(),
-                    |mut all: HashMap<Hash, Vec<Location>>, location| {
-                        all.entry(location.hash).or_default().push(location);
-                        all
-                    },
-                );
-            let same = chunks.iter().all(|(_, location)| {
-                in_file.get(&location.hash).is_some_and(|locations| locations.contains(location))
-            });
+            let in_file: HashMap<Hash, Vec<Location>> = frames
+                .iter()
+                .flat_map(|frame| Location::all_of(file.name, frame))
+                .fold(HashMap::new(), |mut all: HashMap<Hash, Vec<Location>>, location| {
+                    all.entry(location.hash).or_default().push(location);
+                    all
+                });
+            let same = chunks
+                .iter()
+                .all(|(_, location)| in_file.get(&location.hash).is_some_and(|locations| locations.contains(location)));
             if !same {
-                return damaged(format!("it says something else about object file {} than is in it", file.name.short()));
+                return damaged(format!(
+                    "it says something else about object file {} than is in it",
+                    file.name.short()
+                ));
             }
         } else if !there.contains(&file.name)
             && !chunks.is_empty()

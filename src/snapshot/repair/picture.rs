@@ -65,6 +65,9 @@ pub(super) struct Picture {
     places: HashMap<Uid, usize>,
 }
 
+/// Chunks, with their offsets in the file.
+pub(super) type List = Vec<(u64, ChunkName)>;
+
 impl Chosen {
     /// Has its manifest written anew.
     pub(super) fn change(&mut self) -> &mut Manifest {
@@ -188,7 +191,8 @@ impl Picture {
             for (entry, reach) in chosen.manifest.databases.iter().zip(&mut chosen.reach) {
                 let of_others = needed.get(&(at, entry.uid)).copied();
                 *reach = if deleted { of_others } else { Some(entry.cut.offset) };
-                let parent = entry.stream.parent.and_then(|parent| self.places.get(&parent)).filter(|place| **place < at);
+                let parent =
+                    entry.stream.parent.and_then(|parent| self.places.get(&parent)).filter(|place| **place < at);
                 if let (Some(upto), Some(&parent)) = (*reach, parent) {
                     let kept = needed.entry((parent, entry.uid)).or_default();
                     *kept = upto.min(entry.stream.kept_length).max(*kept);
@@ -215,7 +219,7 @@ impl Picture {
     }
 
     /// The chunk list of an entry, whole: offsets and names; and ranges of the file of which no list is there.
-    pub(super) fn list(&self, at: usize, entry: &DatabaseEntry) -> (Vec<(u64, ChunkName)>, Option<(u64, u64)>) {
+    pub(super) fn list(&self, at: usize, entry: &DatabaseEntry) -> (List, Option<(u64, u64)>) {
         let mut pieces: Vec<Vec<(u64, ChunkName)>> = Vec::new();
         let mut unknown = None;
         let (mut at, mut entry, mut upto) = (at, entry, u64::MAX);

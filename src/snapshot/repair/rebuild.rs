@@ -38,7 +38,9 @@ pub(super) fn build(
         catalog.record_data_file(&data.file.0, data.file.1, &data.what)?;
     }
     let mut used: Vec<Hash> = Vec::new();
-    for chosen in picture.snapshots.iter().filter(|chosen| !chosen.is_deleted() || chosen.reach.iter().any(Option::is_some)) {
+    for chosen in
+        picture.snapshots.iter().filter(|chosen| !chosen.is_deleted() || chosen.reach.iter().any(Option::is_some))
+    {
         monitor.check()?;
         let unwritten = || Error::failed("an object file was to be written, and was not");
         let tombstone = match &chosen.tombstone {
@@ -81,9 +83,8 @@ fn registrations(picture: &Picture, registered: &[Registration]) -> Result<Vec<R
         }
     }
     if all.is_empty() {
-        return Err(Error::damaged("the object files name no database: there is no snapshot to make a catalog of").hint(
-            "put .znap back from a copy; without one, znap init in another directory (-R DIR) starts anew",
-        ));
+        return Err(Error::damaged("the object files name no database: there is no snapshot to make a catalog of")
+            .hint("put .znap back from a copy; without one, znap init in another directory (-R DIR) starts anew"));
     }
     Ok(all)
 }

@@ -59,12 +59,7 @@ pub(super) fn manifest(
     }))
 }
 
-fn stream_entry(
-    catalog: &Catalog,
-    stream: &Stream,
-    base_length: u64,
-    deleted: bool,
-) -> Result<Option<StreamEntry>> {
+fn stream_entry(catalog: &Catalog, stream: &Stream, base_length: u64, deleted: bool) -> Result<Option<StreamEntry>> {
     let parent = stream.parent.map(|row| catalog.stream(row)).transpose()?;
     let (mut reached, mut hash) = match &parent {
         None => (base_length, ListHash::default()),
@@ -137,12 +132,7 @@ pub(super) struct Again {
 }
 
 /// Makes again what can be.
-pub(super) fn again(
-    old: &mut Old,
-    repository: Uid,
-    objects: &Objects,
-    known: &[(Snapshot, bool)],
-) -> Result<Again> {
+pub(super) fn again(old: &mut Old, repository: Uid, objects: &Objects, known: &[(Snapshot, bool)]) -> Result<Again> {
     let mut again = Again::default();
     let there: HashSet<Uid> = objects.manifests.iter().map(|stored| stored.what.uid).collect();
     let buried = objects.deleted();

@@ -1,7 +1,7 @@
 //! Looking for chunks that no whole data file has: in what can still be read of damaged ones, in the databases, and in
 //! copies that the user names.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
