@@ -99,6 +99,8 @@ fn plans() -> Inputs {
         change("snapshot", "tombstone", 0, 0, 1),
     ];
     found.push(("bytes".into(), [&[0][..], &5000_u32.to_le_bytes(), &[1], &4097_u32.to_le_bytes(), &[200]].concat()));
+    let magic = known.catalog.windows(4).position(|bytes| bytes == b"FS30").unwrap() as u32;
+    found.push(("magic".into(), [&[0][..], &(magic + 2).to_le_bytes(), b"2"].concat()));
     found.push(("header".into(), known.catalog[..100].to_vec()));
     found
 }
