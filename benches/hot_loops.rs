@@ -278,7 +278,8 @@ mod frames {
 
     fn store() -> Store {
         let folder = tempfile::tempdir().unwrap();
-        let layout = Layout::create(&folder.path().join(".znap"), Access::Private).unwrap();
+        let layout =
+            Layout::create(&folder.path().join(".znap"), Access::Private, &znap::disk::Disk::default()).unwrap();
         // Made with the catalog, which isn't needed here.
         std::fs::create_dir_all(layout.objects()).unwrap();
         Store { _folder: folder, layout, counters: Arc::default() }
@@ -446,7 +447,8 @@ mod catalog {
     /// A catalog without snapshots.
     fn empty() -> Filled {
         let folder = tempfile::tempdir().unwrap();
-        let layout = Layout::create(&folder.path().join(".znap"), Access::Private).unwrap();
+        let layout =
+            Layout::create(&folder.path().join(".znap"), Access::Private, &znap::disk::Disk::default()).unwrap();
         let mut catalog = Catalog::create(&layout, &Arc::default()).unwrap();
         let generation = Generation {
             uid: UID,

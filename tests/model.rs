@@ -19,8 +19,8 @@ use znap::monitor::Silent;
 use znap::repository::chunk_writer::Compression;
 use znap::repository::chunker;
 use znap::snapshot::{
-    GcOptions, InitOptions, LogOptions, Place, Repository, RestoreOptions, RestoreReport, SaveOptions, copy_out, delete,
-    gc, gc_dry_run, init, list, log, restore, save, status, undo, undo_dry_run,
+    GcOptions, InitOptions, LogOptions, Place, Repository, RestoreOptions, RestoreReport, SaveOptions, copy_out,
+    delete, gc, gc_dry_run, init, list, log, restore, save, status, undo, undo_dry_run,
 };
 
 /// A few hundred steps; `PROPTEST_CASES=1000 cargo test --test model` for a long run.
@@ -315,10 +315,7 @@ impl Real {
         let saved = held || known.iter().any(|bytes| bytes.starts_with(&self.now));
         let (bytes, index) = self.expected[id].clone();
         assert!(fs::read(&self.data_fs).unwrap() == bytes, "P6: {id} came back wrong");
-        assert!(
-            fs::read(self.folder.path().join("Data.fs.index")).unwrap() == index,
-            "P4: the index of {id} is wrong"
-        );
+        assert!(fs::read(self.folder.path().join("Data.fs.index")).unwrap() == index, "P4: the index of {id} is wrong");
         let common = before.iter().zip(&bytes).take_while(|(a, b)| a == b).count();
         // P2: going back writes nothing; otherwise what differs, known to the chunk and to what was saved.
         let plan = &report.plan.databases[0];

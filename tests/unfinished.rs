@@ -247,3 +247,31 @@ fn an_id_that_restore_gives_is_not_the_users() {
     let mut writer = Writer::open(bench.data_fs()).unwrap();
     writer.transaction().data(Oid(1), vec![1; 10]).commit().unwrap();
 }
+
+/// With the index there and without: ZODB says no, and leaves everything as it is.
+#[test]
+fn p5_real_zodb_opens_nothing_that_is_half_restored() {
+    let bench = bench();
+    half_restored(&bench);
+    let path = bench.data_fs();
+    let left = bench.bytes();
+    for with_index in [false, true] {
+        if with_index {
+            // As if it had been killed between the fence and the removal of the index.
+            fs::write(index_path(&path), b"whatever").unwrap();
+        }
+        for mode in [&[][..], &["--read-only"]] {
+            let arguments = [&["open", path.to_str().unwrap()], mode].concat();
+            let opened = common::zodb(&arguments);
+            assert_eq!(
+                (&opened["ok"], &opened["error"]),
+                (&false.into(), &"FileStorageFormatError".into()),
+                "{opened}"
+            );
+            assert!(bench.bytes() == left, "it was changed");
+        }
+    }
+    assert!(to_finish(&bench, Way::Forward).unwrap().is_some());
+    let opened = common::zodb(&["open", path.to_str().unwrap()]);
+    assert_eq!(opened["ok"], true, "{opened}");
+}

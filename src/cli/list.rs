@@ -3,7 +3,7 @@
 use clap::Args;
 
 use znap::error::Result;
-use znap::snapshot::{Repository, SnapshotInfo, list};
+use znap::snapshot::{SnapshotInfo, list};
 
 use super::table::table;
 use super::{Context, Outcome, place, words};

@@ -4,7 +4,7 @@ use clap::Args;
 use jiff::Timestamp;
 
 use znap::error::Result;
-use znap::snapshot::{DatabaseLog, LogEntry, LogOptions, Repository, log};
+use znap::snapshot::{DatabaseLog, LogEntry, LogOptions, log};
 
 use super::table::table;
 use super::{Context, Outcome, place, times, words};

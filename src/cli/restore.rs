@@ -142,7 +142,9 @@ fn tell_finished(context: &Context, repository: &mut Repository, way: Way, json:
             terminal.say(format_args!("restored {}", finished.id))?;
             terminal.warn(ZEO);
         }
-        Some(finished) => terminal.say(format_args!("everything is as it was before the restore of {}", finished.id))?,
+        Some(finished) => {
+            terminal.say(format_args!("everything is as it was before the restore of {}", finished.id))?
+        }
     }
     Ok(Outcome::Done)
 }

@@ -3,7 +3,7 @@
 use clap::Args;
 
 use znap::error::Result;
-use znap::snapshot::{CutInfo, DatabaseDetails, Repository, SnapshotDetails, show};
+use znap::snapshot::{CutInfo, DatabaseDetails, SnapshotDetails, show};
 
 use super::list::state;
 use super::output::STRONG;

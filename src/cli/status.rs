@@ -4,7 +4,7 @@ use clap::Args;
 use jiff::{SignedDuration, Timestamp};
 
 use znap::error::Result;
-use znap::snapshot::{DatabaseStatus, Repository, StatusReport, status};
+use znap::snapshot::{DatabaseStatus, StatusReport, status};
 
 use super::output::STRONG;
 use super::table::pairs;

@@ -9,6 +9,7 @@ use super::holders::{Opener, process};
 use super::index::with_suffix;
 use super::ownership::create_like;
 use super::source::{FileIdentity, open_plain};
+use crate::disk::Disk;
 use crate::error::{Error, IoContext, Kind, Result};
 
 /// Holds a storage's lock: no ZODB opens it for writing, and no other process gets this lock. Given back
@@ -89,7 +90,7 @@ fn open_or_create(data_fs: &Path, path: &Path) -> Result<File> {
             _ => Path::new("."),
         };
         let model = std::fs::metadata(data_fs).or_else(|_| std::fs::metadata(directory)).at("look at", directory)?;
-        match create_like(path, &model) {
+        match create_like(&Disk::default(), path, &model) {
             Err(error) if exists(&error) => {}
             Err(error) => return Err(error),
             Ok(file) => {

@@ -121,18 +121,30 @@ pub struct Gate {
 
 impl Gate {
     /// Waits until gc isn't removing files, and keeps it from doing so.
-    pub fn shared(layout: &Layout) -> Result<Self> {
-        let path = layout.gate();
-        let file = File::open(&path).at("open", &path)?;
-        file.lock_shared().at("lock", &path)?;
-        Ok(Gate { _file: file })
+    pub fn shared(layout: &Layout, monitor: &dyn Monitor) -> Result<Self> {
+        Self::acquire(layout, File::try_lock_shared, monitor)
     }
 
     /// Waits until nobody is about to open object files.
-    pub fn exclusive(layout: &Layout) -> Result<Self> {
+    pub fn exclusive(layout: &Layout, monitor: &dyn Monitor) -> Result<Self> {
+        Self::acquire(layout, File::try_lock, monitor)
+    }
+
+    /// It is held for moments only; still, whoever holds it may be stopped, and a user may want to go.
+    fn acquire(
+        layout: &Layout,
+        lock: impl Fn(&File) -> Result<(), TryLockError>,
+        monitor: &dyn Monitor,
+    ) -> Result<Self> {
         let path = layout.gate();
         let file = File::open(&path).at("open", &path)?;
-        file.lock().at("lock", &path)?;
-        Ok(Gate { _file: file })
+        loop {
+            match lock(&file) {
+                Ok(()) => return Ok(Gate { _file: file }),
+                Err(TryLockError::Error(error)) => return Err(Error::io("lock", &path, error)),
+                Err(TryLockError::WouldBlock) => monitor.check()?,
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 }

@@ -94,7 +94,8 @@ impl ObjectWriter {
         let path = layout.objects().join(format!("{TEMPORARY}{}", Uid::random()?));
         let file = layout.create_file(&path)?;
         let disk = layout.disk().clone();
-        let mut writer = ObjectWriter { disk, file, path, hasher: blake3::Hasher::new(), length: 0, kind, renamed: false };
+        let mut writer =
+            ObjectWriter { disk, file, path, hasher: blake3::Hasher::new(), length: 0, kind, renamed: false };
         writer.write(&kind.header())?;
         Ok(writer)
     }

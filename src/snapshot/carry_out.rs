@@ -15,7 +15,7 @@ use crate::disk::Disk;
 use crate::error::{Error, IoContext, Result};
 use crate::filestorage::fence::{FENCE, fence, notice_path, unfence};
 use crate::filestorage::ownership::create_like;
-use crate::filestorage::{DataFile, index_path};
+use crate::filestorage::{DataFile, Source, index_path};
 use crate::monitor::Monitor;
 use crate::repository::catalog::{Stream, StreamChunk};
 use crate::repository::frames::FrameFiles;
@@ -68,7 +68,11 @@ impl<'a> Prepared<'a> {
                 let index = IndexSource::find(repository, stream)?;
                 let mut indexes = Vec::new();
                 for path in index_paths(change.file.path())? {
-                    let file = if index.is_empty() { None } else { Some(TemporaryFile::create(repository.disk(), &path, &model)?) };
+                    let file = if index.is_empty() {
+                        None
+                    } else {
+                        Some(TemporaryFile::create(repository.disk(), &path, &model)?)
+                    };
                     indexes.push((file, path));
                 }
                 (indexes, Some((index, stream)))
@@ -203,8 +207,8 @@ pub(crate) fn tidy(disk: &Disk, path: &Path) -> Result<()> {
     disk.remove_if_there(&temporary_path(&real))
 }
 
-/// Does it: see the module. The journal is written, and says [`Stage::Writing`]; at the end, `stage`. Returns the bytes
-/// written into databases.
+/// Does it: see the module. The journal is written, and says [`Stage::Writing`]; at the end it says `stage`, or is over. Returns
+/// the bytes written into databases.
 pub(crate) fn carry_out(
     repository: &Repository,
     prepared: &mut [Prepared<'_>],
@@ -212,7 +216,7 @@ pub(crate) fn carry_out(
     stage: Stage,
     monitor: &dyn Monitor,
 ) -> Result<u64> {
-    let all = || -> Result<u64> {
+    let mut all = || -> Result<u64> {
         let text = notice(repository, journal);
         for database in prepared.iter() {
             database.fence(repository, &text)?;
@@ -225,9 +229,18 @@ pub(crate) fn carry_out(
         for database in prepared.iter() {
             database.unfence(repository)?;
         }
+        end(repository, journal)?;
         Ok(written)
     };
     all().map_err(|error| unfinished(error, &repository.root().display().to_string()))
+}
+
+/// Ends a journal of which everything is done.
+pub(crate) fn end(repository: &Repository, journal: &Journal) -> Result<()> {
+    match journal.stage {
+        Stage::TakenBack => journal.discard(&repository.layout, &repository.counters),
+        _ => journal.finish(&repository.layout, &repository.counters),
+    }
 }
 
 /// Says what to do about a restore that ended in the middle.

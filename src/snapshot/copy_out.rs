@@ -49,7 +49,7 @@ pub struct CopiedDatabase {
 /// exist, or be empty. Needs no lock on the databases: what is read of them never changes.
 pub fn copy_out(repository: &Repository, word: &str, to: &Path, monitor: &dyn Monitor) -> Result<CopyReport> {
     // The gate before the catalog, as gc has it; all that is asked is of one moment.
-    let gate = Gate::shared(&repository.layout)?;
+    let gate = Gate::shared(&repository.layout, monitor)?;
     let (id, jobs) = repository.catalog.snapshot_of(|catalog| {
         let snapshot = repository.resolve(word)?;
         let databases = catalog.databases()?;

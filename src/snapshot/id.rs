@@ -89,7 +89,9 @@ mod tests {
             assert!(check_new(good).is_ok(), "{good}");
         }
         let longer = "x".repeat(129);
-        for bad in ["", ".", "..", "-x", ".x", "a/b", "a b", "ä", "a\n", "a\0", "latest", "undo-1", "../x", longer.as_str()] {
+        for bad in
+            ["", ".", "..", "-x", ".x", "a/b", "a b", "ä", "a\n", "a\0", "latest", "undo-1", "../x", longer.as_str()]
+        {
             let error = check_new(bad).expect_err(bad);
             assert_eq!(error.kind(), crate::error::Kind::Usage);
             assert!(error.to_string().len() < 300);

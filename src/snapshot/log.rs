@@ -123,7 +123,7 @@ fn keep_newest(logs: &mut [DatabaseLog], limit: usize) {
 fn logs(repository: &Repository, options: &LogOptions, monitor: &dyn Monitor) -> Result<Vec<DatabaseLog>> {
     // The gate before the catalog, as gc has it; all that is asked is of one moment. Reading takes longer, and
     // needs neither: what is read from is open by then.
-    let gate = Gate::shared(&repository.layout)?;
+    let gate = Gate::shared(&repository.layout, monitor)?;
     let places = repository.catalog.snapshot_of(|catalog| {
         let databases = catalog.databases()?;
         let Some(word) = &options.snapshot else {

@@ -227,7 +227,13 @@ fn difference(
 }
 
 /// Up to where the file has the same bytes as the chunks, which are a stream's from before `from` on; at least `from`.
-pub(crate) fn shared_with(repository: &Repository, file: &DataFile, size: u64, chunks: &[StreamChunk], from: u64) -> Result<u64> {
+pub(crate) fn shared_with(
+    repository: &Repository,
+    file: &DataFile,
+    size: u64,
+    chunks: &[StreamChunk],
+    from: u64,
+) -> Result<u64> {
     let mut reader = ChunkReader::new(&repository.layout, &repository.counters);
     let mut shared = from;
     let mut bytes = Vec::new();

@@ -71,7 +71,7 @@ const KEPT: usize = 2 * FRAME_LIMIT;
 /// What a restore of this snapshot would do, as things are now: nothing is locked.
 pub fn dry_run(repository: &Repository, word: &str, monitor: &dyn Monitor) -> Result<RestorePlan> {
     let files = open_all(repository, false, monitor)?;
-    let _gate = Gate::shared(&repository.layout)?;
+    let _gate = Gate::shared(&repository.layout, monitor)?;
     repository.catalog.snapshot_of(|_| plan(repository, &repository.resolve(word)?, &files))
 }
 
@@ -98,7 +98,7 @@ pub fn undo(repository: &mut Repository, options: &RestoreOptions, monitor: &dyn
 pub fn undo_dry_run(repository: &Repository, monitor: &dyn Monitor) -> Result<RestorePlan> {
     let snapshot = before_last(repository)?;
     let files = open_all(repository, false, monitor)?;
-    let _gate = Gate::shared(&repository.layout)?;
+    let _gate = Gate::shared(&repository.layout, monitor)?;
     repository.catalog.snapshot_of(|_| plan(repository, &snapshot, &files))
 }
 
@@ -108,9 +108,9 @@ fn before_last(repository: &Repository) -> Result<Snapshot> {
     let last = Journal::last(&repository.layout, repository.uid)?
         .ok_or_else(|| Error::not_found("there is no restore to take back").hint(elsewhere))?;
     let cannot = format!("the restore of {} can't be taken back", last.target.id);
-    let before = last.before.ok_or_else(|| {
-        Error::failed(format!("{cannot}: it was told to drop what no snapshot held")).hint(elsewhere)
-    })?;
+    let before = last
+        .before
+        .ok_or_else(|| Error::failed(format!("{cannot}: it was told to drop what no snapshot held")).hint(elsewhere))?;
     repository.catalog.snapshot_by_uid(&before.uid)?.ok_or_else(|| {
         let gone = format!("{cannot}: snapshot {}, which held what was there before, was deleted", before.id);
         Error::not_found(gone).hint(elsewhere)
@@ -186,7 +186,6 @@ fn put_back(
     );
     journal.write(&repository.layout, &repository.counters)?;
     let written = carry_out(repository, &mut prepared, &mut journal, Stage::Restored, monitor)?;
-    journal.finish(&repository.layout, &repository.counters)?;
     drop(prepared);
     drop(locks);
     let counts = Counts {
@@ -232,7 +231,11 @@ fn holder(repository: &Repository, plan: &RestorePlan, files: &[(Database, DataF
     Ok(None)
 }
 
-pub(crate) fn open_all(repository: &Repository, writable: bool, monitor: &dyn Monitor) -> Result<Vec<(Database, DataFile)>> {
+pub(crate) fn open_all(
+    repository: &Repository,
+    writable: bool,
+    monitor: &dyn Monitor,
+) -> Result<Vec<(Database, DataFile)>> {
     repository
         .catalog
         .databases()?
@@ -329,4 +332,3 @@ fn verify(repository: &Repository, plan: &DatabasePlan, file: &DataFile, monitor
     let parsed = if work.base_length > FIRST_TRANSACTION { work.base_length } else { 0 };
     Ok((plan.keep - parsed, parsed))
 }
-

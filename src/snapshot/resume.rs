@@ -17,7 +17,7 @@ use crate::repository::catalog::{Database, Stream, StreamChunk};
 use crate::repository::data::FRAME_LIMIT;
 use crate::repository::frames::FrameFiles;
 use crate::snapshot::anchor::{Recognition, begins_with, damaged_list, recognise};
-use crate::snapshot::carry_out::{Change, Prepared, carry_out, open_again, tidy};
+use crate::snapshot::carry_out::{Change, Prepared, carry_out, end, open_again, tidy};
 use crate::snapshot::handle::Repository;
 use crate::snapshot::journal::{Entry, Journal, Named, Stage};
 use crate::snapshot::plan::{checked_chunks, shared_with};
@@ -78,21 +78,19 @@ pub fn finish(repository: &mut Repository, way: Way, monitor: &dyn Monitor) -> R
     for entry in &entries {
         left.push(look(repository, &databases, &journal, entry, goal)?);
     }
+    // Before the journal ends, or nobody would know of it.
+    for database in left.iter().filter(|database| !database.file.is_fenced()) {
+        tidy(repository.disk(), database.file.path())?;
+    }
     let written = if journal.stage == Stage::Writing {
         write(repository, &mut journal, &left, goal, monitor)?
     } else {
         for database in left.iter().filter(|database| database.file.is_fenced()) {
             open_again(repository, database.file.file(), database.file.path(), &database.file)?;
         }
+        end(repository, &journal)?;
         0
     };
-    for database in &left {
-        tidy(repository.disk(), database.file.path())?;
-    }
-    match goal {
-        Way::Forward => journal.finish(&repository.layout, &repository.counters)?,
-        Way::Back => journal.discard(&repository.layout, &repository.counters)?,
-    }
     Ok(Some(Finished { id: journal.target.id, restored: goal == Way::Forward, database_bytes_written: written }))
 }
 
@@ -110,13 +108,7 @@ fn remove_stale_notice(disk: &Disk, path: &Path) -> Result<()> {
 }
 
 /// Opens a database and checks that it is as the journal left it.
-fn look(
-    repository: &Repository,
-    databases: &[Database],
-    journal: &Journal,
-    entry: &Entry,
-    goal: Way,
-) -> Result<Left> {
+fn look(repository: &Repository, databases: &[Database], journal: &Journal, entry: &Entry, goal: Way) -> Result<Left> {
     let missing = |what: &str| {
         Error::damaged(format!("the catalog lacks {what}, which the unfinished restore needs"))
             .hint("put the catalog.db back that belongs to it")

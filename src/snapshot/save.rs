@@ -159,11 +159,7 @@ struct Saving {
 }
 
 /// One try; `None` if a file was replaced meanwhile.
-fn attempt(
-    repository: &mut Repository,
-    new: &New<'_>,
-    monitor: &dyn Monitor,
-) -> Result<Option<SaveReport>> {
+fn attempt(repository: &mut Repository, new: &New<'_>, monitor: &dyn Monitor) -> Result<Option<SaveReport>> {
     let mut sources = Vec::new();
     for database in repository.catalog.databases()? {
         let path = repository.path_of(&database);

@@ -120,12 +120,8 @@ impl World {
 
     /// All snapshots but those that restores made, each written elsewhere.
     pub fn snapshots(&self) -> BTreeMap<String, State> {
-        let ids: Vec<String> = list(&self.read())
-            .unwrap()
-            .into_iter()
-            .filter(|info| info.kind == "save")
-            .map(|info| info.id)
-            .collect();
+        let ids: Vec<String> =
+            list(&self.read()).unwrap().into_iter().filter(|info| info.kind == "save").map(|info| info.id).collect();
         ids.into_iter().map(|id| (id.clone(), self.elsewhere(&id))).collect()
     }
 

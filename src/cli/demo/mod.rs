@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use znap::error::{Error, IoContext, Result};
+use znap::snapshot::shell_word;
 
 use super::{Context, Outcome};
 use stage::Stage;

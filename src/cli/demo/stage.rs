@@ -9,6 +9,7 @@ use clap::builder::styling::{AnsiColor, Style};
 
 use znap::error::{Error, IoContext, Result};
 use znap::monitor::Monitor;
+use znap::snapshot::shell_word;
 
 use crate::cli::Context;
 use crate::cli::output::STRONG;

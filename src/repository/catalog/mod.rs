@@ -168,8 +168,7 @@ impl Catalog {
         let path = self.path.clone();
         let before = self.connection.total_changes();
         let failed = |error| Error::catalog(action, &path, error);
-        let transaction =
-            self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
         let result = change(&transaction).map_err(failed)?;
         self.disk.commit(&path)?;
         transaction.commit().map_err(failed)?;

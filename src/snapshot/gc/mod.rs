@@ -120,15 +120,15 @@ pub fn gc(repository: &mut Repository, options: GcOptions, monitor: &dyn Monitor
     repository.catalog.trim_dead_streams()?;
     repository.catalog.drop_snapshots()?;
     let mut chunks_dropped = repository.catalog.drop_chunks()?;
-    let mut files_removed = unlink_unnamed(repository)?;
+    let mut files_removed = unlink_unnamed(repository, monitor)?;
     // Only now: as long as a deleted snapshot's manifest is there, so must be its tombstone.
     repository.catalog.drop_tombstones()?;
-    files_removed += unlink_unnamed(repository)?;
+    files_removed += unlink_unnamed(repository, monitor)?;
     monitor.check()?;
 
     fold::shorten_index_chains(repository, monitor)?;
     chunks_dropped += repository.catalog.drop_chunks()?;
-    files_removed += unlink_unnamed(repository)?;
+    files_removed += unlink_unnamed(repository, monitor)?;
 
     let files = repository.catalog.object_use()?;
     let chosen = to_rewrite(&files, options);
@@ -155,12 +155,12 @@ pub fn gc(repository: &mut Repository, options: GcOptions, monitor: &dyn Monitor
 }
 
 /// Unlinks the object files that the committed catalog does not name, and unfinished ones. Returns how many.
-fn unlink_unnamed(repository: &Repository) -> Result<u64> {
+fn unlink_unnamed(repository: &Repository, monitor: &dyn Monitor) -> Result<u64> {
     let inventory = Inventory::take(repository)?;
     if inventory.left_over.is_empty() {
         return Ok(0);
     }
-    let _gate = Gate::exclusive(&repository.layout)?;
+    let _gate = Gate::exclusive(&repository.layout, monitor)?;
     for (path, _) in &inventory.left_over {
         repository.disk().remove(path)?;
     }

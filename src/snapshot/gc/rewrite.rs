@@ -108,10 +108,10 @@ fn rewrite_step(
     check_copies(repository, &chunks, &names, monitor)?;
 
     // Nobody opens object files between the commit and the removal of those that it makes useless.
-    let gate = Gate::exclusive(&repository.layout)?;
+    let gate = Gate::exclusive(&repository.layout, monitor)?;
     repository.catalog.record_rewrite(&records, &moved, &rows)?;
     drop(gate);
-    super::unlink_unnamed(repository)?;
+    super::unlink_unnamed(repository, monitor)?;
     Ok(())
 }
 
