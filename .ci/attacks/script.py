@@ -191,7 +191,7 @@ def finished_both_ways(place, step, world):
 
 
 def nothing_beside(world, step):
-    names = {path.name for path in world.iterdir()} - {"Data.fs", "Data.fs.index", "Data.fs.lock", ".znap", step.other}
+    names = {path.name for path in world.iterdir()} - {"Data.fs", "Data.fs.index", "Data.fs.lock", "Data.fs.tmp", ".znap", step.other}
     # A killed init leaves a directory of its own, which is in nobody's way.
     names = {name for name in names if not name.startswith(".znap-init-")}
     need(not names, "left beside the database", names)
