@@ -1,6 +1,6 @@
 //! The catalog: a SQLite database that maps snapshot ids to each database's chunk list and index.
 //!
-//! Rollback journal, `synchronous=FULL`, short write transactions: the `sqlite3` program can read it
+//! Rollback journal, `synchronous=EXTRA`, short write transactions: the `sqlite3` program can read it
 //! at any moment. Everything in it can be made again from the object files.
 
 mod collect;
@@ -111,7 +111,9 @@ impl Catalog {
             connection.busy_timeout(PATIENCE)?;
             connection.pragma_update(None, "trusted_schema", false)?;
             connection.pragma_update(None, "cell_size_check", true)?;
-            connection.pragma_update(None, "synchronous", "FULL")?;
+            // With FULL, a power cut soon after a commit may bring its journal back, which takes the commit back: after object
+            // files were removed because of it, say.
+            connection.pragma_update(None, "synchronous", "EXTRA")?;
             connection.pragma_update(None, "foreign_keys", true)?;
             connection.pragma_update(None, "cache_size", -16 * 1024)?;
             connection.set_prepared_statement_cache_capacity(64);
@@ -149,8 +151,9 @@ impl Catalog {
     }
 
     fn migrate(&mut self) -> Result<()> {
-        MIGRATIONS.to_latest(&mut self.connection).map_err(|error| {
-            Error::failed(format!("cannot bring the catalog {} up to date: {error}", self.path.display()))
+        MIGRATIONS.to_latest(&mut self.connection).map_err(|error| match error {
+            rusqlite_migration::Error::RusqliteError { err, .. } => self.error("bring the tables up to date", err),
+            error => Error::failed(format!("cannot bring the catalog {} up to date: {error}", self.path.display())),
         })
     }
 
