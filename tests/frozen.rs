@@ -103,8 +103,8 @@ fn p6_every_snapshot_of_the_frozen_repository_restores() {
 fn p9_the_frozen_repository_is_what_the_document_says() {
     let (sandbox, states) = thaw();
     fs::remove_file(sandbox.file(".znap/catalog.db")).unwrap();
-    let read = Command::new(python()).arg(script("reader.py")).args([sandbox.file(".znap"), sandbox.file("read")]);
-    let read = { read }.output().unwrap();
+    let folders = [sandbox.file(".znap"), sandbox.file("read")];
+    let read = Command::new(python()).arg(script("reader.py")).args(folders).output().unwrap();
     assert!(read.status.success(), "{}", String::from_utf8_lossy(&read.stderr));
     for (id, expected) in states {
         assert_eq!(hashes(&sandbox.file(format!("read/{id}/data/Data.fs"))), expected, "{id}");
