@@ -200,7 +200,7 @@ fn a_newer_object_file_is_refused_and_left_alone() {
 fn make_the_frozen_repository() {
     let to = fixture();
     assert!(!to.exists(), "it is frozen");
-    let sandbox = Sandbox::with_database(1, 8, "small");
+    let sandbox = Sandbox::with_database(1, 4, "small");
     let mut states = BTreeMap::new();
     sandbox.znap_ok(&["init", "Data.fs"]);
     let mut save = |id: &str| {
@@ -208,7 +208,7 @@ fn make_the_frozen_repository() {
         states.insert(id.to_string(), hashes(&sandbox.data_fs()));
     };
     save("first");
-    sandbox.grow(2, 30, "small");
+    sandbox.grow(2, 12, "small");
     save("second");
     sandbox.grow(3, 5, "small");
     save("third");

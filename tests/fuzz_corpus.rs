@@ -115,7 +115,7 @@ fn p6_object_file() {
 
 #[test]
 fn p6_plan() {
-    replay("plan", targets::plan, 500);
+    replay("plan", targets::plan, 250);
 }
 
 #[test]
