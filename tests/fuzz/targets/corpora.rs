@@ -25,7 +25,10 @@ pub fn corpora() -> [(&'static str, Inputs); 5] {
     let ids = ["a", "latest", "undo-1", "-x", "../x", "2026-11-20_14-03-59", "a b", "\u{e4}\n", "a%_*?[", "d\0"];
     [
         ("transactions", named([("whole", data), ("voted", voted), ("empty", b"FS30".to_vec())])),
-        ("index", named([("whole", index), ("older", older.to_vec()), ("nothing", b"\x80\x03K\x04.\x80\x03N.".to_vec())])),
+        (
+            "index",
+            named([("whole", index), ("older", older.to_vec()), ("nothing", b"\x80\x03K\x04.\x80\x03N.".to_vec())]),
+        ),
         ("object_file", object_files()),
         ("plan", plans()),
         ("ids", ids.iter().enumerate().map(|(number, id)| (format!("{number}"), id.as_bytes().to_vec())).collect()),

@@ -7,8 +7,8 @@ use std::sync::LazyLock;
 
 use znap::error::{Error, Result};
 use znap::filestorage::{
-    Backwards, Changes, Forwards, IndexFile, IndexWriter, Oid, Position, ScanSummary, Scanner, Source, Writer,
-    find_cut, index_path, read_transaction, scan, usable_index, DataFile,
+    Backwards, Changes, DataFile, Forwards, IndexFile, IndexWriter, Oid, Position, ScanSummary, Scanner, Source,
+    Writer, find_cut, index_path, read_transaction, scan, usable_index,
 };
 use znap::monitor::Silent;
 

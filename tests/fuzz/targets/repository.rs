@@ -133,12 +133,16 @@ pub fn plan(data: &[u8]) {
 /// Changes values of rows, whatever the constraints say.
 fn change_rows(known: &Known, path: &Path, changes: &[u8]) {
     let catalog = Connection::open(path).unwrap();
-    catalog.execute_batch("PRAGMA ignore_check_constraints = 1; PRAGMA foreign_keys = 0; PRAGMA synchronous = 0").unwrap();
+    catalog
+        .execute_batch("PRAGMA ignore_check_constraints = 1; PRAGMA foreign_keys = 0; PRAGMA synchronous = 0")
+        .unwrap();
     for change in changes.chunks_exact(12) {
         let (table, columns) = &known.columns[change[0] as usize % known.columns.len()];
         let column = &columns[change[1] as usize % columns.len()];
         let number = i64::from_le_bytes(change[4..].try_into().unwrap());
-        let row = |skip: i64| format!("(SELECT {column} FROM {table} LIMIT 1 OFFSET {skip} % max(1, (SELECT count(*) FROM {table})))");
+        let row = |skip: i64| {
+            format!("(SELECT {column} FROM {table} LIMIT 1 OFFSET {skip} % max(1, (SELECT count(*) FROM {table})))")
+        };
         let first = row(change[2].into());
         let old: Value = catalog.query_row(&format!("SELECT {first}"), [], |row| row.get(0)).unwrap_or(Value::Null);
         let new = match (change[3] % 6, old.clone()) {
