@@ -9,7 +9,7 @@ from pathlib import Path
 from place import State, need
 
 # What may be in a repository when no command is running.
-ITS_FILES = {".gitignore", "catalog.db", "gate", "last-restore", "lock", "objects", "reserve"}
+ITS_FILES = {".gitignore", "catalog.db", "catalog.db-journal", "gate", "last-restore", "lock", "objects", "reserve"}
 FENCE = b"ZNAP"
 
 

@@ -58,11 +58,12 @@ pub(super) fn fold_deleted(repository: &mut Repository, monitor: &dyn Monitor) -
 /// opens, a bounded number of parts.
 const LONGEST_CHAIN: u64 = 64;
 
-/// Gives a keyframe to streams whose index would be made from too many deltas.
-pub(super) fn shorten_index_chains(repository: &mut Repository, monitor: &dyn Monitor) -> Result<()> {
+/// Gives a keyframe to streams whose index would be made from too many deltas. Returns whether there were any.
+pub(super) fn shorten_index_chains(repository: &mut Repository, monitor: &dyn Monitor) -> Result<bool> {
     // How many deltas a stream's index has, and whether the keyframe below them is committed.
     let mut lengths: HashMap<i64, (u64, bool)> = HashMap::new();
     let mut rewrites = Rewrites::new(repository);
+    let mut shortened = false;
     for link in repository.catalog.index_links()? {
         let row = link.stream;
         let before = link.parent.filter(|_| !link.has_keyframe).and_then(|parent| lengths.get(&parent).copied());
@@ -79,10 +80,12 @@ pub(super) fn shorten_index_chains(repository: &mut Repository, monitor: &dyn Mo
             let entry = rewrites.entry(repository, &stream)?;
             rewrites.add(repository, &stream, entry, Vec::new(), &parts, Content::Keyframe)?;
             (length, committed) = (0, false);
+            shortened = true;
         }
         lengths.insert(row, (length, committed));
     }
-    rewrites.commit(repository)
+    rewrites.commit(repository)?;
+    Ok(shortened)
 }
 
 /// Joins a line of deleted lists, nearest ancestor first, into the list of `child`.
