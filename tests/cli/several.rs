@@ -47,7 +47,7 @@ exit code 0
 restored a
   data (Data.fs): kept 1.51 kB, cut off 461 bytes, wrote 0 bytes; now up to 2026-01-01 00:00:02 UTC (tid 0x0405e70008888888)
   catalog (catalog.fs): kept 486 bytes, cut off 922 bytes, wrote 0 bytes; now up to 2026-01-01 00:00:00 UTC (tid 0x0405e70000000000)
-what no snapshot held is kept as undo-2026-11-21_10-34-57
+what no snapshot held is kept as undo-[TIME]
 stderr: hint: znap undo takes it back
 stderr: warning: if ZEO clients use this database, stop every one and delete its persistent cache (*.zec) on every host:
 stderr: one that saw the transactions that are gone now can serve them, or commit on top of them, without a word
@@ -61,7 +61,7 @@ exit code 0
         str![[r#"
 id when up to tail added state message
 a [DATE] [TIME] UTC 2026-01-01 00:00 UTC 1.99 kB 609 bytes complete
-undo-2026-11-21_10-34-57 [DATE] [TIME] UTC 2026-01-01 00:00 UTC 3.37 kB 544 bytes complete before the restore of a
+undo-[TIME] [DATE] [TIME] UTC 2026-01-01 00:00 UTC 3.37 kB 544 bytes complete before the restore of a
 b [DATE] [TIME] UTC 2026-01-01 00:00 UTC 1.99 kB 0 bytes complete
 exit code 0
 

@@ -62,6 +62,14 @@ impl Bench {
         save(&mut self.write(), &options, &Silent).unwrap();
     }
 
+    /// So many saves, `s0` and on, each of about so many bytes.
+    pub fn saves(&self, count: u64, size: usize) {
+        for number in 0..count {
+            self.grow(number, size);
+            self.save(&format!("s{number}"));
+        }
+    }
+
     /// Leaves things as they are if a save is killed between writing its object files and committing. Returns its manifest.
     pub fn save_killed_before_its_commit(&self, id: &str) -> PathBuf {
         let catalog = self.place.root.join("catalog.db");
