@@ -10,7 +10,7 @@ use crate::monitor::Monitor;
 use crate::repository::data::Content;
 use crate::repository::frames::Location;
 use crate::repository::hash::Hash;
-use crate::repository::manifest::{ChunkName, DatabaseEntry, IndexEntry};
+use crate::repository::manifest::{ChunkName, DatabaseEntry, IndexEntry, IndexPart};
 use crate::snapshot::anchor::{Recognition, recognise};
 use crate::snapshot::index_parts::encode;
 use crate::snapshot::repair::objects::Objects;
@@ -27,14 +27,20 @@ pub(super) fn make_again(
 ) -> Result<()> {
     let lost: Vec<(usize, usize)> = picture
         .entries()
-        .filter(|(_, _, entry, _)| is_lost(entry, objects, search))
+        .filter(|(at, _, entry, _)| is_lost(entry, objects, search) || is_orphan(picture, *at, entry))
         .map(|(at, number, _, _)| (at, number))
         .collect();
     for (at, number) in lost {
         monitor.check()?;
         let entry = picture.snapshots[at].manifest.databases[number].clone();
+        let orphan = is_orphan(picture, at, &entry);
+        if orphan && entry.index.keyframe.is_some() && !is_lost(&entry, objects, search) {
+            let IndexEntry { keyframe, deltas, .. } = entry.index;
+            stand_alone(&mut picture.snapshots[at].change().databases[number], keyframe, deltas);
+            continue;
+        }
         // Perhaps another one's was the same.
-        if !is_lost(&entry, objects, search) {
+        if !orphan && !is_lost(&entry, objects, search) {
             continue;
         }
         let path = databases.iter().find(|(uid, _)| *uid == entry.uid).map(|(_, path)| path.as_path());
@@ -46,7 +52,7 @@ pub(super) fn make_again(
                 encode_into(pairs, |piece| search.offer(piece))?;
             }
         }
-        if !is_lost(&entry, objects, search) {
+        if !orphan && !is_lost(&entry, objects, search) {
             continue;
         }
         let whole = pairs_of((&*picture, objects, &mut *search), (at, &entry), Position::START, path, monitor)?;
@@ -57,10 +63,15 @@ pub(super) fn make_again(
             encode_into(pairs.clone(), |piece| search.offer(piece))?;
         }
         // What is deleted keeps its manifest.
-        if is_lost(&entry, objects, search) && !picture.snapshots[at].is_deleted() {
+        if (orphan || is_lost(&entry, objects, search)) && !picture.snapshots[at].is_deleted() {
             let keyframe = encode(pairs.into_iter().map(Ok), |piece| Ok(search.add(piece, Content::Keyframe)))?;
             if keyframe.is_some() {
-                picture.snapshots[at].change().databases[number].index = IndexEntry::new(keyframe, Vec::new());
+                let changed = &mut picture.snapshots[at].change().databases[number];
+                if orphan {
+                    stand_alone(changed, keyframe, Vec::new());
+                } else {
+                    changed.index = IndexEntry::new(changed.stream.parent, keyframe, Vec::new());
+                }
             }
         }
     }
@@ -70,6 +81,19 @@ pub(super) fn make_again(
 fn is_lost(entry: &DatabaseEntry, objects: &Objects, search: &Search) -> bool {
     let mut chunks = parts(entry).flat_map(|(_, part)| &part.chunks);
     chunks.any(|chunk| !objects.has(&chunk.hash) && !search.found.contains_key(&chunk.hash))
+}
+
+/// Whether the snapshot that an entry builds on is gone, and nothing of its list is kept.
+fn is_orphan(picture: &Picture, at: usize, entry: &DatabaseEntry) -> bool {
+    !picture.snapshots[at].is_deleted()
+        && entry.stream.kept_length == entry.generation.base_length
+        && picture.parent(at, entry).is_err()
+}
+
+/// Makes an entry one that builds on nothing.
+fn stand_alone(entry: &mut DatabaseEntry, keyframe: Option<IndexPart>, deltas: Vec<IndexPart>) {
+    (entry.stream.parent, entry.stream.kept) = (None, 0);
+    entry.index = IndexEntry::new(None, keyframe, deltas);
 }
 
 fn encode_into(pairs: Vec<(u64, u64)>, mut keep: impl FnMut(&[u8])) -> Result<()> {

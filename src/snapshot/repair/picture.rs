@@ -259,7 +259,10 @@ impl Picture {
                     good = lost.map_or(u64::MAX, |(offset, _)| offset);
                 }
                 let own = parts(entry).all(|(_, part)| part.chunks.iter().all(|chunk| has(&chunk.hash)));
-                let index = own && (entry.index.keyframe.is_some() || (entry.stream.parent.is_some() && index));
+                // What an index is made from counts only together with the parent that it was made for.
+                let index = own
+                    && self.parent(at, entry).is_ok()
+                    && (entry.index.keyframe.is_some() || (entry.stream.parent.is_some() && index));
                 whole.insert((at, entry.uid), (good, index));
                 let ranges = if good < entry.cut.offset { self.lost_ranges(at, entry, &has) } else { Vec::new() };
                 gaps.push(Gaps { ranges, index: !index });

@@ -103,13 +103,13 @@ pub(super) fn put_in_place(layout: &Layout, keep: bool) -> Result<Option<String>
     if keep && path.exists() {
         let name = free_name(layout.root());
         copy(layout, &path, &layout.root().join(&name))?;
-        if journal.exists() {
+        if is_hot(&journal) {
             copy(layout, &journal, &journal_of(&layout.root().join(&name)))?;
         }
         disk.sync_directory(layout.root())?;
         kept = Some(name);
     }
-    if journal.exists() {
+    if is_hot(&journal) {
         // Whoever sees half of this sees no catalog, and is told to repair.
         disk.remove_if_there(&path)?;
         disk.sync_directory(layout.root())?;
@@ -119,6 +119,11 @@ pub(super) fn put_in_place(layout: &Layout, keep: bool) -> Result<Option<String>
     disk.rename(&layout.new_catalog(), &path)?;
     disk.sync_directory(layout.root())?;
     Ok(kept)
+}
+
+/// Whether SQLite would play it back: an empty one is what a commit leaves.
+fn is_hot(journal: &Path) -> bool {
+    fs::symlink_metadata(journal).is_ok_and(|metadata| metadata.len() > 0)
 }
 
 fn free_name(root: &Path) -> String {
