@@ -521,6 +521,7 @@ mod catalog {
                 revision: 0,
                 id: format!("snapshot-{}", self.snapshots),
                 kind: "save".into(),
+                kind_before: None,
                 created: 0,
                 message: String::new(),
                 one_moment: true,

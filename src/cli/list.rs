@@ -3,6 +3,7 @@
 use clap::Args;
 
 use znap::error::Result;
+use znap::repository::manifest::DAMAGED;
 use znap::snapshot::{SnapshotInfo, list};
 
 use super::table::table;
@@ -70,6 +71,9 @@ pub(super) fn state(snapshot: &SnapshotInfo) -> String {
         .filter_map(|cut| cut.needs.as_ref()?.file_name())
         .map(|name| words::clean(&name.to_string_lossy()))
         .collect();
+    if snapshot.kind == DAMAGED {
+        return "damaged".into();
+    }
     let mut words = if files.is_empty() { "complete".into() } else { format!("needs {}", files.join(", ")) };
     if !snapshot.one_moment {
         words.push_str(", not of one moment");

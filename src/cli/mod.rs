@@ -11,6 +11,7 @@ mod log;
 mod output;
 mod place;
 mod progress;
+mod repair;
 mod restore;
 mod save;
 mod show;
@@ -107,6 +108,7 @@ fn interrupted(error: Error, command: &Command) -> Error {
         }
         Command::Delete(_) => ("snapshots that were named first may be deleted", "znap list shows those there are"),
         Command::Gc(_) => ("no snapshot was changed", "znap gc goes on where it was"),
+        Command::Repair(_) => ("nothing was lost", "znap repair can be given again"),
         Command::Demo(_) => ("the directory of the tour is still there", "remove it, or look around in it"),
         _ => ("nothing was changed", "the command can be given again"),
     };
@@ -130,6 +132,7 @@ fn run(context: &Context, command: &Command) -> Result<Outcome> {
         Command::Delete(args) => delete::run(context, args),
         Command::Gc(args) => gc::run(context, args),
         Command::Check(args) => check::run(context, args),
+        Command::Repair(args) => repair::run(context, args),
         Command::Demo(args) => demo::run(context, args),
     }
 }

@@ -1,11 +1,13 @@
 //! Data files: frames of compressed chunks, a table of what is where, a footer (docs/format.md).
 
+use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 
 use crate::error::{IoContext, Result};
 use crate::repository::hash::Hash;
 use crate::repository::layout::Layout;
-use crate::repository::object::{HEADER, damaged, open_object};
+use crate::repository::object::{HEADER, ObjectKind, damaged, kind_in, open_object};
 
 /// The most raw bytes in a frame. What a reader may have to allocate.
 pub const FRAME_LIMIT: usize = 64 << 20;
@@ -108,17 +110,25 @@ pub fn encode_table(frames: &[Frame], offset: u64) -> Vec<u8> {
     bytes
 }
 
-/// Reads the table of a data file and checks its hash and that its numbers are possible.
+/// Reads the table of a data file and checks its header, its hash, and that its numbers are possible.
 pub fn read_table(layout: &Layout, name: &Hash) -> Result<Vec<Frame>> {
-    let path = layout.object(name);
-    let file = open_object(layout, name)?;
-    let length = file.metadata().at("look at", &path)?.len();
-    let bad = |reason: &str| damaged(&path, reason);
+    table_of(&open_object(layout, name)?, &layout.object(name))
+}
+
+/// The same for a data file that is open, wherever it is.
+pub fn table_of(file: &File, path: &Path) -> Result<Vec<Frame>> {
+    let length = file.metadata().at("look at", path)?.len();
+    let bad = |reason: &str| damaged(path, reason);
     if length < (HEADER + FOOTER) as u64 {
         return Err(bad("it is too short"));
     }
+    let mut header = [0; HEADER];
+    file.read_exact_at(&mut header, 0).at("read", &path)?;
+    if kind_in(&path, &header)? != ObjectKind::Data {
+        return Err(bad("it holds something else"));
+    }
     let mut footer = [0; FOOTER];
-    file.read_exact_at(&mut footer, length - FOOTER as u64).at("read", &path)?;
+    file.read_exact_at(&mut footer, length - FOOTER as u64).at("read", path)?;
     let mut fields = Fields(&footer);
     let table_offset = fields.u64();
     let frame_count = fields.u32() as usize;
@@ -134,7 +144,7 @@ pub fn read_table(layout: &Layout, name: &Hash) -> Result<Vec<Frame>> {
     }
     // Not larger than the file itself, as was just checked.
     let mut table = vec![0; table_length as usize];
-    file.read_exact_at(&mut table, table_offset).at("read", &path)?;
+    file.read_exact_at(&mut table, table_offset).at("read", path)?;
     if Hash::of(&table) != table_hash {
         return Err(bad("its table does not match its hash"));
     }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use zstd::zstd_safe::compress_bound;
@@ -15,7 +15,7 @@ use crate::repository::data::{Codec, FRAME_LIMIT, Frame};
 use crate::repository::hash::Hash;
 use crate::repository::huge_pages;
 use crate::repository::layout::Layout;
-use crate::repository::object::{damaged, open_object};
+use crate::repository::object::{damaged, open_object_at};
 
 /// Where a frame is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -81,7 +81,7 @@ const OPEN_FILES: usize = 64;
 
 /// The data files that frames are read from. Several threads may read at once.
 pub struct FrameFiles {
-    layout: Layout,
+    folder: PathBuf,
     counters: Arc<Counters>,
     open: Mutex<OpenFiles>,
 }
@@ -96,7 +96,12 @@ struct OpenFiles {
 impl FrameFiles {
     /// Those of this repository.
     pub fn new(layout: &Layout, counters: &Arc<Counters>) -> Self {
-        FrameFiles { layout: layout.clone(), counters: Arc::clone(counters), open: Mutex::default() }
+        Self::in_folder(&layout.objects(), counters)
+    }
+
+    /// Those in a folder of object files, which may be another repository's.
+    pub fn in_folder(folder: &Path, counters: &Arc<Counters>) -> Self {
+        FrameFiles { folder: folder.to_path_buf(), counters: Arc::clone(counters), open: Mutex::default() }
     }
 
     /// Opens the object files of these chunks now, so that a later gc can't take them away: the caller holds the
@@ -107,7 +112,7 @@ impl FrameFiles {
         for location in locations {
             let object = location.frame.object;
             if let Entry::Vacant(place) = open.files.entry(object) {
-                place.insert(Arc::new(open_object(&self.layout, &object)?));
+                place.insert(Arc::new(open_object_at(&self.folder.join(object.to_string()))?));
             }
         }
         Ok(())
@@ -115,7 +120,7 @@ impl FrameFiles {
 
     /// The path of the file that has this frame.
     pub fn path(&self, frame: &FrameAt) -> PathBuf {
-        self.layout.object(&frame.object)
+        self.folder.join(frame.object.to_string())
     }
 
     fn file(&self, object: &Hash) -> Result<Arc<File>> {
@@ -126,7 +131,7 @@ impl FrameFiles {
         if !open.pinned && open.files.len() >= OPEN_FILES {
             open.files.clear();
         }
-        let file = Arc::new(open_object(&self.layout, object)?);
+        let file = Arc::new(open_object_at(&self.folder.join(object.to_string()))?);
         open.files.insert(*object, Arc::clone(&file));
         Ok(file)
     }

@@ -10,6 +10,8 @@
 //!   restore-journal   while a restore is unfinished: what it does, and how to go back
 //!   last-restore      what the last restore did, for undo
 //!   check-progress    where a check of the data that was limited goes on
+//!   catalog.db.new    while repair is making a catalog anew; catalog.db.damaged-1 and on: those before it
+//!   damaged/          object files that repair found damaged; nothing needs them
 //!   objects/          immutable object files, named by their hash (docs/format.md)
 //! ```
 
@@ -161,6 +163,16 @@ impl Layout {
     /// The catalog.
     pub fn catalog(&self) -> PathBuf {
         self.root.join("catalog.db")
+    }
+
+    /// A catalog that repair is making.
+    pub fn new_catalog(&self) -> PathBuf {
+        self.root.join("catalog.db.new")
+    }
+
+    /// Object files that repair found damaged, and set aside.
+    pub fn damaged(&self) -> PathBuf {
+        self.root.join("damaged")
     }
 
     /// The writer's lock file.

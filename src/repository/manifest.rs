@@ -1,15 +1,15 @@
-//! Manifests, tombstones and the config: the small object files (docs/format.md).
-//!
-//! All three are a header, a `u32` length, that many bytes of JSON, and, in manifests only, the names of
-//! the chunks that the JSON counts: 32 bytes of hash and a `u32` length each.
+//! Manifests (docs/format.md): a header, a `u32` length, that many bytes of JSON, and the names of the chunks that the JSON counts: 32
+//! bytes of hash and a `u32` length each. What else is stored as JSON: [`crate::repository::record`].
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
-use crate::repository::chunker;
 use crate::repository::hash::{Hash, ListHash, Uid};
 use crate::repository::layout::Layout;
 use crate::repository::object::{ObjectKind, ObjectWriter, damaged, read_record};
+use crate::repository::record::{json_with_length, split_json, write_record};
+
+pub use crate::repository::record::{ChunkerConfig, Config, Tombstone};
 
 /// A chunk as lists name it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -33,8 +33,11 @@ pub struct Manifest {
     pub revision: u32,
     /// The name that the user gave it.
     pub id: String,
-    /// Why it exists: `save`.
+    /// Why it exists: `save`, or `undo`; or [`DAMAGED`].
     pub kind: String,
+    /// Of a damaged one: its kind before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind_before: Option<String>,
     /// When it was made: microseconds since 1970, UTC.
     pub created: i64,
     /// The user's words about it.
@@ -46,6 +49,9 @@ pub struct Manifest {
     /// One entry per database.
     pub databases: Vec<DatabaseEntry>,
 }
+
+/// The kind of a snapshot that repair has set aside: it needs what nobody has any more.
+pub const DAMAGED: &str = "damaged";
 
 /// A snapshot's part of one database.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -150,21 +156,24 @@ pub struct IndexEntry {
 }
 
 impl IndexEntry {
-    /// One whose hash is right.
-    pub fn new(keyframe: Option<IndexPart>, deltas: Vec<IndexPart>) -> Self {
+    /// One whose hash is right, of a snapshot with this parent.
+    pub fn new(parent: Option<Uid>, keyframe: Option<IndexPart>, deltas: Vec<IndexPart>) -> Self {
         let parts = keyframe.iter().map(|part| (true, part)).chain(deltas.iter().map(|part| (false, part)));
-        let hash = parts_hash(parts.map(|(keyframe, part)| (keyframe, part.entries, part.bytes, part.chunks.iter())));
+        let parts = parts.map(|(keyframe, part)| (keyframe, part.entries, part.bytes, part.chunks.iter()));
+        let hash = parts_hash(parent, parts);
         IndexEntry { keyframe, deltas, hash }
     }
 }
 
-/// The hash of index parts: of, for each, whether it is a keyframe (one byte), its entries, bytes and number
-/// of chunks (u64 each), and its chunks' names as they are in a manifest.
-pub fn parts_hash<'a, C>(parts: impl IntoIterator<Item = (bool, u64, u64, C)>) -> Hash
+/// The hash of index parts: of the parent's uid (zeros without one), since without it the parts are nothing; and, for each,
+/// of whether it is a keyframe (one byte), its entries, bytes and number of chunks (u64 each), and its chunks' names as they
+/// are in a manifest.
+pub fn parts_hash<'a, C>(parent: Option<Uid>, parts: impl IntoIterator<Item = (bool, u64, u64, C)>) -> Hash
 where
     C: ExactSizeIterator<Item = &'a ChunkName>,
 {
     let mut hasher = blake3::Hasher::new();
+    hasher.update(&parent.map_or([0; 16], |uid| uid.0));
     for (keyframe, entries, bytes, chunks) in parts {
         hasher.update(&[u8::from(keyframe)]);
         for number in [entries, bytes, chunks.len() as u64] {
@@ -188,62 +197,6 @@ pub struct IndexPart {
     /// Its pieces. In the file: a count here, the names behind the JSON.
     #[serde(with = "counted")]
     pub chunks: Vec<ChunkName>,
-}
-
-/// A snapshot was deleted.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Tombstone {
-    /// The repository it belongs to.
-    pub repository: Uid,
-    /// The identity of the deleted snapshot.
-    pub snapshot: Uid,
-    /// Its sequence number.
-    pub sequence: u64,
-    /// The name it had.
-    pub id: String,
-    /// When it was deleted: microseconds since 1970, UTC.
-    pub deleted: i64,
-}
-
-/// What never changes in a repository.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Config {
-    /// Its identity.
-    pub repository: Uid,
-    /// When it was made: microseconds since 1970, UTC.
-    pub created: i64,
-    /// The version of the format.
-    pub format: u8,
-    /// How chunks are cut.
-    pub chunker: ChunkerConfig,
-}
-
-/// The chunking rule and its parameters.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ChunkerConfig {
-    /// The rule's name.
-    pub name: String,
-    /// The smallest chunk.
-    pub min: u32,
-    /// The largest chunk.
-    pub max: u32,
-    /// The odd number that each window is multiplied by.
-    pub multiplier: u32,
-    /// The number added then.
-    pub addend: u32,
-}
-
-impl ChunkerConfig {
-    /// The rule of [`chunker`].
-    pub fn current() -> Self {
-        ChunkerConfig {
-            name: "mincdc-hash4".into(),
-            min: chunker::MIN as u32,
-            max: chunker::MAX as u32,
-            multiplier: 0x915f_77f5,
-            addend: 0x3463_6463,
-        }
-    }
 }
 
 /// In JSON a list of chunks is its length; the names follow behind.
@@ -299,7 +252,8 @@ impl Manifest {
         Ok(bytes)
     }
 
-    fn decode(bytes: &[u8]) -> Result<Self, String> {
+    /// Reads what follows the header in an object file. An error is the reason why it can't be read.
+    pub fn decode(bytes: &[u8]) -> Result<Self, String> {
         // Before anything is allocated for the chunks that the JSON counts: are they there?
         let (json, names): (serde_json::Value, &[u8]) = split_json(bytes)?;
         if counted_chunks(&json).is_none_or(|count| count != (names.len() / NAME) as u64) {
@@ -330,56 +284,4 @@ impl Manifest {
         let bytes = read_record(layout, name, ObjectKind::Manifest)?;
         Self::decode(&bytes).map_err(|reason| damaged(&layout.object(name), &reason))
     }
-}
-
-impl Tombstone {
-    /// Writes it as an object file.
-    pub fn write(&self, layout: &Layout) -> Result<ObjectWriter> {
-        write_record(layout, ObjectKind::Tombstone, json_with_length(self))
-    }
-
-    /// Reads the object file of this name.
-    pub fn read(layout: &Layout, name: &Hash) -> Result<Self> {
-        read_json(layout, name, ObjectKind::Tombstone)
-    }
-}
-
-impl Config {
-    /// Writes it as an object file.
-    pub fn write(&self, layout: &Layout) -> Result<ObjectWriter> {
-        write_record(layout, ObjectKind::Config, json_with_length(self))
-    }
-
-    /// Reads the object file of this name.
-    pub fn read(layout: &Layout, name: &Hash) -> Result<Self> {
-        read_json(layout, name, ObjectKind::Config)
-    }
-}
-
-fn read_json<T: for<'de> Deserialize<'de>>(layout: &Layout, name: &Hash, kind: ObjectKind) -> Result<T> {
-    let bytes = read_record(layout, name, kind)?;
-    split_json(&bytes).map(|(value, _)| value).map_err(|reason| damaged(&layout.object(name), &reason))
-}
-
-fn write_record(layout: &Layout, kind: ObjectKind, body: Result<Vec<u8>, serde_json::Error>) -> Result<ObjectWriter> {
-    let body =
-        body.map_err(|error| crate::error::Error::failed(format!("cannot write a {kind:?} as JSON: {error}")))?;
-    let mut writer = ObjectWriter::create(layout, kind)?;
-    writer.write(&body)?;
-    Ok(writer)
-}
-
-fn json_with_length(value: &impl Serialize) -> Result<Vec<u8>, serde_json::Error> {
-    let json = serde_json::to_vec(value)?;
-    let mut bytes = (json.len() as u32).to_le_bytes().to_vec();
-    bytes.extend(json);
-    Ok(bytes)
-}
-
-fn split_json<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<(T, &'a [u8]), String> {
-    let (length, rest) = bytes.split_at_checked(4).ok_or("it is too short")?;
-    let length = u32::from_le_bytes([length[0], length[1], length[2], length[3]]) as usize;
-    let (json, rest) = rest.split_at_checked(length).ok_or("it is too short")?;
-    let value = serde_json::from_slice(json).map_err(|error| format!("its JSON is not as it should be: {error}"))?;
-    Ok((value, rest))
 }

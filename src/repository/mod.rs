@@ -16,4 +16,5 @@ pub mod layout;
 pub mod lock;
 pub mod manifest;
 pub mod object;
+pub mod record;
 pub mod run_reader;

@@ -153,7 +153,7 @@ pub fn begins_with(file: &DataFile, size: u64, catalog: &Catalog, stream: &Strea
 /// The error for a chunk list that can't be right.
 pub fn damaged_list(stream: &Stream) -> Error {
     Error::damaged(format!("the chunk list of snapshot {} in the catalog is damaged", stream.snapshot_name))
-        .hint("put catalog.db back from a copy; or rebuild it with znap repair, in a version that has it")
+        .hint("put catalog.db back from a copy; or rebuild it with znap repair")
 }
 
 /// The furthest-reaching snapshot that the file begins with.

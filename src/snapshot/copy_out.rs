@@ -13,6 +13,7 @@ use crate::monitor::Monitor;
 use crate::repository::catalog::{Database, Stream, StreamChunk};
 use crate::repository::counters::Counts;
 use crate::repository::frames::FrameFiles;
+use crate::repository::hash::Hash;
 use crate::repository::in_order::beside;
 use crate::repository::lock::Gate;
 use crate::repository::run_reader::RunReader;
@@ -20,6 +21,7 @@ use crate::snapshot::anchor::{damaged_list, recognise, refusal};
 use crate::snapshot::database;
 use crate::snapshot::handle::Repository;
 use crate::snapshot::plan::checked_chunks;
+use crate::snapshot::set_aside::refuse_set_aside;
 use crate::snapshot::writing::{IndexSource, TemporaryFile, copy_range, require_room, write_chunks, write_index};
 
 /// What was written, and where.
@@ -52,6 +54,7 @@ pub fn copy_out(repository: &Repository, word: &str, to: &Path, monitor: &dyn Mo
     let gate = Gate::shared(&repository.layout, monitor)?;
     let (id, jobs) = repository.catalog.snapshot_of(|catalog| {
         let snapshot = repository.resolve(word)?;
+        refuse_set_aside(repository, &snapshot)?;
         let databases = catalog.databases()?;
         let mut jobs = Vec::new();
         for stream in catalog.streams_of(snapshot.row)? {
@@ -116,6 +119,10 @@ impl Job {
             }
             Some(file)
         } else {
+            // It is written from the catalog, and so is checked, too.
+            if Hash::of(generation.magic.as_bytes()) != generation.base_check {
+                return Err(damaged_list(&stream));
+            }
             DataFile::open(&path).ok()
         };
         let chunks = checked_chunks(&repository.catalog, &stream, None, generation.base_length)?;

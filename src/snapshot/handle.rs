@@ -78,7 +78,8 @@ impl Repository {
         Ok(repository)
     }
 
-    fn look(place: &Place) -> Result<(Layout, Arc<Counters>)> {
+    /// Where it is, without opening its catalog.
+    pub(crate) fn look(place: &Place) -> Result<(Layout, Arc<Counters>)> {
         let layout = Layout::open(&place.root)?;
         layout.check_owner(&place.trusted)?;
         Ok((layout, Arc::new(Counters::default())))

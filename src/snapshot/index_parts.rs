@@ -8,6 +8,7 @@ use crate::repository::catalog::{Catalog, IndexPartRow, Stream};
 use crate::repository::chunk_writer::ChunkWriter;
 use crate::repository::data::Content;
 use crate::repository::frames::Location;
+use crate::repository::hash::Hash;
 use crate::repository::manifest::{ChunkName, IndexPart, parts_hash};
 
 /// The length of the pieces that a part is stored in.
@@ -20,10 +21,19 @@ pub fn store(
     writer: &mut ChunkWriter,
     catalog: &Catalog,
 ) -> Result<Option<IndexPart>> {
+    encode(pairs, |piece| Ok(writer.put(catalog, content, piece)?.0))
+}
+
+/// Gives the pieces of a part, whose pairs come in ascending order of oid, to `keep`, which returns their hashes; `None` if
+/// there were none.
+pub(super) fn encode(
+    pairs: impl IntoIterator<Item = Result<(u64, u64)>>,
+    mut keep: impl FnMut(&[u8]) -> Result<Hash>,
+) -> Result<Option<IndexPart>> {
     let mut part = IndexPart { entries: 0, bytes: 0, chunks: Vec::new() };
     let mut piece = Vec::with_capacity(PIECE + 32);
     let mut put = |piece: &mut Vec<u8>, length: usize, part: &mut IndexPart| -> Result<()> {
-        let (hash, _) = writer.put(catalog, content, &piece[..length])?;
+        let hash = keep(&piece[..length])?;
         part.chunks.push(ChunkName { hash, length: length as u32 });
         part.bytes += length as u64;
         piece.drain(..length);
@@ -96,8 +106,11 @@ pub fn own_parts(catalog: &Catalog, stream: &Stream) -> Result<Vec<StoredPart>> 
         names.push(pieces.iter().map(|piece| ChunkName { hash: piece.hash, length: piece.length }).collect());
         parts.push(StoredPart { part, pieces });
     }
+    // Parts that are right would make a wrong index together with those of another parent.
+    let parent = stream.parent.map(|row| catalog.stream(row)).transpose()?;
     let described = parts.iter().zip(&names);
     let hash = parts_hash(
+        parent.map(|parent| parent.snapshot_uid),
         described.map(|(StoredPart { part, .. }, names)| (part.keyframe, part.entries, part.bytes, names.iter())),
     );
     if hash == stream.index_hash { Ok(parts) } else { Err(damaged_index(&stream.snapshot_name)) }

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::filestorage::{FIRST_TRANSACTION, Tid};
 use crate::repository::catalog::{Database, Snapshot, Stream};
+use crate::repository::manifest::DAMAGED;
 use crate::snapshot::anchor::damaged_list;
 use crate::snapshot::handle::Repository;
 use crate::snapshot::index_parts;
@@ -125,7 +126,11 @@ pub fn show(repository: &Repository, word: &str) -> Result<SnapshotDetails> {
                 Some(row) => Some(catalog.stream(row)?.snapshot_name),
                 None => None,
             };
-            let parts = index_parts::sources(catalog, stream)?;
+            let parts = match index_parts::sources(catalog, stream) {
+                // It is known to be.
+                Err(error) if error.kind() == Kind::Damaged && snapshot.kind == DAMAGED => Vec::new(),
+                result => result?,
+            };
             details.push(DatabaseDetails {
                 name: database.name.clone(),
                 path: database.path.clone(),
@@ -134,7 +139,7 @@ pub fn show(repository: &Repository, word: &str) -> Result<SnapshotDetails> {
                 chunks: stream.count,
                 kept_chunks: stream.kept_count,
                 index_keyframe: parts.first().map_or(0, |stored| stored.part.entries),
-                index_deltas: parts.len() as u64 - 1,
+                index_deltas: (parts.len() as u64).saturating_sub(1),
                 index_bytes: parts.iter().map(|stored| stored.part.bytes).sum(),
             });
         }
@@ -171,6 +176,7 @@ fn info(
             needs: (generation.base_length > FIRST_TRANSACTION).then(|| database.path.clone()),
         });
     }
+    let complete = snapshot.kind != DAMAGED && cuts.iter().all(|cut| cut.needs.is_none());
     Ok(SnapshotInfo {
         id: snapshot.name,
         kind: snapshot.kind,
@@ -180,7 +186,7 @@ fn info(
         message: snapshot.message,
         sequence: snapshot.sequence,
         one_moment: snapshot.one_moment,
-        complete: cuts.iter().all(|cut| cut.needs.is_none()),
+        complete,
         stored_bytes: snapshot.stored_bytes,
         databases: cuts,
     })

@@ -17,6 +17,7 @@ use crate::snapshot::anchor::{Recognition, begins_with, damaged_list, nearest, r
 use crate::snapshot::database;
 use crate::snapshot::handle::Repository;
 use crate::snapshot::plan::checked_chunks;
+use crate::snapshot::set_aside::refuse_set_aside;
 
 /// Which transactions.
 #[derive(Debug, Clone, Default)]
@@ -130,6 +131,7 @@ fn logs(repository: &Repository, options: &LogOptions, monitor: &dyn Monitor) ->
             return databases.iter().map(|database| Place::live(repository, database, monitor)).collect();
         };
         let snapshot = repository.resolve(word)?;
+        refuse_set_aside(repository, &snapshot)?;
         let mut places = Vec::new();
         for stream in catalog.streams_of(snapshot.row)? {
             let database = databases.iter().find(|database| database.row == stream.database);

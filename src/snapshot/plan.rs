@@ -13,6 +13,7 @@ use crate::repository::hash::{Hash, ListHash};
 use crate::snapshot::anchor::{begins_with, damaged_list, nearest, recognise, refusal};
 use crate::snapshot::handle::Repository;
 use crate::snapshot::log::LogEntry;
+use crate::snapshot::set_aside::refuse_set_aside;
 
 /// What a restore will do.
 #[derive(Debug, Clone, Serialize)]
@@ -98,6 +99,7 @@ pub(crate) fn plan(
     snapshot: &Snapshot,
     files: &[(Database, DataFile)],
 ) -> Result<RestorePlan> {
+    refuse_set_aside(repository, snapshot)?;
     let mut databases = Vec::new();
     for stream in repository.catalog.streams_of(snapshot.row)? {
         let (database, file) =

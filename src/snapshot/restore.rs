@@ -27,7 +27,7 @@ use crate::snapshot::carry_out::{Change, Prepared, carry_out};
 use crate::snapshot::database;
 use crate::snapshot::handle::Repository;
 use crate::snapshot::journal::{Entry, Journal, Named, Stage};
-use crate::snapshot::plan::{DatabasePlan, RestorePlan, plan, refuse_damage};
+use crate::snapshot::plan::{DatabasePlan, RestorePlan, Work, plan, refuse_damage};
 use crate::snapshot::save::save_for_undo;
 use crate::snapshot::writing::{folder_of, require_room};
 
@@ -216,10 +216,13 @@ fn holder(repository: &Repository, plan: &RestorePlan, files: &[(Database, DataF
             same = same
                 && match found {
                     Some((database, file)) => {
-                        let end = plan.databases.iter().find(|other| other.name == database.name);
+                        let planned = plan.databases.iter().find(|other| other.name == database.name);
+                        let is_nearest = |work: &Work| work.now.as_ref().is_some_and(|now| now.row == stream.row);
                         stream.generation == database.generation.row
-                            && end.is_some_and(|other| other.work.end == stream.cut.offset)
-                            && begins_with(file, file.size()?, &repository.catalog, stream)?
+                            && planned.is_some_and(|other| other.work.end == stream.cut.offset)
+                            // The plan has looked at the nearest one.
+                            && (planned.is_some_and(|other| is_nearest(&other.work))
+                                || begins_with(file, file.size()?, &repository.catalog, stream)?)
                     }
                     None => false,
                 };

@@ -35,10 +35,14 @@ impl Watcher for Fail {
 
 #[test]
 fn p5_any_change_may_fail_once_or_for_ever() {
-    let mut failures = 0;
+    let (mut failures, mut case) = (0, 0);
     for step in script() {
         for (code, for_ever) in [(EIO, false), (EIO, true), (ENOSPC, false), (ENOSPC, true), (EDQUOT, true)] {
             for at in 0.. {
+                case += 1;
+                if !crate::is_tried(case, 7) && at < 500 {
+                    continue;
+                }
                 let world = step.before.copy();
                 let fail = Arc::new(Fail { seen: AtomicUsize::new(0), at, for_ever, code });
                 let result = world.run(step.command, &Disk::watched(fail.clone()));
@@ -58,7 +62,7 @@ fn p5_any_change_may_fail_once_or_for_ever() {
         }
     }
     println!("{failures} failures");
-    assert!(failures > 700, "{failures}");
+    assert!(failures > 150, "{failures}");
 }
 
 /// Takes a few bytes of each write.

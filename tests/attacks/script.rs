@@ -115,7 +115,7 @@ impl Step {
             Command::Delete(id) => !world.snapshots().contains_key(id),
             // An undo that was done would be undone.
             Command::Restore(_) | Command::Undo => world.state().0 == self.after.state().0,
-            Command::Gc(_) | Command::Finish(_) => false,
+            Command::Gc(_) | Command::Finish(_) | Command::Repair => false,
         };
         if !done {
             world.run(self.command, &Disk::default()).unwrap_or_else(|error| panic!("{what}: again: {error}"));

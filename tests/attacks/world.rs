@@ -11,8 +11,8 @@ use znap::filestorage::{Oid, Writer, index_path};
 use znap::monitor::Silent;
 use znap::repository::chunk_writer::Compression;
 use znap::snapshot::{
-    GcOptions, InitOptions, Place, Repository, RestoreOptions, SaveOptions, Way, copy_out, delete, finish, gc, init_on,
-    list, restore, save, undo,
+    GcOptions, InitOptions, Place, RepairOptions, Repository, RestoreOptions, SaveOptions, Way, copy_out, delete,
+    finish, gc, init_on, list, repair_on, restore, save, undo,
 };
 
 /// A database and its index, if it has one.
@@ -28,6 +28,7 @@ pub enum Command {
     Restore(&'static str),
     Undo,
     Finish(Way),
+    Repair,
 }
 
 /// A folder with a database, and perhaps its repository.
@@ -107,6 +108,7 @@ impl World {
             Command::Gc(all) => gc(&mut write()?, GcOptions { all }, &Silent).map(|_| ()),
             Command::Restore(id) => restore(&mut write()?, id, &RestoreOptions::default(), &Silent).map(|_| ()),
             Command::Undo => undo(&mut write()?, &RestoreOptions::default(), &Silent).map(|_| ()),
+            Command::Repair => repair_on(disk, &place, &RepairOptions::default(), &Silent).map(|_| ()),
             Command::Finish(way) => {
                 let mut repository = Repository::open_to_finish_on(disk, &place, &Silent)?;
                 finish(&mut repository, way, &Silent).map(|_| ())

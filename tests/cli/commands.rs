@@ -154,7 +154,7 @@ exit code 0
 freed [SIZE] kB: 3 files removed, 0 files written anew
 the rest: [SIZE] MB for 0 snapshots
 stderr: warning: left alone, because znap knows nothing of it: objects/notes.txt
-stderr: cost: 0 bytes read from databases, 0 bytes written to databases; 0 bytes read from the repository, 0 bytes written to it; 18 rows and 7 commits in the catalog; 2 syncs
+stderr: cost: 0 bytes read from databases, 0 bytes written to databases; 0 bytes read from the repository, 0 bytes written to it; 18 rows and 6 commits in the catalog; 2 syncs
 exit code 0
 
 "#]]

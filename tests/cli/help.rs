@@ -2,8 +2,8 @@
 
 use crate::site::Site;
 
-const COMMANDS: [&str; 11] =
-    ["init", "save", "list", "show", "status", "log", "restore", "delete", "gc", "check", "demo"];
+const COMMANDS: [&str; 12] =
+    ["init", "save", "list", "show", "status", "log", "restore", "delete", "gc", "check", "repair", "demo"];
 
 #[test]
 fn every_command_explains_itself() {

@@ -75,6 +75,9 @@ fn every_field_is_described() {
     let damaged: Value = serde_json::from_str(&output.stdout).unwrap();
     assert!(damaged["findings"][0]["databases"][0]["ranges"][0]["start"].is_u64(), "{damaged}");
     check("check", &damaged);
+    std::fs::remove_file(site.sandbox.file(".znap/catalog.db")).unwrap();
+    check("repair", &document(&site, &["repair", "--dry-run", "--json"]));
+    check("repair", &document(&site, &["repair", "--json"]));
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod help;
 mod json;
 mod places;
 mod reading;
+mod repairing;
 mod restoring;
 mod several;
 mod site;

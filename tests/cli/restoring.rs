@@ -29,6 +29,7 @@ exit code 0
         str![[r#"
 restored one
   data (Data.fs): kept 1.51 kB, cut off 922 bytes, wrote 0 bytes; now up to 2026-01-01 00:00:02 UTC (tid 0x0405e70008888888)
+stderr: hint: znap undo takes it back
 stderr: warning: if ZEO clients use this database, stop every one and delete its persistent cache (*.zec) on every host:
 stderr: one that saw the transactions that are gone now can serve them, or commit on top of them, without a word
 exit code 0
@@ -43,6 +44,7 @@ exit code 0
 restored two
   data (Data.fs): kept 1.53 kB, cut off 467 bytes, wrote 907 bytes; now up to 2026-01-01 00:00:04 UTC (tid 0x0405e70011111110)
 checked 1.53 kB against their hashes
+stderr: hint: znap undo takes it back
 stderr: warning: if ZEO clients use this database, stop every one and delete its persistent cache (*.zec) on every host:
 stderr: one that saw the transactions that are gone now can serve them, or commit on top of them, without a word
 exit code 0
@@ -56,7 +58,8 @@ exit code 0
         str![[r#"
 restored two
   data (Data.fs): kept 2.44 kB, cut off 0 bytes, wrote 0 bytes; now up to 2026-01-01 00:00:04 UTC (tid 0x0405e70011111110)
-stderr: cost: 9.74 kB read from databases, 40 bytes written to databases; 12 bytes read from the repository, 0 bytes written to it; 0 rows and 0 commits in the catalog; 4 syncs
+stderr: hint: znap undo takes it back
+stderr: cost: 9.74 kB read from databases, 40 bytes written to databases; 12 bytes read from the repository, 0 bytes written to it; 0 rows and 0 commits in the catalog; 12 syncs
 exit code 0
 
 "#]]
@@ -64,7 +67,7 @@ exit code 0
 }
 
 #[test]
-fn restore_refuses_to_lose_transactions() {
+fn restore_keeps_what_no_snapshot_holds() {
     let site = Site::with_snapshots();
     let two = site.data();
     site.grow("new", 12);
@@ -72,49 +75,30 @@ fn restore_refuses_to_lose_transactions() {
     assert_data_eq!(
         site.shown(&["restore", "two"]),
         str![[r#"
-stderr: znap: error: restoring two would lose 12 transactions that no snapshot holds:
-stderr:   data: 2026-01-01 00:00:05 UTC, admin, /page/new-1 (tid 0x0405e70015555554, 440 bytes)
-stderr:   data: 2026-01-01 00:00:06 UTC, admin, /page/new-2 (tid 0x0405e70019999998, 440 bytes)
-stderr:   data: 2026-01-01 00:00:07 UTC, admin, /page/new-3 (tid 0x0405e7001ddddddc, 440 bytes)
-stderr:   data: 2026-01-01 00:00:08 UTC, admin, /page/new-4 (tid 0x0405e70022222220, 440 bytes)
-stderr:   data: 2026-01-01 00:00:09 UTC, admin, /page/new-5 (tid 0x0405e70026666664, 440 bytes)
-stderr:   data: 2026-01-01 00:00:10 UTC, admin, /page/new-6 (tid 0x0405e7002aaaaaa8, 440 bytes)
-stderr:   data: 2026-01-01 00:00:11 UTC, admin, /page/new-7 (tid 0x0405e7002eeeeeec, 440 bytes)
-stderr:   data: 2026-01-01 00:00:12 UTC, admin, /page/new-8 (tid 0x0405e70033333330, 440 bytes)
-stderr:   data: 2026-01-01 00:00:13 UTC, admin, /page/new-9 (tid 0x0405e70037777774, 440 bytes)
-stderr:   data: 2026-01-01 00:00:14 UTC, admin, /page/new-10 (tid 0x0405e7003bbbbbb8, 461 bytes)
-stderr:   data: and 2 more
-stderr: hint: znap save keeps them; znap restore --discard two drops them
-exit code 1
+restored two
+  data (Data.fs): kept 2.44 kB, cut off 5.34 kB, wrote 0 bytes; now up to 2026-01-01 00:00:04 UTC (tid 0x0405e70011111110)
+what no snapshot held is kept as undo-[TIME]
+stderr: hint: znap undo takes it back
+stderr: warning: if ZEO clients use this database, stop every one and delete its persistent cache (*.zec) on every host:
+stderr: one that saw the transactions that are gone now can serve them, or commit on top of them, without a word
+exit code 0
 
 "#]]
     );
+    assert_eq!(site.data(), two);
+    site.znap_ok(&["undo"]);
     assert_eq!(site.data(), grown);
     assert_data_eq!(
         site.shown(&["restore", "two", "--dry-run"]),
         str![[r#"
 restoring two would do this:
 data Data.fs
-  now 7.78 kB (7,778 bytes), begins with snapshot two
+  now 7.78 kB (7,778 bytes), begins with snapshot undo-[TIME]
   kept 2.44 kB (2,435 bytes)
   cut off 5.34 kB (5,343 bytes)
   written 0 bytes
   then 2.44 kB (2,435 bytes), up to 2026-01-01 00:00:04 UTC (tid 0x0405e70011111110)
-  lost, because no snapshot holds them: 12 transactions
-    2026-01-01 00:00:05 UTC, admin, /page/new-1 (tid 0x0405e70015555554, 440 bytes)
-    2026-01-01 00:00:06 UTC, admin, /page/new-2 (tid 0x0405e70019999998, 440 bytes)
-    2026-01-01 00:00:07 UTC, admin, /page/new-3 (tid 0x0405e7001ddddddc, 440 bytes)
-    2026-01-01 00:00:08 UTC, admin, /page/new-4 (tid 0x0405e70022222220, 440 bytes)
-    2026-01-01 00:00:09 UTC, admin, /page/new-5 (tid 0x0405e70026666664, 440 bytes)
-    2026-01-01 00:00:10 UTC, admin, /page/new-6 (tid 0x0405e7002aaaaaa8, 440 bytes)
-    2026-01-01 00:00:11 UTC, admin, /page/new-7 (tid 0x0405e7002eeeeeec, 440 bytes)
-    2026-01-01 00:00:12 UTC, admin, /page/new-8 (tid 0x0405e70033333330, 440 bytes)
-    2026-01-01 00:00:13 UTC, admin, /page/new-9 (tid 0x0405e70037777774, 440 bytes)
-    2026-01-01 00:00:14 UTC, admin, /page/new-10 (tid 0x0405e7003bbbbbb8, 461 bytes)
-    2026-01-01 00:00:15 UTC, admin, /page/new-11 (tid 0x0405e7003ffffffc, 461 bytes)
-    2026-01-01 00:00:16 UTC, admin, /page/new-12 (tid 0x0405e70044444440, 461 bytes)
 stderr: nothing was changed
-stderr: hint: as it is, this would be refused: znap save keeps what would be lost; znap restore --discard two drops it
 exit code 0
 
 "#]]
@@ -125,6 +109,7 @@ exit code 0
         str![[r#"
 restored two
   data (Data.fs): kept 2.44 kB, cut off 5.34 kB, wrote 0 bytes; now up to 2026-01-01 00:00:04 UTC (tid 0x0405e70011111110)
+stderr: hint: znap undo takes it back
 stderr: warning: if ZEO clients use this database, stop every one and delete its persistent cache (*.zec) on every host:
 stderr: one that saw the transactions that are gone now can serve them, or commit on top of them, without a word
 exit code 0

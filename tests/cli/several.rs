@@ -44,12 +44,14 @@ exit code 0
     assert_data_eq!(
         site.shown(&["restore", "a"]),
         str![[r#"
-stderr: znap: error: restoring a would lose 3 transactions that no snapshot holds:
-stderr:   data: 2026-01-01 00:00:03 UTC, admin, /page/more-1 (tid 0x0405e7000ccccccc, 461 bytes)
-stderr:   catalog: 2026-01-01 00:00:01 UTC, admin, /page/more-1 (tid 0x0405e70004444444, 461 bytes)
-stderr:   catalog: 2026-01-01 00:00:02 UTC, admin, /page/more-2 (tid 0x0405e70008888888, 461 bytes)
-stderr: hint: znap save keeps them; znap restore --discard a drops them
-exit code 1
+restored a
+  data (Data.fs): kept 1.51 kB, cut off 461 bytes, wrote 0 bytes; now up to 2026-01-01 00:00:02 UTC (tid 0x0405e70008888888)
+  catalog (catalog.fs): kept 486 bytes, cut off 922 bytes, wrote 0 bytes; now up to 2026-01-01 00:00:00 UTC (tid 0x0405e70000000000)
+what no snapshot held is kept as undo-[TIME]
+stderr: hint: znap undo takes it back
+stderr: warning: if ZEO clients use this database, stop every one and delete its persistent cache (*.zec) on every host:
+stderr: one that saw the transactions that are gone now can serve them, or commit on top of them, without a word
+exit code 0
 
 "#]]
     );
@@ -59,7 +61,8 @@ exit code 1
         str![[r#"
 id when up to tail added state message
 a [DATE] [TIME] UTC 2026-01-01 00:00 UTC 1.99 kB 609 bytes complete
-b [DATE] [TIME] UTC 2026-01-01 00:00 UTC 3.37 kB 544 bytes complete
+undo-[TIME] [DATE] [TIME] UTC 2026-01-01 00:00 UTC 3.37 kB 544 bytes complete before the restore of a
+b [DATE] [TIME] UTC 2026-01-01 00:00 UTC 1.99 kB 0 bytes complete
 exit code 0
 
 "#]]

@@ -128,7 +128,9 @@ fn normal(line: &str) -> String {
         let is_date = bare.len() == 10 && bare.starts_with("20") && bare.matches('-').count() == 2;
         let is_time = bare.contains(':') && bare.chars().all(|c| c.is_ascii_digit() || c == ':');
         let is_hash = bare.len() == 64 && bare.chars().all(|c| c.is_ascii_hexdigit());
-        if is_hash {
+        if bare.starts_with("undo-20") {
+            words.push("undo-[TIME]".into());
+        } else if is_hash {
             words.push("[HASH]".into());
         } else if is_date && !bare.starts_with("2026-01-01") {
             words.push("[DATE]".into());

@@ -59,7 +59,7 @@ fn text_from_a_database_cannot_control_a_terminal() {
     site.grow("\x1b[31mred\x07\n", 1);
     site.znap_ok(&["save", "a", "-m", "\x1b[2Jgone\nnext"]);
     site.grow("\u{202e}gnorw\u{2066}\u{200b}", 1);
-    for args in [&["log"][..], &["restore", "a"], &["restore", "a", "--dry-run"]] {
+    for args in [&["log"][..], &["restore", "a", "--dry-run"], &["restore", "a", "--discard"]] {
         let output = site.znap(args);
         let text = output.stdout + &output.stderr;
         assert!(text.contains(" gnorw "), "{text:?}");

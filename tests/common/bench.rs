@@ -62,6 +62,14 @@ impl Bench {
         save(&mut self.write(), &options, &Silent).unwrap();
     }
 
+    /// So many saves, `s0` and on, each of about so many bytes.
+    pub fn saves(&self, count: u64, size: usize) {
+        for number in 0..count {
+            self.grow(number, size);
+            self.save(&format!("s{number}"));
+        }
+    }
+
     /// Leaves things as they are if a save is killed between writing its object files and committing. Returns its manifest.
     pub fn save_killed_before_its_commit(&self, id: &str) -> PathBuf {
         let catalog = self.place.root.join("catalog.db");
@@ -107,4 +115,26 @@ impl Bench {
     pub fn sql(&self) -> rusqlite::Connection {
         rusqlite::Connection::open(self.place.root.join("catalog.db")).unwrap()
     }
+}
+
+/// Fails from the first change of a database's bytes on.
+struct StopAtDatabase(std::sync::atomic::AtomicBool);
+
+impl znap::disk::Watcher for StopAtDatabase {
+    fn before(&self, change: &znap::disk::Change<'_>) -> std::io::Result<usize> {
+        use std::sync::atomic::Ordering;
+        if let znap::disk::Change::SetLength { path, .. } = change
+            && path.ends_with("Data.fs")
+        {
+            self.0.store(true, Ordering::Relaxed);
+        }
+        if self.0.load(Ordering::Relaxed) { Err(std::io::Error::other("killed")) } else { Ok(usize::MAX) }
+    }
+}
+
+/// Restores a snapshot, and is killed when the database is about to be cut. Returns whether that was so.
+pub fn stop_in_restore(bench: &Bench, id: &str) -> bool {
+    let disk = znap::disk::Disk::watched(std::sync::Arc::new(StopAtDatabase(Default::default())));
+    let mut repository = Repository::open_to_write_on(&disk, &bench.place, &Silent).unwrap();
+    restore(&mut repository, id, &RestoreOptions::default(), &Silent).is_err()
 }

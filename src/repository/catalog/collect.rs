@@ -40,6 +40,13 @@ pub struct ObjectUse {
     pub live_raw: u64,
 }
 
+impl ObjectUse {
+    /// How many of the file's bytes nothing needs, about: as if all of it were compressed alike.
+    pub fn unused_bytes(&self) -> u64 {
+        self.file.bytes * self.raw.saturating_sub(self.live_raw) / self.raw.max(1)
+    }
+}
+
 /// A chunk that gc will move.
 #[derive(Debug, Clone)]
 pub struct MovingChunk {

@@ -6,13 +6,14 @@
 mod check;
 mod collect;
 mod read;
+mod rebuild;
 mod rows;
 mod write;
 
 use std::cell::Cell;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +29,7 @@ use crate::repository::layout::{Layout, cannot_open};
 pub use check::{ChunkPlace, KnownChunk, KnownFrame, KnownSnapshot};
 pub use collect::{DeadStream, IndexLink, MovingChunk, ObjectUse, Replacement, StreamReplacement};
 pub use read::StreamChunk;
+pub use rebuild::{RebuiltSnapshot, journal_of};
 pub use rows::{Database, GenerationRow, IndexPartRow, ObjectFile, Snapshot, Stream};
 pub use write::{PreparedSnapshot, Registration};
 
@@ -50,18 +52,26 @@ pub struct Catalog {
 }
 
 impl Catalog {
-    /// Makes a new, empty catalog. Only init does that.
+    /// Makes a new, empty catalog. Only init does that; and repair, beside: see [`Catalog::create_beside`].
     pub fn create(layout: &Layout, counters: &Arc<Counters>) -> Result<Self> {
-        let path = layout.catalog();
-        layout.create_file(&path)?;
-        let mut catalog = Self::connect(layout, OpenFlags::SQLITE_OPEN_READ_WRITE, counters)?;
+        let catalog = Self::create_at(layout, &layout.catalog(), true, counters)?;
+        layout.disk().sync_directory(layout.root())?;
+        Ok(catalog)
+    }
+
+    fn create_at(layout: &Layout, path: &Path, durably: bool, counters: &Arc<Counters>) -> Result<Self> {
+        layout.create_file(path)?;
+        let mut catalog = Self::connect(layout, path, OpenFlags::SQLITE_OPEN_READ_WRITE, counters)?;
         let prepare = |connection: &Connection| {
             connection.pragma_update(None, "page_size", 4096)?;
+            if !durably {
+                connection.pragma_update(None, "synchronous", "OFF")?;
+                connection.pragma_update_and_check(None, "journal_mode", "MEMORY", |_| Ok(()))?;
+            }
             connection.pragma_update(None, "application_id", APPLICATION_ID)
         };
         prepare(&catalog.connection).map_err(|error| catalog.error("prepare", error))?;
         catalog.migrate()?;
-        layout.disk().sync_directory(layout.root())?;
         Ok(catalog)
     }
 
@@ -99,21 +109,25 @@ impl Catalog {
                 path.display(),
                 layout.objects().display()
             ))
-            .hint("put catalog.db back from a copy; or rebuild it with znap repair, in a version that has it"));
+            .hint("put catalog.db back from a copy; or rebuild it with znap repair"));
         }
-        let catalog = Self::connect(layout, flags, counters)?;
+        let catalog = Self::connect(layout, &path, flags, counters)?;
         catalog.check_version()?;
         Ok(catalog)
     }
 
-    fn connect(layout: &Layout, flags: OpenFlags, counters: &Arc<Counters>) -> Result<Self> {
-        let path = layout.catalog();
+    fn connect(layout: &Layout, path: &Path, flags: OpenFlags, counters: &Arc<Counters>) -> Result<Self> {
+        let path = path.to_path_buf();
         let open = || -> rusqlite::Result<Connection> {
             let connection = Connection::open_with_flags(&path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
             connection.busy_timeout(PATIENCE)?;
             connection.pragma_update(None, "trusted_schema", false)?;
             connection.pragma_update(None, "cell_size_check", true)?;
             connection.pragma_update(None, "synchronous", "FULL")?;
+            // Where the journal is removed instead, only EXTRA syncs the directory then: a power cut soon after a commit might bring
+            // the journal back, which takes the commit back, perhaps after object files were removed because of it. Cutting
+            // it to nothing is synced, and costs no more.
+            connection.pragma_update_and_check(None, "journal_mode", "TRUNCATE", |_| Ok(()))?;
             connection.pragma_update(None, "foreign_keys", true)?;
             connection.pragma_update(None, "cache_size", -16 * 1024)?;
             connection.set_prepared_statement_cache_capacity(64);
@@ -132,7 +146,7 @@ impl Catalog {
         };
         if number("application_id")? != i64::from(APPLICATION_ID) {
             return Err(Error::damaged(format!("{} is not a catalog of znap", self.path.display()))
-                .hint("put catalog.db back from a copy; or rebuild it with znap repair, in a version that has it"));
+                .hint("put catalog.db back from a copy; or rebuild it with znap repair"));
         }
         let (found, known) = (number("user_version")?, Self::known_version());
         if found > known {
@@ -151,8 +165,9 @@ impl Catalog {
     }
 
     fn migrate(&mut self) -> Result<()> {
-        MIGRATIONS.to_latest(&mut self.connection).map_err(|error| {
-            Error::failed(format!("cannot bring the catalog {} up to date: {error}", self.path.display()))
+        MIGRATIONS.to_latest(&mut self.connection).map_err(|error| match error {
+            rusqlite_migration::Error::RusqliteError { err, .. } => self.error("bring the tables up to date", err),
+            error => Error::failed(format!("cannot bring the catalog {} up to date: {error}", self.path.display())),
         })
     }
 

@@ -29,7 +29,7 @@ impl StreamChunk {
 /// Columns of a chunk's location, from `chunk k`, `frame f` and `object_file o`.
 const LOCATION: &str = "k.hash, k.length, o.name, f.offset, f.stored, f.raw, f.codec, k.start";
 
-fn location(row: &Row<'_>, first: usize) -> rusqlite::Result<Location> {
+pub(super) fn location(row: &Row<'_>, first: usize) -> rusqlite::Result<Location> {
     let codec: u8 = row.get(first + 6)?;
     Ok(Location {
         hash: row.get(first)?,
@@ -116,10 +116,10 @@ impl Catalog {
         self.many("read the snapshots", &sql, [], Snapshot::from_row)
     }
 
-    /// The newest snapshot by sequence, but none that a restore made.
+    /// The newest snapshot by sequence, but none that a restore made or that is set aside.
     pub fn latest(&self) -> Result<Option<Snapshot>> {
         let sql = format!(
-            "SELECT {} FROM snapshot s WHERE s.tombstone IS NULL AND s.kind <> 'undo' ORDER BY s.sequence DESC LIMIT 1",
+            "SELECT {} FROM snapshot s WHERE s.tombstone IS NULL AND s.kind NOT IN ('undo', 'damaged') ORDER BY s.sequence DESC LIMIT 1",
             Snapshot::COLUMNS
         );
         self.one("read the newest snapshot", &sql, [], Snapshot::from_row)
@@ -196,7 +196,7 @@ impl Catalog {
     pub fn anchor(&self, generation: i64, offset: u64, sequence: u64) -> Result<Option<(u64, Stream)>> {
         let sql = format!(
             "SELECT {}, s.sequence FROM stream t JOIN snapshot s ON s.id = t.snapshot
-             WHERE t.generation = ?1 AND s.tombstone IS NULL AND t.offset <= ?2 AND (t.offset < ?2 OR s.sequence < ?3)
+             WHERE t.generation = ?1 AND s.tombstone IS NULL AND s.kind <> 'damaged' AND t.offset <= ?2 AND (t.offset < ?2 OR s.sequence < ?3)
              ORDER BY t.offset DESC, s.sequence DESC LIMIT 1",
             Stream::COLUMNS
         );
@@ -209,7 +209,8 @@ impl Catalog {
     /// The snapshots' streams in this generation that reach beyond an offset, newest first, so many at most.
     pub fn streams_beyond(&self, generation: i64, offset: u64, limit: usize) -> Result<Vec<Stream>> {
         self.streams_where(
-            "t.generation = ?1 AND t.offset > ?2 AND s.tombstone IS NULL ORDER BY s.sequence DESC LIMIT ?3",
+            "t.generation = ?1 AND t.offset > ?2 AND s.tombstone IS NULL AND s.kind <> 'damaged'
+             ORDER BY s.sequence DESC LIMIT ?3",
             params![generation, offset, limit],
         )
     }

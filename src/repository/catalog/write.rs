@@ -38,6 +38,18 @@ pub struct PreparedSnapshot {
 
 type Tx<'a> = Transaction<'a>;
 
+/// How much of a list goes into the catalog.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Extent {
+    /// Chunks that begin before this offset.
+    pub(super) upto: u64,
+    /// Whether what isn't stored may be left out: a chunk, or the parent.
+    pub(super) gaps: bool,
+}
+
+/// All of it.
+pub(super) const WHOLE: Extent = Extent { upto: u64::MAX, gaps: false };
+
 impl Catalog {
     /// Fills a new catalog: the repository's identity, its config, its databases.
     pub fn register(&mut self, uid: &Uid, created: i64, config: (Hash, u64), databases: &[Registration]) -> Result<()> {
@@ -66,22 +78,8 @@ impl Catalog {
             for (name, bytes, frames) in &prepared.data_files {
                 insert_data_file(tx, name, *bytes, frames)?;
             }
-            let (name, bytes) = prepared.manifest_file;
-            let file = insert_object(tx, &name, ObjectKind::Manifest, bytes)?;
-            tx.execute("UPDATE repository SET sequence = max(sequence, ?1)", [manifest.sequence])?;
-            tx.execute(
-                "INSERT INTO snapshot (uid, sequence, revision, name, kind, created, message, one_moment, stored_bytes, manifest)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
-                params![
-                    manifest.uid, manifest.sequence, manifest.revision, manifest.id, manifest.kind, manifest.created,
-                    manifest.message, manifest.one_moment, manifest.stored_bytes, file
-                ],
-            )?;
-            let snapshot = tx.last_insert_rowid();
-            for entry in &manifest.databases {
-                insert_stream(tx, snapshot, entry)?;
-            }
-            Ok(())
+            let snapshot = insert_snapshot(tx, manifest, prepared.manifest_file)?;
+            manifest.databases.iter().try_for_each(|entry| insert_stream(tx, snapshot, entry, WHOLE))
         })
     }
 
@@ -93,6 +91,29 @@ impl Catalog {
             Ok(())
         })
     }
+}
+
+/// Inserts a snapshot's own row, and returns it.
+pub(super) fn insert_snapshot(tx: &Tx<'_>, manifest: &Manifest, (name, bytes): (Hash, u64)) -> rusqlite::Result<i64> {
+    let file = insert_object(tx, &name, ObjectKind::Manifest, bytes)?;
+    tx.execute("UPDATE repository SET sequence = max(sequence, ?1)", [manifest.sequence])?;
+    tx.execute(
+        "INSERT INTO snapshot (uid, sequence, revision, name, kind, created, message, one_moment, stored_bytes, manifest)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+        params![
+            manifest.uid,
+            manifest.sequence,
+            manifest.revision,
+            manifest.id,
+            manifest.kind,
+            manifest.created,
+            manifest.message,
+            manifest.one_moment,
+            manifest.stored_bytes,
+            file
+        ],
+    )?;
+    Ok(tx.last_insert_rowid())
 }
 
 /// Drops what a stream has of its own: chunks and index parts.
@@ -111,7 +132,7 @@ pub(super) fn replace_stream(tx: &Tx<'_>, row: i64, entry: &DatabaseEntry) -> ru
         params![row, parent_row(tx, database, entry)?, entry.stream.kept, entry.stream.kept_length, entry.index.hash],
     )?;
     delete_lists(tx, row)?;
-    insert_lists(tx, row, entry)
+    insert_lists(tx, row, entry, WHOLE)
 }
 
 /// The row of an object file, inserted if it isn't there: equal content has an equal name.
@@ -171,9 +192,12 @@ fn chunk_row(tx: &Tx<'_>, hash: &Hash) -> rusqlite::Result<Option<i64>> {
         .optional()
 }
 
-/// The row of a chunk that has to be there; otherwise the whole transaction fails.
-fn stored_chunk(tx: &Tx<'_>, chunk: &ChunkName) -> rusqlite::Result<i64> {
-    chunk_row(tx, &chunk.hash)?.ok_or(rusqlite::Error::QueryReturnedNoRows)
+/// The row of a chunk that has to be there, unless gaps may be; otherwise the whole transaction fails.
+fn stored_chunk(tx: &Tx<'_>, chunk: &ChunkName, gaps: bool) -> rusqlite::Result<Option<i64>> {
+    match chunk_row(tx, &chunk.hash)? {
+        None if !gaps => Err(rusqlite::Error::QueryReturnedNoRows),
+        found => Ok(found),
+    }
 }
 
 fn insert_generation(tx: &Tx<'_>, database: i64, generation: &Generation) -> rusqlite::Result<i64> {
@@ -199,7 +223,8 @@ fn insert_generation(tx: &Tx<'_>, database: i64, generation: &Generation) -> rus
     Ok(row)
 }
 
-fn insert_stream(tx: &Tx<'_>, snapshot: i64, entry: &DatabaseEntry) -> rusqlite::Result<()> {
+/// Inserts a snapshot's stream of one database, and so much of its lists.
+pub(super) fn insert_stream(tx: &Tx<'_>, snapshot: i64, entry: &DatabaseEntry, extent: Extent) -> rusqlite::Result<()> {
     let database: i64 = tx.query_row("SELECT id FROM database WHERE uid = ?1", [entry.uid], |row| row.get(0))?;
     let generation = tx
         .query_row("SELECT id FROM generation WHERE uid = ?1", [entry.generation.uid], |row| row.get(0))
@@ -209,7 +234,10 @@ fn insert_stream(tx: &Tx<'_>, snapshot: i64, entry: &DatabaseEntry) -> rusqlite:
         None => insert_generation(tx, database, &entry.generation)?,
     };
     let stream = &entry.stream;
-    let parent = parent_row(tx, database, entry)?;
+    let parent = match parent_row(tx, database, entry) {
+        Err(rusqlite::Error::QueryReturnedNoRows) if extent.gaps => None,
+        result => result?,
+    };
     let cut = &entry.cut;
     tx.execute(
         "INSERT INTO stream (snapshot, database, generation, parent, kept_count, kept_length, offset, tid, last_length,
@@ -237,7 +265,7 @@ fn insert_stream(tx: &Tx<'_>, snapshot: i64, entry: &DatabaseEntry) -> rusqlite:
             entry.index.hash,
         ],
     )?;
-    insert_lists(tx, tx.last_insert_rowid(), entry)
+    insert_lists(tx, tx.last_insert_rowid(), entry, extent)
 }
 
 /// The row of the stream that an entry keeps a part of.
@@ -254,18 +282,23 @@ fn parent_row(tx: &Tx<'_>, database: i64, entry: &DatabaseEntry) -> rusqlite::Re
 }
 
 /// Inserts what a stream has of its own: chunks and index parts.
-fn insert_lists(tx: &Tx<'_>, row: i64, entry: &DatabaseEntry) -> rusqlite::Result<()> {
+fn insert_lists(tx: &Tx<'_>, row: i64, entry: &DatabaseEntry, extent: Extent) -> rusqlite::Result<()> {
     let stream = &entry.stream;
     let mut insert = tx.prepare_cached("INSERT INTO stream_chunk (stream, offset, chunk) VALUES (?1, ?2, ?3)")?;
     let mut offset = stream.kept_length;
     for chunk in &stream.chunks {
-        insert.execute(params![row, offset, stored_chunk(tx, chunk)?])?;
+        if offset >= extent.upto {
+            break;
+        }
+        if let Some(stored) = stored_chunk(tx, chunk, extent.gaps)? {
+            insert.execute(params![row, offset, stored])?;
+        }
         offset += u64::from(chunk.length);
     }
     let parts = entry.index.keyframe.iter().map(|part| (true, part));
     let parts = parts.chain(entry.index.deltas.iter().map(|part| (false, part)));
     for (position, (keyframe, part)) in parts.enumerate() {
-        insert_index_part(tx, row, position as i64, keyframe, part)?;
+        insert_index_part(tx, row, position as i64, keyframe, part, extent.gaps)?;
     }
     Ok(())
 }
@@ -276,6 +309,7 @@ fn insert_index_part(
     position: i64,
     keyframe: bool,
     part: &IndexPart,
+    gaps: bool,
 ) -> rusqlite::Result<()> {
     tx.prepare_cached(
         "INSERT INTO index_part (stream, position, keyframe, entries, bytes) VALUES (?1, ?2, ?3, ?4, ?5)",
@@ -283,12 +317,10 @@ fn insert_index_part(
     .execute(params![stream, position, keyframe, part.entries, part.bytes])?;
     let row = tx.last_insert_rowid();
     for (position, chunk) in part.chunks.iter().enumerate() {
-        let position = position as i64;
-        tx.prepare_cached("INSERT INTO index_chunk (part, position, chunk) VALUES (?1, ?2, ?3)")?.execute(params![
-            row,
-            position,
-            stored_chunk(tx, chunk)?
-        ])?;
+        if let Some(stored) = stored_chunk(tx, chunk, gaps)? {
+            tx.prepare_cached("INSERT INTO index_chunk (part, position, chunk) VALUES (?1, ?2, ?3)")?
+                .execute(params![row, position as i64, stored])?;
+        }
     }
     Ok(())
 }

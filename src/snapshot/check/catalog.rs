@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use crate::error::{Error, Result};
 use crate::repository::catalog::{Database, KnownFrame, KnownSnapshot, ObjectFile, Stream};
 use crate::repository::hash::{Hash, ListHash, Uid};
-use crate::repository::manifest::{ChunkName, Generation};
+use crate::repository::manifest::{ChunkName, DAMAGED, Generation};
 use crate::snapshot::gc::lists;
 
 use super::{Check, Finding, Subject};
@@ -84,7 +84,7 @@ pub(super) fn about_catalog(snapshots: Vec<String>) -> Finding {
     Finding {
         snapshots,
         prevents_restore: true,
-        hint: Some("put catalog.db back from a copy; or rebuild it with znap repair, in a version that has it".into()),
+        hint: Some("put catalog.db back from a copy; or rebuild it with znap repair".into()),
         ..Finding::about(Subject::Catalog)
     }
 }
@@ -133,6 +133,7 @@ pub(super) fn read(check: &mut Check<'_>) -> Result<Option<Known>> {
         check.note(error, about_catalog(snapshots))?;
     }
     known.order(check);
+    known.set_aside(check);
     Ok(Some(known))
 }
 
@@ -154,6 +155,20 @@ impl Known {
         }
         ids.dedup();
         ids
+    }
+
+    /// Those that repair has set aside are damaged still.
+    fn set_aside(&self, check: &mut Check<'_>) {
+        for known in self.snapshots.iter().filter(|known| !known.deleted && known.snapshot.kind == DAMAGED) {
+            let id = &known.snapshot.name;
+            check.add(Finding {
+                what: format!("snapshot {id} is set aside: nobody has all of it"),
+                snapshots: vec![id.clone()],
+                prevents_restore: true,
+                hint: Some(format!("znap restore --dry-run {id} says what is missing; znap repair --from PATH looks for it in a copy")),
+                ..Finding::about(Subject::Snapshot)
+            });
+        }
     }
 
     /// Everything else relies on it that parents come first, and sequence numbers only grow.

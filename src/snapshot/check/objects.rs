@@ -180,7 +180,7 @@ fn other(check: &mut Check<'_>, known: &Known, name: Hash) -> Result<()> {
         Ok(Unnamed::Newer(_)) | Err(_) if is_announced => check.report.left_over_files += 1,
         Ok(Unnamed::Newer(manifest)) => {
             let what = catalog_is_older(layout, &manifest).to_string();
-            let hint = "put the newest catalog.db back; or rebuild it with znap repair, in a version that has it";
+            let hint = "put the newest catalog.db back; or rebuild it with znap repair";
             check.add(Finding { what, hint: Some(hint.into()), ..about_catalog(vec![manifest.id.clone()]) });
         }
         Ok(Unnamed::Unknown) => check.report.unknown_files.push(name.to_string()),

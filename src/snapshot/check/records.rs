@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::error::Result;
 use crate::repository::catalog::{Database, KnownSnapshot, Stream};
-use crate::repository::manifest::{ChunkerConfig, Config, DatabaseEntry, Manifest, Tombstone};
+use crate::repository::manifest::{ChunkerConfig, Config, DAMAGED, DatabaseEntry, Manifest, Tombstone};
 use crate::repository::object::{ObjectKind, VERSION};
 use crate::snapshot::database::hex_unless_utf8;
 
@@ -151,7 +151,7 @@ fn differences(known: &Known, of: &KnownSnapshot, streams: &[&Stream], manifest:
         match (database, stream) {
             (Some(database), Some(stream)) => {
                 matched += 1;
-                let what = entry_differences(known, of.deleted, database, stream, entry);
+                let what = entry_differences(known, of, database, stream, entry);
                 differ.extend(what.into_iter().map(|what| format!("{what} of {}", entry.name)));
             }
             // Of a deleted one, what nothing builds on goes.
@@ -167,7 +167,7 @@ fn differences(known: &Known, of: &KnownSnapshot, streams: &[&Stream], manifest:
 
 fn entry_differences(
     known: &Known,
-    deleted: bool,
+    of: &KnownSnapshot,
     database: &Database,
     stream: &Stream,
     entry: &DatabaseEntry,
@@ -183,9 +183,11 @@ fn entry_differences(
     same(known.generations.get(&stream.generation) == Some(&entry.generation), "beginning");
     same(stream.cut == entry.cut, "end");
     let list = &entry.stream;
+    // What nobody has is not in the catalog.
+    let set_aside = of.snapshot.kind == DAMAGED;
     let parent = stream.parent.map(|row| known.streams.iter().find(|other| other.row == row));
     let parent_is_same = match parent {
-        None => list.parent.is_none(),
+        None => list.parent.is_none() || set_aside,
         Some(parent) => parent.is_some_and(|parent| {
             Some(parent.snapshot_uid) == list.parent
                 && parent.database == stream.database
@@ -197,14 +199,14 @@ fn entry_differences(
     same(stream.count == list.kept + list.chunks.len() as u64, "number of chunks");
     same(stream.list_hash == list.list_hash && stream.last_final == list.last_final, "list hash");
     let own_is_same = known.own.get(&stream.row).is_some_and(|own| {
-        let expected = match deleted {
+        let expected = match of.deleted {
             // Of a deleted one, the chunks that nothing reaches may be gone, from the last on.
             true => list.chunks.get(..own.count),
             false => Some(&list.chunks[..]).filter(|chunks| chunks.len() == own.count),
         };
         expected.is_some_and(|chunks| hash_of(chunks) == own.hash)
     });
-    same(own_is_same, "chunks");
+    same(own_is_same || set_aside, "chunks");
     // The parts were compared with this hash already.
     same(stream.index_hash == entry.index.hash, "index parts");
     differ

@@ -67,6 +67,8 @@ pub enum Subject {
     Locks,
     /// What is remembered of a restore.
     Restore,
+    /// A snapshot that repair has set aside: nobody has all of it.
+    Snapshot,
     /// A database's own file.
     Database,
 }

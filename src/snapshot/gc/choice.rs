@@ -1,9 +1,11 @@
 //! Which data files gc writes anew.
 //!
-//! One that is more than a fifth unused, by itself. Small ones to join them, because small frames compress badly; but not all of them
-//! each time: one is joined only with others that together are at least as large. So each time that bytes are written anew the file
-//! that they are in doubles, and a save of `s` bytes is written anew at most log2([`SMALL`] / `s`) + 1 times, however
-//! often gc runs, but for those at the edge of a step ([`super::rewrite::steps`]); what is left are few files, each larger than all smaller ones together. With `--all` every small file is joined.
+//! One that is more than a fifth unused, by itself. Small ones to join them, because small frames compress badly; but
+//! not all of them each time: one is joined only with others that together are at least as large. So each time that
+//! bytes are written anew the file that they are in doubles, and a save of `s` bytes is written anew at most
+//! log2([`SMALL`] / `s`) + 1 times, however often gc runs, but for those at the edge of a step
+//! ([`super::rewrite::steps`]). What is left are few files, each larger than all smaller ones together. With `--all`
+//! every small file is joined.
 
 use std::collections::HashSet;
 

@@ -35,7 +35,13 @@ pub(super) fn fold_deleted(repository: &mut Repository, monitor: &dyn Monitor) -
         }
     }
     let mut rewrites = Rewrites::new(repository);
-    let foldable: HashSet<i64> = dead.values().filter(|s| s.children.len() == 1).map(|s| s.row).collect();
+    // What is set aside stays as it is: its lists have gaps.
+    let set_aside = repository.catalog.streams_set_aside()?;
+    let foldable: HashSet<i64> = dead
+        .values()
+        .filter(|stream| stream.children.len() == 1 && !set_aside.contains(&stream.children[0]))
+        .map(|stream| stream.row)
+        .collect();
     // From each list that stays, up through the ones that only it builds on.
     for stream in dead.values().filter(|stream| foldable.contains(&stream.row)) {
         let child = stream.children[0];
@@ -58,17 +64,19 @@ pub(super) fn fold_deleted(repository: &mut Repository, monitor: &dyn Monitor) -
 /// opens, a bounded number of parts.
 const LONGEST_CHAIN: u64 = 64;
 
-/// Gives a keyframe to streams whose index would be made from too many deltas.
-pub(super) fn shorten_index_chains(repository: &mut Repository, monitor: &dyn Monitor) -> Result<()> {
+/// Gives a keyframe to streams whose index would be made from too many deltas. Returns whether there were any.
+pub(super) fn shorten_index_chains(repository: &mut Repository, monitor: &dyn Monitor) -> Result<bool> {
     // How many deltas a stream's index has, and whether the keyframe below them is committed.
     let mut lengths: HashMap<i64, (u64, bool)> = HashMap::new();
     let mut rewrites = Rewrites::new(repository);
+    let mut shortened = false;
+    let set_aside = repository.catalog.streams_set_aside()?;
     for link in repository.catalog.index_links()? {
         let row = link.stream;
         let before = link.parent.filter(|_| !link.has_keyframe).and_then(|parent| lengths.get(&parent).copied());
         let (length, mut committed) = before.unwrap_or((0, true));
         let mut length = length + link.deltas;
-        if length > LONGEST_CHAIN {
+        if length > LONGEST_CHAIN && !set_aside.contains(&row) {
             monitor.check()?;
             if !committed {
                 // The catalog has to know it, or all deltas since the one before it would be merged.
@@ -79,10 +87,12 @@ pub(super) fn shorten_index_chains(repository: &mut Repository, monitor: &dyn Mo
             let entry = rewrites.entry(repository, &stream)?;
             rewrites.add(repository, &stream, entry, Vec::new(), &parts, Content::Keyframe)?;
             (length, committed) = (0, false);
+            shortened = true;
         }
         lengths.insert(row, (length, committed));
     }
-    rewrites.commit(repository)
+    rewrites.commit(repository)?;
+    Ok(shortened)
 }
 
 /// Joins a line of deleted lists, nearest ancestor first, into the list of `child`.
@@ -169,7 +179,7 @@ impl Rewrites {
                 _ => deltas = merged.into_iter().collect(),
             }
         }
-        entry.index = IndexEntry::new(keyframe, deltas);
+        entry.index = IndexEntry::new(entry.stream.parent, keyframe, deltas);
         let manifest = self.manifests.get_mut(&stream.snapshot);
         let place = manifest.and_then(|manifest| manifest.databases.iter_mut().find(|other| other.uid == entry.uid));
         *place.ok_or_else(|| lacks_database(stream))? = entry.clone();

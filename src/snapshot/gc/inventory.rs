@@ -122,7 +122,7 @@ impl Inventory {
             }
             Unnamed::Newer(manifest) => {
                 return Err(catalog_is_older(layout, &manifest).hint(
-                    "put the newest catalog.db back; or rebuild it with znap repair, in a version that has it; nothing was removed",
+                    "put the newest catalog.db back; or rebuild it with znap repair; nothing was removed",
                 ));
             }
             Unnamed::Unknown => {

@@ -11,47 +11,54 @@ use crate::repository::manifest::ChunkName;
 use crate::snapshot::anchor::damaged_list;
 use crate::snapshot::index_parts;
 
-/// Checks every list against its hash; each row is read once. Ends at the first that is wrong.
-pub(super) fn check(catalog: &Catalog, monitor: &dyn Monitor) -> Result<()> {
+/// Checks every list that a snapshot needs against its hash; each row is read once. Ends at the first that is wrong.
+pub(crate) fn check(catalog: &Catalog, monitor: &dyn Monitor) -> Result<()> {
     each(catalog, monitor, |_, _, checked| checked)
 }
 
-/// Checks every list against its hash, and gives `use_list` each stream with the chunks that it has of its own, and what is
-/// wrong with these or its index parts.
+/// Gives `use_list` each stream with the chunks that it has of its own, and what is wrong with these or its index parts, if a
+/// snapshot needs them. What only snapshots that are set aside need has gaps.
 pub(crate) fn each(
     catalog: &Catalog,
     monitor: &dyn Monitor,
     mut use_list: impl FnMut(&Stream, &[(u64, ChunkName)], Result<()>) -> Result<()>,
 ) -> Result<()> {
     let streams = catalog.streams_with_deleted()?;
-    let mut deleted = HashSet::new();
+    let set_aside = catalog.streams_set_aside()?;
+    let mut dispensable = HashSet::new();
     for stream in &streams {
-        if catalog.is_deleted(stream.snapshot)? {
-            deleted.insert(stream.snapshot);
+        if set_aside.contains(&stream.row) || catalog.is_deleted(stream.snapshot)? {
+            dispensable.insert(stream.snapshot);
         }
     }
-    let reach = reach(&streams, &deleted);
+    let reach = reach(&streams, &dispensable);
     let by_row: HashMap<i64, &Stream> = streams.iter().map(|stream| (stream.row, stream)).collect();
     for stream in &streams {
         monitor.check()?;
         let own = catalog.own_chunks(stream.row)?;
-        let upto = reach.get(&stream.row).copied().unwrap_or(0);
-        let parent = stream.parent.and_then(|parent| by_row.get(&parent).copied());
-        let checked = index_parts::own_parts(catalog, stream)
-            .map(|_| ())
-            .and_then(|()| check_list(catalog, stream, parent, upto, &own));
+        let checked = match reach.get(&stream.row) {
+            None => Ok(()),
+            Some(&upto) => {
+                let parent = stream.parent.and_then(|parent| by_row.get(&parent).copied());
+                index_parts::own_parts(catalog, stream)
+                    .and_then(|_| check_list(catalog, stream, parent, upto, &own))
+            }
+        };
         use_list(stream, &own, checked)?;
     }
     Ok(())
 }
 
-/// How far each list is needed, by the stream's row: a snapshot's own whole, a deleted one's as far as those that build on
-/// it are. The streams come by sequence, and `deleted` are rows of snapshots.
-pub(crate) fn reach(streams: &[Stream], deleted: &HashSet<i64>) -> HashMap<i64, u64> {
+/// How far each list is needed, by the stream's row, if it is: a snapshot's own whole, that of a dispensable one (these are rows
+/// of snapshots) as far as those that build on it are. The streams come by sequence.
+pub(crate) fn reach(streams: &[Stream], dispensable: &HashSet<i64>) -> HashMap<i64, u64> {
     let mut reach: HashMap<i64, u64> = HashMap::new();
     for stream in streams.iter().rev() {
-        let is_deleted = deleted.contains(&stream.snapshot);
-        let upto = if is_deleted { reach.get(&stream.row).copied().unwrap_or(0) } else { stream.cut.offset };
+        let upto = match reach.get(&stream.row) {
+            _ if !dispensable.contains(&stream.snapshot) => stream.cut.offset,
+            Some(upto) => *upto,
+            None => continue,
+        };
         reach.insert(stream.row, upto);
         if let Some(parent) = stream.parent {
             let kept = reach.entry(parent).or_default();

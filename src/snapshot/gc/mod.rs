@@ -89,7 +89,7 @@ pub fn gc_dry_run(repository: &mut Repository, options: GcOptions) -> Result<GcR
         let rewritten: Vec<&ObjectUse> =
             rewrite::steps(&to_rewrite(&files, options), options).into_iter().flatten().collect();
         for file in &files {
-            let unused = file.file.bytes * file.raw.saturating_sub(file.live_raw) / file.raw.max(1);
+            let unused = file.unused_bytes();
             if file.live_raw == 0 {
                 report.files_removed += 1;
                 freed += file.file.bytes;
@@ -126,9 +126,10 @@ pub fn gc(repository: &mut Repository, options: GcOptions, monitor: &dyn Monitor
     files_removed += unlink_unnamed(repository, monitor)?;
     monitor.check()?;
 
-    fold::shorten_index_chains(repository, monitor)?;
-    chunks_dropped += repository.catalog.drop_chunks()?;
-    files_removed += unlink_unnamed(repository, monitor)?;
+    if fold::shorten_index_chains(repository, monitor)? {
+        chunks_dropped += repository.catalog.drop_chunks()?;
+        files_removed += unlink_unnamed(repository, monitor)?;
+    }
 
     let files = repository.catalog.object_use()?;
     let chosen = to_rewrite(&files, options);
@@ -145,10 +146,7 @@ pub fn gc(repository: &mut Repository, options: GcOptions, monitor: &dyn Monitor
         chunks_dropped,
         snapshots: repository.catalog.snapshots()?.len() as u64,
         deleted_still_needed: repository.catalog.deleted_still_needed()?,
-        unused_bytes_left: files
-            .iter()
-            .map(|file| file.file.bytes * file.raw.saturating_sub(file.live_raw) / file.raw.max(1))
-            .sum(),
+        unused_bytes_left: files.iter().map(ObjectUse::unused_bytes).sum(),
         unknown_files: inventory.unknown,
         counts: repository.counts(),
     })

@@ -71,11 +71,8 @@ fn rewrite_step(
     let chunks = repository.catalog.chunks_to_move(&rows)?;
     let moved: HashMap<Hash, i64> = chunks.iter().map(|chunk| (chunk.location.hash, chunk.row)).collect();
     if moved.len() != chunks.len() {
-        return Err(Error::damaged(format!(
-            "the catalog {} lists a chunk twice",
-            repository.layout.catalog().display()
-        ))
-        .hint("put the newest copy of catalog.db back; nothing was removed"));
+        let catalog = repository.layout.catalog();
+        return Err(damaged_catalog(format!("the catalog {} lists a chunk twice", catalog.display())));
     }
     let object_files = Arc::new(FrameFiles::new(&repository.layout, &repository.counters));
     let mut writer = DataWriter::new(&repository.layout, &repository.counters);
@@ -135,8 +132,7 @@ impl Worker {
         }
         // What a damaged catalog says isn't believed.
         if length > FRAME_LIMIT {
-            return Err(Error::damaged("the catalog lists a chunk that is larger than any")
-                .hint("put the newest copy of catalog.db back; nothing was removed"));
+            return Err(damaged_catalog("the catalog lists a chunk that is larger than any"));
         }
         // However the chunks of different frames alternate, each frame is read once.
         places.sort_by_key(|(_, location)| (location.frame.object.0, location.frame.offset, location.start));
@@ -179,6 +175,10 @@ fn frames_of(chunks: &[MovingChunk], compression: Compression) -> Vec<&[MovingCh
         frames.push(&same[start..]);
     }
     frames
+}
+
+fn damaged_catalog(what: impl Into<String>) -> Error {
+    Error::damaged(what).hint("put the newest copy of catalog.db back; nothing was removed")
 }
 
 fn length_of(chunks: &[MovingChunk]) -> usize {

@@ -1,0 +1,74 @@
+//! Repair: bring back what can be brought back of a repository, and say what can't. Never touches a database.
+//!
+//! All object files are read; what is wrong is worked out from them alone, and from the catalog as far as it can be
+//! believed ([`examine`]). Then everything new is written and forced to the disk, a new catalog is made of all that is there and
+//! takes the old one's place, and only then damaged files go to `.znap/damaged` ([`carry_out`]). Nothing is ever deleted that
+//! was there before. Interrupted anywhere, it has changed nothing that counts, or all; given again, it finishes.
+
+mod carry_out;
+mod examine;
+mod indexes;
+mod objects;
+mod old;
+mod picture;
+mod rebuild;
+mod records;
+mod report;
+mod search;
+
+use crate::disk::Disk;
+use crate::error::{Error, Result};
+use crate::monitor::Monitor;
+use crate::repository::hash::Uid;
+use crate::repository::layout::Layout;
+use crate::repository::lock::WriterLock;
+use crate::snapshot::handle::{PATIENCE, Place, Repository};
+use crate::snapshot::journal::Journal;
+
+use old::Condition;
+pub use report::{DamagedObject, RepairOptions, RepairReport, SetAside};
+pub use search::Sources;
+
+/// Repairs a repository, or says what would be done.
+pub fn repair(place: &Place, options: &RepairOptions, monitor: &dyn Monitor) -> Result<RepairReport> {
+    repair_on(&Disk::default(), place, options, monitor)
+}
+
+/// The same, changed through this disk.
+pub fn repair_on(disk: &Disk, place: &Place, options: &RepairOptions, monitor: &dyn Monitor) -> Result<RepairReport> {
+    let (layout, counters) = Repository::look(place)?;
+    let layout = layout.on(disk);
+    // A dry run too: what a save is about to commit looks like damage.
+    let mut lock = WriterLock::acquire(&layout, PATIENCE, monitor)?;
+    let mut examined = examine::examine(&layout, &counters, options, &lock, monitor)?;
+    let mut report = examined.report()?;
+    report.unfinished_restore = unfinished(&layout, examined.repository(), &examined.condition, monitor)?;
+    if !options.dry_run {
+        carry_out::carry_out(&layout, &counters, &mut examined, &mut lock, &mut report, monitor)?;
+    }
+    report.counts = counters.counts();
+    Ok(report)
+}
+
+/// The snapshot whose restore is unfinished. Refuses if the catalog is good enough to finish it first.
+fn unfinished(
+    layout: &Layout,
+    repository: Uid,
+    condition: &Condition,
+    monitor: &dyn Monitor,
+) -> Result<Option<String>> {
+    match Journal::unfinished(layout, repository) {
+        Ok(None) => Ok(None),
+        Ok(Some(journal)) if *condition == Condition::Good => {
+            Err(Error::failed(format!("the restore of {} is unfinished", journal.target.id))
+                .hint("finish it first: znap restore --resume, or --abort goes back; then repair"))
+        }
+        Ok(Some(journal)) => Ok(Some(journal.target.id)),
+        Err(error) if *condition == Condition::Good => Err(error),
+        // It stays as it is.
+        Err(error) => {
+            monitor.notice(&error.to_string());
+            Ok(None)
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! Making the catalog anew and putting it in place.
+//!
+//! The old one keeps its place until the new one is whole and durable, unless SQLite has left a journal beside it that could
+//! not be played back: SQLite would play it into the new one.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::error::{Error, IoContext, Result};
+use crate::monitor::Monitor;
+use crate::repository::catalog::{Catalog, RebuiltSnapshot, Registration, journal_of};
+use crate::repository::counters::Counters;
+use crate::repository::hash::{Hash, Uid};
+use crate::repository::layout::Layout;
+use crate::repository::manifest::{Config, Generation};
+use crate::snapshot::database::path_of_entry;
+use crate::snapshot::gc::lists;
+use crate::snapshot::repair::examine::Examined;
+use crate::snapshot::repair::objects::Stored;
+use crate::snapshot::repair::picture::{Picture, Record};
+use crate::snapshot::repair::search::newest_entries;
+
+/// Makes a catalog beside the one that is there: of what was worked out, of which all object files are there. Checks its lists.
+pub(super) fn build(
+    layout: &Layout,
+    counters: &Arc<Counters>,
+    config: &Stored<Config>,
+    examined: &Examined,
+    monitor: &dyn Monitor,
+) -> Result<()> {
+    let Examined { objects, picture, registered, sequence, .. } = examined;
+    let mut catalog = Catalog::create_beside(layout, counters)?;
+    let uid = config.what.repository;
+    catalog.register(&uid, config.what.created, config.file, &registrations(picture, registered)?)?;
+    for data in &objects.data {
+        monitor.check()?;
+        catalog.record_data_file(&data.file.0, data.file.1, &data.what)?;
+    }
+    let mut used: Vec<Hash> = Vec::new();
+    for chosen in
+        picture.snapshots.iter().filter(|chosen| !chosen.is_deleted() || chosen.reach.iter().any(Option::is_some))
+    {
+        monitor.check()?;
+        let unwritten = || Error::failed("an object file was to be written, and was not");
+        let tombstone = match &chosen.tombstone {
+            None => None,
+            Some(Record::There(file)) => Some(*file),
+            Some(Record::New(_)) => return Err(unwritten()),
+        };
+        used.extend(tombstone.map(|(name, _)| name));
+        catalog.record_rebuilt(&RebuiltSnapshot {
+            manifest: &chosen.manifest,
+            manifest_file: chosen.file.ok_or_else(unwritten)?,
+            tombstone,
+            reach: chosen.reach.clone(),
+        })?;
+    }
+    let others: Vec<(Hash, u64)> =
+        objects.tombstones.iter().map(|stored| stored.file).filter(|(name, _)| !used.contains(name)).collect();
+    catalog.record_tombstones(&others, *sequence)?;
+    if let Some(problem) = catalog.problem()? {
+        return Err(Error::failed(format!("the new catalog is not as it should be: {problem}")));
+    }
+    lists::check(&catalog, monitor)?;
+    catalog.finish_beside(layout)
+}
+
+/// The databases: as the snapshots have them, and those that only the old catalog knows.
+fn registrations(picture: &Picture, registered: &[Registration]) -> Result<Vec<Registration>> {
+    let mut all: Vec<Registration> = newest_entries(picture)
+        .into_iter()
+        .map(|entry| Registration {
+            uid: entry.uid,
+            name: entry.name.clone(),
+            path: path_of_entry(entry),
+            generation: first_generation(picture, entry.uid).unwrap_or_else(|| entry.generation.clone()),
+        })
+        .collect();
+    for registration in registered {
+        if !all.iter().any(|known| known.uid == registration.uid || known.name == registration.name) {
+            all.push(registration.clone());
+        }
+    }
+    if all.is_empty() {
+        return Err(Error::damaged("the object files name no database: there is no snapshot to make a catalog of")
+            .hint("put .znap back from a copy; without one, znap init in another directory (-R DIR) starts anew"));
+    }
+    Ok(all)
+}
+
+fn first_generation(picture: &Picture, database: Uid) -> Option<Generation> {
+    let entries = picture.snapshots.iter().flat_map(|chosen| &chosen.manifest.databases);
+    let generations = entries.filter(|entry| entry.uid == database).map(|entry| &entry.generation);
+    generations.min_by_key(|generation| generation.number).cloned()
+}
+
+/// Puts the new catalog in the place of the one that is there, which is kept if that is asked for. Returns its new name.
+pub(super) fn put_in_place(layout: &Layout, keep: bool) -> Result<Option<String>> {
+    let (path, disk) = (layout.catalog(), layout.disk());
+    let journal = journal_of(&path);
+    let mut kept = None;
+    if keep && path.exists() {
+        let name = free_name(layout.root());
+        copy(layout, &path, &layout.root().join(&name))?;
+        if is_hot(&journal) {
+            copy(layout, &journal, &journal_of(&layout.root().join(&name)))?;
+        }
+        disk.sync_directory(layout.root())?;
+        kept = Some(name);
+    }
+    if is_hot(&journal) {
+        // Whoever sees half of this sees no catalog, and is told to repair.
+        disk.remove_if_there(&path)?;
+        disk.sync_directory(layout.root())?;
+        disk.remove(&journal)?;
+        disk.sync_directory(layout.root())?;
+    }
+    disk.rename(&layout.new_catalog(), &path)?;
+    disk.sync_directory(layout.root())?;
+    Ok(kept)
+}
+
+/// Whether SQLite would play it back: an empty one is what a commit leaves.
+fn is_hot(journal: &Path) -> bool {
+    fs::symlink_metadata(journal).is_ok_and(|metadata| metadata.len() > 0)
+}
+
+fn free_name(root: &Path) -> String {
+    let mut number = 1;
+    while root.join(format!("catalog.db.damaged-{number}")).exists() {
+        number += 1;
+    }
+    format!("catalog.db.damaged-{number}")
+}
+
+/// Copies a file within the repository, durably but for its name.
+pub(super) fn copy(layout: &Layout, from: &Path, to: &Path) -> Result<()> {
+    let disk = layout.disk();
+    let source = fs::File::open(from).at("open", from)?;
+    let length = source.metadata().at("look at", from)?.len();
+    let mut temporary = to.as_os_str().to_owned();
+    temporary.push(".part");
+    let temporary = PathBuf::from(temporary);
+    disk.remove_if_there(&temporary)?;
+    let file = layout.create_file(&temporary)?;
+    disk.copy_range(&source, &file, &temporary, 0, length)?;
+    disk.sync(&file, &temporary)?;
+    disk.rename(&temporary, to)
+}

@@ -1,0 +1,298 @@
+//! Looking for chunks that no whole data file has: in what can still be read of damaged ones, in the databases, and in
+//! copies that the user names.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::error::{Error, Result};
+use crate::filestorage::source::open_plain;
+use crate::monitor::Monitor;
+use crate::repository::catalog::Catalog;
+use crate::repository::chunk_reader::ChunkReader;
+use crate::repository::counters::Counters;
+use crate::repository::data::{Content, table_of};
+use crate::repository::frames::{FrameFiles, Location};
+use crate::repository::hash::{Hash, Uid};
+use crate::repository::layout::Layout;
+use crate::repository::manifest::DatabaseEntry;
+use crate::snapshot::database::path_of_entry;
+use crate::snapshot::repair::objects::{Objects, names_in};
+use crate::snapshot::repair::picture::{Picture, own_chunks, parts};
+
+/// A chunk that is needed, and that no whole data file has.
+#[derive(Debug, Clone)]
+pub(super) struct Wanted {
+    pub(super) length: u32,
+    pub(super) content: Content,
+    /// Where in which databases it is, if it is of a tail.
+    places: HashSet<(Uid, u64)>,
+}
+
+impl Wanted {
+    /// One place, always the same.
+    pub(super) fn first_place(&self) -> Option<(Uid, u64)> {
+        self.places.iter().min().copied()
+    }
+}
+
+/// Where a chunk can be read.
+#[derive(Debug, Clone)]
+pub(super) enum Place {
+    /// In a data file of the folder with this number.
+    Folder(usize, Location),
+    /// In a file with this number, at this offset.
+    File(usize, u64),
+    /// It was made again.
+    Bytes(Arc<[u8]>),
+}
+
+/// How many chunks were found where.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub struct Sources {
+    /// In damaged object files, as far as they can be read.
+    pub damaged_files: u64,
+    /// In the databases as they are now.
+    pub databases: u64,
+    /// In copies that the user named.
+    pub copies: u64,
+    /// Parts of indexes that were made again from the databases' bytes.
+    pub indexes: u64,
+}
+
+/// Where chunks are looked for, and those that were found.
+pub(super) struct Search {
+    folders: Vec<(PathBuf, ChunkReader)>,
+    files: Vec<(PathBuf, File)>,
+    pub(super) wanted: BTreeMap<Hash, Wanted>,
+    pub(super) found: BTreeMap<Hash, Place>,
+    pub(super) sources: Sources,
+    counters: Arc<Counters>,
+}
+
+impl Search {
+    /// For the chunks that the snapshots need and that are in no whole data file.
+    pub(super) fn new(picture: &Picture, objects: &Objects, layout: &Layout, counters: &Arc<Counters>) -> Self {
+        let mut search = Search {
+            folders: Vec::new(),
+            files: Vec::new(),
+            wanted: BTreeMap::new(),
+            found: BTreeMap::new(),
+            sources: Sources::default(),
+            counters: Arc::clone(counters),
+        };
+        // The repository's own is the first.
+        search.folder(&layout.objects());
+        for (_, _, entry, upto) in picture.entries() {
+            for (offset, chunk) in own_chunks(entry).filter(|(offset, _)| *offset < upto) {
+                if !objects.has(&chunk.hash) {
+                    search.want(chunk.hash, chunk.length, Content::Tail).insert((entry.uid, offset));
+                }
+            }
+            for (keyframe, part) in parts(entry) {
+                let content = if keyframe { Content::Keyframe } else { Content::Delta };
+                for chunk in part.chunks.iter().filter(|chunk| !objects.has(&chunk.hash)) {
+                    search.want(chunk.hash, chunk.length, content);
+                }
+            }
+        }
+        search
+    }
+
+    fn want(&mut self, hash: Hash, length: u32, content: Content) -> &mut HashSet<(Uid, u64)> {
+        let wanted = Wanted { length, content, places: HashSet::new() };
+        &mut self.wanted.entry(hash).or_insert(wanted).places
+    }
+
+    fn folder(&mut self, path: &Path) -> usize {
+        let files = Arc::new(FrameFiles::in_folder(path, &self.counters));
+        self.folders.push((path.to_path_buf(), ChunkReader::with_cache(files, 64 << 20)));
+        self.folders.len() - 1
+    }
+
+    /// Whether everything was found.
+    pub(super) fn is_done(&self) -> bool {
+        self.found.len() == self.wanted.len()
+    }
+
+    /// Reads a wanted chunk where it is, and checks it.
+    fn read(&mut self, hash: &Hash, length: u32, place: &Place) -> Option<Vec<u8>> {
+        let bytes = match place {
+            Place::Folder(folder, location) => {
+                let (_, reader) = self.folders.get_mut(*folder)?;
+                reader.with_chunk(location, |bytes| Ok(bytes.to_vec())).ok()?
+            }
+            Place::File(file, offset) => {
+                let mut bytes = vec![0; length as usize];
+                self.files.get(*file)?.1.read_exact_at(&mut bytes, *offset).ok()?;
+                bytes
+            }
+            Place::Bytes(bytes) => bytes.to_vec(),
+        };
+        (bytes.len() == length as usize && Hash::of(&bytes) == *hash).then_some(bytes)
+    }
+
+    /// The bytes of a chunk that was found; an error if it can't be read any more.
+    pub(super) fn bytes(&mut self, hash: &Hash) -> Result<Vec<u8>> {
+        let (wanted, place) = (self.wanted.get(hash).cloned(), self.found.get(hash).cloned());
+        let read = wanted.zip(place).and_then(|(wanted, place)| self.read(hash, wanted.length, &place));
+        read.ok_or_else(|| {
+            Error::failed("a file that a missing part was found in has changed meanwhile")
+                .hint("nothing was changed; try again")
+        })
+    }
+
+    /// The bytes of a chunk that a whole data file has.
+    pub(super) fn stored(&mut self, location: &Location) -> Result<Vec<u8>> {
+        match self.folders.first_mut() {
+            Some((_, reader)) => reader.with_chunk(location, |bytes| Ok(bytes.to_vec())),
+            None => Err(Error::failed("there is no folder of object files")),
+        }
+    }
+
+    /// Keeps a chunk that was made again, if it is wanted.
+    pub(super) fn offer(&mut self, bytes: &[u8]) {
+        let hash = Hash::of(bytes);
+        if self.wanted.contains_key(&hash) && !self.found.contains_key(&hash) {
+            self.found.insert(hash, Place::Bytes(bytes.into()));
+            self.sources.indexes += 1;
+        }
+    }
+
+    /// Adds a chunk that is to be written because nobody had it before.
+    pub(super) fn add(&mut self, bytes: &[u8], content: Content) -> Hash {
+        let hash = Hash::of(bytes);
+        self.want(hash, bytes.len() as u32, content);
+        self.offer(bytes);
+        hash
+    }
+
+    /// Tries a place; true if the chunk is there.
+    fn try_place(&mut self, hash: &Hash, place: Place) -> bool {
+        let Some(length) = self.wanted.get(hash).map(|wanted| wanted.length) else { return false };
+        if self.found.contains_key(hash) || self.read(hash, length, &place).is_none() {
+            return false;
+        }
+        self.found.insert(*hash, place);
+        true
+    }
+
+    /// Looks in the damaged files themselves; where one has lost its table, the catalog may know what is where.
+    pub(super) fn in_damaged(
+        &mut self,
+        objects: &Objects,
+        catalog: Option<&Catalog>,
+        monitor: &dyn Monitor,
+    ) -> Result<()> {
+        let known = match catalog {
+            Some(catalog) if !self.is_done() => catalog.object_files()?,
+            _ => Vec::new(),
+        };
+        for damaged in &objects.damaged {
+            let locations: Vec<Location> = match (&damaged.frames, catalog) {
+                (Some(frames), _) => frames.iter().flat_map(|frame| Location::all_of(damaged.name, frame)).collect(),
+                (None, Some(catalog)) => match known.iter().find(|file| file.name == damaged.name) {
+                    Some(file) => catalog.chunks_of(file.row)?.into_iter().map(|(_, location)| location).collect(),
+                    None => Vec::new(),
+                },
+                (None, None) => Vec::new(),
+            };
+            self.sources.damaged_files += self.try_locations(0, locations, monitor)?;
+        }
+        Ok(())
+    }
+
+    fn try_locations(&mut self, folder: usize, locations: Vec<Location>, monitor: &dyn Monitor) -> Result<u64> {
+        let mut found = 0;
+        for location in locations.into_iter().filter(|location| location.length <= 1 << 20) {
+            if self.wanted.contains_key(&location.hash) && !self.found.contains_key(&location.hash) {
+                monitor.check()?;
+                let hash = location.hash;
+                found += u64::from(self.try_place(&hash, Place::Folder(folder, location)));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Looks in all data files of a folder of object files. Returns how many chunks were found.
+    pub(super) fn in_folder(&mut self, path: &Path, monitor: &dyn Monitor) -> Result<u64> {
+        let mut found = 0;
+        if self.is_done() || !path.is_dir() {
+            return Ok(0);
+        }
+        let folder = self.folder(path);
+        for name in names_in(path)?.0 {
+            let path = path.join(name.to_string());
+            let Some(frames) = File::open(&path).ok().and_then(|file| table_of(&file, &path).ok()) else { continue };
+            let locations = frames.iter().flat_map(|frame| Location::all_of(name, frame)).collect();
+            found += self.try_locations(folder, locations, monitor)?;
+        }
+        Ok(found)
+    }
+
+    /// Looks in a database or a copy of one, of this database or of any: at the offsets where the chunks were.
+    /// Returns how many were found.
+    pub(super) fn in_file(&mut self, path: &Path, of: Option<Uid>, monitor: &dyn Monitor) -> u64 {
+        if self.is_done() {
+            return 0;
+        }
+        let Ok(file) = open_plain(path, false) else { return 0 };
+        self.files.push((path.to_path_buf(), file));
+        let number = self.files.len() - 1;
+        let mut candidates: Vec<(u64, Hash)> = Vec::new();
+        for (hash, wanted) in self.wanted.iter().filter(|(hash, _)| !self.found.contains_key(*hash)) {
+            let offsets = wanted.places.iter().filter(|(uid, _)| of.is_none_or(|of| of == *uid));
+            candidates.extend(offsets.map(|(_, offset)| (*offset, *hash)));
+        }
+        candidates.sort();
+        let mut found = 0;
+        for (offset, hash) in candidates {
+            if monitor.check().is_err() {
+                break;
+            }
+            found += u64::from(self.try_place(&hash, Place::File(number, offset)));
+        }
+        found
+    }
+
+    /// Looks in the databases as they are now, and in what a pack left of them.
+    pub(super) fn in_databases(&mut self, databases: &[(Uid, PathBuf)], monitor: &dyn Monitor) -> Result<()> {
+        for (uid, path) in databases {
+            let mut old = path.as_os_str().to_owned();
+            old.push(".old");
+            for path in [path.clone(), PathBuf::from(old)] {
+                self.sources.databases += self.in_file(&path, Some(*uid), monitor);
+                monitor.check()?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The databases of all snapshots, each with the path that the newest one has, seen from the present directory.
+pub(super) fn databases(picture: &Picture, layout: &Layout) -> Vec<(Uid, PathBuf)> {
+    let mut databases: Vec<(Uid, PathBuf)> = Vec::new();
+    for entry in newest_entries(picture) {
+        let path = path_of_entry(entry);
+        let home = layout.home();
+        databases.push((entry.uid, if home == Path::new(".") { path } else { home.join(path) }));
+    }
+    databases
+}
+
+/// The newest entry of each database, in the order in which they are in snapshots.
+pub(super) fn newest_entries(picture: &Picture) -> Vec<&DatabaseEntry> {
+    let mut newest: Vec<&DatabaseEntry> = Vec::new();
+    for chosen in picture.snapshots.iter().rev() {
+        for entry in &chosen.manifest.databases {
+            if !newest.iter().any(|other| other.uid == entry.uid) {
+                newest.push(entry);
+            }
+        }
+    }
+    newest
+}

@@ -1,0 +1,152 @@
+//! Repair is killed before each of its changes, and the power is cut behind each: nothing is worse than before, and given again
+//! it finishes.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs;
+use std::path::PathBuf;
+
+use znap::disk::Disk;
+use znap::monitor::Silent;
+use znap::snapshot::{Repository, copy_out, list};
+
+use crate::kills::killed;
+use crate::power::cut_power;
+use crate::world::{Command, State, World};
+
+/// What can be restored as things are, written elsewhere.
+fn restorable(world: &World) -> BTreeMap<String, State> {
+    let Ok(repository) = Repository::open(&world.place()) else { return BTreeMap::new() };
+    let ids = list(&repository).map_or(Vec::new(), |infos| infos.into_iter().map(|info| info.id).collect());
+    let to = tempfile::tempdir().unwrap();
+    ids.into_iter()
+        .filter_map(|id| {
+            let folder = to.path().join(&id);
+            copy_out(&repository, &id, &folder, &Silent).ok()?;
+            let path = folder.join("data/Data.fs");
+            let index = fs::read(znap::filestorage::index_path(&path)).ok();
+            Some((id, (fs::read(path).unwrap(), index)))
+        })
+        .collect()
+}
+
+fn ids(world: &World) -> Vec<(String, String)> {
+    list(&world.read()).unwrap().into_iter().map(|info| (info.id, info.kind)).collect()
+}
+
+/// A file in `objects`, by its place in the order of the names of all that belong to a snapshot's own save.
+fn objects(world: &World) -> Vec<PathBuf> {
+    let entries = fs::read_dir(world.path().join(".znap/objects")).unwrap();
+    entries.map(|entry| entry.unwrap().path()).collect()
+}
+
+/// Repositories that are damaged in different ways.
+fn damaged() -> Vec<(&'static str, World)> {
+    let world = World::new();
+    let run = |command| world.run(command, &Disk::default()).unwrap();
+    world.grow(1, &[3000, 90_000]);
+    run(Command::Init);
+    run(Command::Save("a"));
+    world.grow(2, &[150_000, 10]);
+    run(Command::Save("gone"));
+    run(Command::Delete("gone"));
+    run(Command::Gc(false));
+    let before_b = objects(&world);
+    run(Command::Save("b"));
+    let of_b: Vec<PathBuf> = objects(&world).into_iter().filter(|path| !before_b.contains(path)).collect();
+    let kind = |kind: u8| of_b.iter().find(|path| fs::read(path).unwrap()[9] == kind).unwrap().clone();
+    let (data, manifest) = (kind(1), kind(2));
+    let old = fs::read(world.path().join(".znap/catalog.db")).unwrap();
+    world.grow(3, &[60_000]);
+    run(Command::Save("c"));
+    let damage = |path: &PathBuf, world: &World| {
+        let path = world.path().join(".znap/objects").join(path.file_name().unwrap());
+        let mut bytes = fs::read(&path).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        fs::write(&path, bytes).unwrap();
+    };
+    let make = |change: &dyn Fn(&World)| {
+        let world = world.copy();
+        change(&world);
+        world
+    };
+    let catalog = |world: &World| world.path().join(".znap/catalog.db");
+    vec![
+        ("no catalog", make(&|world| fs::remove_file(catalog(world)).unwrap())),
+        (
+            "garbage",
+            make(&|world| {
+                fs::write(catalog(world), &old[..6000]).unwrap();
+                fs::write(world.path().join(".znap/catalog.db-journal"), &old[..3000]).unwrap();
+            }),
+        ),
+        ("an old catalog", make(&|world| fs::write(catalog(world), &old).unwrap())),
+        ("a damaged data file", make(&|world| damage(&data, world))),
+        (
+            "a data file that nobody has",
+            make(&|world| {
+                world.run(Command::Restore("a"), &Disk::default()).unwrap();
+                damage(&data, world);
+            }),
+        ),
+        ("a damaged manifest", make(&|world| damage(&manifest, world))),
+    ]
+}
+
+/// Checks a repository whose repair was interrupted.
+fn check(world: &World, before: &BTreeMap<String, State>, after: &World, what: &str) {
+    let now = restorable(world);
+    // Where there was a catalog, there still is one, unless it couldn't be read.
+    for (id, state) in before {
+        assert!(now.get(id) == Some(state), "P5: {what}: {id} can't be restored any more");
+    }
+    world.run(Command::Repair, &Disk::default()).unwrap_or_else(|error| panic!("{what}: {error}"));
+    assert_eq!(ids(world), ids(after), "{what}");
+    let whole = restorable(after);
+    assert!(restorable(world) == whole, "P5: {what}: given again, it does something else");
+    for all in [false, true] {
+        world.run(Command::Gc(all), &Disk::default()).unwrap_or_else(|error| panic!("{what}: {error}"));
+    }
+    assert!(restorable(world) == whole, "P10: {what}: gc changed a snapshot");
+}
+
+/// The repository repaired.
+fn repaired(world: &World) -> World {
+    let after = world.copy();
+    after.run(Command::Repair, &Disk::default()).unwrap();
+    after
+}
+
+#[test]
+fn p5_repair_may_be_killed_anywhere() {
+    let mut kills = 0;
+    for (name, world) in damaged() {
+        let (before, after) = (restorable(&world), repaired(&world));
+        assert!(restorable(&after).len() >= before.len(), "{name}");
+        for change in 0.. {
+            let world = world.copy();
+            if !killed(&world, Command::Repair, change) {
+                break;
+            }
+            kills += 1;
+            check(&world, &before, &after, &format!("{name}, killed before change {change}"));
+        }
+    }
+    println!("{kills} kills");
+    assert!(kills > 60, "{kills}");
+}
+
+#[test]
+fn p5_the_power_may_be_cut_during_a_repair() {
+    let mut seen = HashSet::new();
+    for (name, world) in damaged() {
+        let (before, after) = (restorable(&world), repaired(&world));
+        let end = cut_power(&world, Command::Repair, &mut seen, |world, what| {
+            check(&world, &before, &after, &format!("{name}: {what}"));
+        });
+        assert_eq!(ids(&end), ids(&after), "{name}");
+        assert!(restorable(&end) == restorable(&after), "{name}");
+    }
+    println!("{} different images", seen.len());
+    assert!(seen.len() > 60, "{}", seen.len());
+}
