@@ -1,0 +1,119 @@
+//! The databases' own files.
+
+use std::fs;
+use std::path::PathBuf;
+
+use znap::filestorage::{Oid, Tid, Writer};
+use znap::monitor::Silent;
+use znap::snapshot::{InitOptions, Place, Subject, init};
+
+use crate::common::Bench;
+use crate::{DATABASES, assert_clean, run};
+
+#[test]
+fn databases_are_compared_with_the_snapshots_that_they_go_on_from() {
+    let bench = Bench::new();
+    for (seed, id) in [(1, "a"), (2, "b"), (3, "c")] {
+        bench.grow(seed, 300_000);
+        bench.save(id);
+    }
+    bench.grow(4, 1000);
+    let look = |bench: &Bench| {
+        let report = run(bench, &DATABASES);
+        let database = report.databases.clone().unwrap().remove(0);
+        (report, database)
+    };
+    let (report, database) = look(&bench);
+    assert!(!report.is_damaged());
+    assert_eq!((database.transactions, database.records, database.last_good.as_deref()), (4, 4, Some("c")));
+    let whole = bench.bytes();
+    let cut = |id: &str| -> usize {
+        bench.sql().query_row("SELECT offset FROM cuts WHERE snapshot = ?1", [id], |row| row.get(0)).unwrap()
+    };
+    let (a, b, c) = (cut("a"), cut("b"), cut("c"));
+    // In the data of the second transaction, of the third, in the last byte of a chunk list, and of the last transaction.
+    for (at, good, damaged) in
+        [(a + 1000, "a", true), (b + 200_000, "b", true), (c - 20, "b", true), (c + 200, "c", false)]
+    {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1;
+        fs::write(bench.data_fs(), &bytes).unwrap();
+        let (report, database) = look(&bench);
+        assert_eq!(report.is_damaged(), damaged, "{at}: {:#?}", report.findings);
+        assert_eq!(database.last_good.as_deref(), Some(good), "{at}");
+        assert_eq!(database.differs_at, damaged.then_some(at as u64));
+        assert_eq!(database.damage, None, "the structure is as it was");
+        assert!(report.findings.iter().all(|finding| finding.subject == Subject::Database));
+        assert_eq!(report.last_whole.as_deref(), Some("c"), "no snapshot is affected");
+    }
+    // A length that is wrong.
+    let mut bytes = whole.clone();
+    bytes[b + 15] ^= 1;
+    fs::write(bench.data_fs(), &bytes).unwrap();
+    let (report, database) = look(&bench);
+    assert!(report.is_damaged() && database.damage.unwrap().contains("offset"));
+    assert_eq!((database.damaged_at, database.last_good.as_deref()), (Some(b as u64), Some("b")));
+
+    // Back, and on another way: that is no damage.
+    fs::write(bench.data_fs(), &whole[..c]).unwrap();
+    bench.restore("a");
+    let (report, database) = look(&bench);
+    assert!(!report.is_damaged(), "{:#?}", report.findings);
+    assert_eq!(database.last_good.as_deref(), Some("a"));
+    let mut writer = Writer::open(bench.data_fs()).unwrap();
+    writer.transaction().data(Oid(9), vec![9; 10_000]).vote().unwrap();
+    let (report, database) = look(&bench);
+    assert!(!report.is_damaged() && database.left_out.is_some(), "{:#?}", report.findings);
+    // As late as it would be: Bench's own clock gives the same ids again.
+    let tid = Tid(writer.end().tid.0 + (77 << 32));
+    writer.transaction().tid(tid).data(Oid(9), vec![9; 400_000]).commit().unwrap();
+    let (report, database) = look(&bench);
+    assert!(!report.is_damaged(), "{:#?}", report.findings);
+    assert_eq!(database.last_good.as_deref(), Some("a"));
+    // Gone: a snapshot needs nothing of it, but it was asked for.
+    fs::remove_file(bench.data_fs()).unwrap();
+    let (report, database) = look(&bench);
+    assert!(report.is_damaged() && database.problem.is_some() && database.size.is_none());
+    assert!(report.damaged_snapshots.is_empty());
+}
+
+#[test]
+fn a_base_that_is_damaged_affects_the_snapshots_that_need_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("Data.fs");
+    let mut writer = Writer::create(&path).unwrap();
+    for number in 0..20 {
+        writer.transaction().data(Oid(number), vec![number as u8; 100_000]).commit().unwrap();
+    }
+    writer.save_index().unwrap();
+    drop(writer);
+    let place = Place { root: folder.path().join(".znap"), trusted: Vec::new() };
+    let options = InitOptions {
+        root: place.root.clone(),
+        databases: vec![PathBuf::from("Data.fs")],
+        current: folder.path().to_path_buf(),
+        share_with_group: false,
+    };
+    assert!(!init(&options, &Silent).unwrap().databases[0].complete);
+    let bench = Bench { folder, place };
+    bench.grow(30, 50_000);
+    bench.save("a");
+    assert_clean(&bench, "save with a base");
+    let whole = bench.bytes();
+    // The length of the first transaction.
+    let mut bytes = whole.clone();
+    bytes[4 + 15] ^= 1;
+    fs::write(bench.data_fs(), &bytes).unwrap();
+    let report = run(&bench, &DATABASES);
+    let database = &report.databases.as_ref().unwrap()[0];
+    assert_eq!((database.damaged_at, report.damaged_snapshots), (Some(4), vec!["a".to_string()]));
+    assert_eq!(report.last_whole, None);
+    // Another file.
+    fs::write(bench.data_fs(), &whole[..100_000]).unwrap();
+    let report = run(&bench, &DATABASES);
+    assert!(report.is_damaged());
+    assert_eq!(report.damaged_snapshots, ["a"]);
+    assert!(report.databases.unwrap()[0].problem.as_ref().unwrap().contains("shorter"));
+    fs::write(bench.data_fs(), &whole).unwrap();
+    assert_clean(&bench, "putting it back");
+}
