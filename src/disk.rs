@@ -27,6 +27,8 @@ pub enum Change<'a> {
     Sync { path: &'a Path },
     /// The names in a directory are forced to the disk.
     SyncDirectory { path: &'a Path },
+    /// A file gets a second name, which nothing has yet.
+    Link { from: &'a Path, to: &'a Path },
     /// A file gets another name, in place of the file that has it.
     Rename { from: &'a Path, to: &'a Path },
     /// A file's name is removed.
@@ -128,6 +130,13 @@ impl Disk {
             .and_then(|_| File::open(path))
             .and_then(|directory| directory.sync_all())
             .at("sync", path)
+    }
+
+    /// Gives a file a second name, which nothing has yet. Not every file system can: the caller knows another way, and
+    /// syncs the directory.
+    pub fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.before(&Change::Link { from, to })?;
+        fs::hard_link(from, to)
     }
 
     /// Gives a file another name, in place of the file that has it. The caller syncs the directory.

@@ -68,6 +68,11 @@ fn warn(context: &Context, report: &RepairReport) {
     for id in &report.forgotten {
         terminal.warn(format_args!("snapshot {id} is lost: only the catalog knew of it"));
     }
+    for id in &report.from_catalog {
+        terminal.warn(format_args!(
+            "snapshot {id} was made again from the catalog alone: delete it if it was deleted (znap delete {id})"
+        ));
+    }
     for file in report.damaged_files.iter().filter(|file| !file.made_good) {
         match file.kind {
             Some("manifest") => {

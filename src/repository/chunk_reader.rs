@@ -45,6 +45,11 @@ impl ChunkReader {
         use_bytes(self.files.check(location, &frame)?)
     }
 
+    /// Whether a frame can be read and decompressed. Its chunks are not checked.
+    pub fn can_read(&mut self, at: &FrameAt) -> bool {
+        self.frame(at).is_ok()
+    }
+
     fn frame(&mut self, at: &FrameAt) -> Result<Rc<Vec<u8>>> {
         if let Some(found) = self.frames.iter().position(|(other, _)| other == at)
             && let Some(entry) = self.frames.remove(found)

@@ -11,7 +11,7 @@
 //!   last-restore      what the last restore did, for undo
 //!   check-progress    where a check of the data that was limited goes on
 //!   catalog.db.new    while repair is making a catalog anew; catalog.db.damaged-1 and on: those before it
-//!   damaged/          object files that repair found damaged; nothing needs them
+//!   damaged/          object files that repair found damaged, and marks of what is lost; nothing needs them
 //!   objects/          immutable object files, named by their hash (docs/format.md)
 //! ```
 

@@ -208,9 +208,23 @@ pub fn open_object_at(path: &Path) -> Result<File> {
     }
 }
 
+/// Opens a file to read it; `None` if what has its name is no file: a link leads elsewhere, opening a pipe waits for its other
+/// end, and a device may have none.
+pub fn open_regular(path: &Path) -> std::io::Result<Option<File>> {
+    use rustix::fs::{Mode, OFlags};
+    use rustix::io::Errno;
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file = match rustix::fs::open(path, flags, Mode::empty()) {
+        // A link; a socket, or a device that isn't there.
+        Err(Errno::LOOP | Errno::NXIO | Errno::NODEV) => return Ok(None),
+        result => File::from(result?),
+    };
+    Ok(file.metadata()?.is_file().then_some(file))
+}
+
 /// What an object file is, by its header alone.
 pub fn kind_of(path: &Path) -> Result<ObjectKind> {
-    let file = File::open(path).at("open", path)?;
+    let file = open_regular(path).at("open", path)?.ok_or_else(|| damaged(path, "it is no file"))?;
     let mut header = [0; HEADER];
     file.read_exact_at(&mut header, 0).map_err(|_| damaged(path, "it is too short"))?;
     kind_in(path, &header)

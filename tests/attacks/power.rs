@@ -24,6 +24,7 @@ enum Op {
     SetLength(PathBuf, u64),
     Sync(PathBuf),
     SyncDirectory(PathBuf),
+    Link(PathBuf, PathBuf),
     Rename(PathBuf, PathBuf),
     Remove(PathBuf),
     /// The catalog is this now, and will be after a power cut, as SQLite promises.
@@ -62,6 +63,7 @@ impl Watcher for Recorder {
             Change::SetLength { path, length } => Op::SetLength(path.into(), length),
             Change::Sync { path } => Op::Sync(path.into()),
             Change::SyncDirectory { path } => Op::SyncDirectory(path.into()),
+            Change::Link { from, to } => Op::Link(from.into(), to.into()),
             Change::Rename { from, to } => Op::Rename(from.into(), to.into()),
             Change::Remove { path } => Op::Remove(path.into()),
             Change::Commit { .. } => return Ok(usize::MAX),
@@ -158,6 +160,10 @@ impl Sim {
                 // SQLite syncs the directory.
                 self.durable.insert(path.clone(), number);
             }
+            Op::Link(from, to) => {
+                assert!(!self.names.contains_key(to));
+                self.names.insert(to.clone(), self.names[from]);
+            }
             Op::Rename(from, to) => rename(&mut self.names, from, to),
             Op::Remove(path) => self.names.retain(|name, _| !name.starts_with(path)),
             Op::SyncDirectory(folder) => {
@@ -171,7 +177,9 @@ impl Sim {
                     })
                     .filter_map(|(name, number)| {
                         let (old, _) = self.durable.iter().find(|(_, other)| *other == number)?;
-                        (old != name).then(|| (old.clone(), name.clone()))
+                        // What still has its old name too only got a second one.
+                        let is_moved = old != name && self.names.get(old) != Some(number);
+                        is_moved.then(|| (old.clone(), name.clone()))
                     })
                     .collect();
                 for (old, new) in moved {

@@ -90,6 +90,25 @@ fn damaged() -> Vec<(&'static str, World)> {
             }),
         ),
         ("a damaged manifest", make(&|world| damage(&manifest, world))),
+        (
+            "an old catalog that was worked with",
+            make(&|world| {
+                fs::write(catalog(world), &old).unwrap();
+                for (seed, id) in [(4, "c"), (5, "d")] {
+                    world.grow(seed, &[40_000]);
+                    world.run(Command::Save(id), &Disk::default()).unwrap();
+                }
+            }),
+        ),
+        (
+            "a damaged tombstone",
+            make(&|world| {
+                world.run(Command::Delete("c"), &Disk::default()).unwrap();
+                let is_tombstone = |path: &PathBuf| fs::read(path).unwrap()[9] == 3;
+                let tombstone = objects(world).into_iter().find(is_tombstone).unwrap();
+                damage(&tombstone, world);
+            }),
+        ),
     ]
 }
 

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use rusqlite::params;
 
 use crate::error::{Error, IoContext, Result};
+use crate::repository::catalog::Catalog;
 use crate::repository::catalog::write::{Extent, insert_data_file, insert_object, insert_snapshot, insert_stream};
-use crate::repository::catalog::{Catalog, Snapshot};
 use crate::repository::counters::Counters;
 use crate::repository::data::{Content, Frame};
 use crate::repository::frames::Location;
@@ -59,15 +59,15 @@ impl Catalog {
     /// parent that isn't there, are left out: the caller checks the lists.
     pub fn record_rebuilt(&mut self, rebuilt: &RebuiltSnapshot<'_>) -> Result<()> {
         self.transaction("record a snapshot", |tx| {
-            let snapshot = insert_snapshot(tx, rebuilt.manifest, rebuilt.manifest_file)?;
+            // Together with its row: one that isn't deleted may have the same name.
+            let tombstone = rebuilt.tombstone.as_ref();
+            let tombstone =
+                tombstone.map(|(name, bytes)| insert_object(tx, name, ObjectKind::Tombstone, *bytes)).transpose()?;
+            let snapshot = insert_snapshot(tx, rebuilt.manifest, rebuilt.manifest_file, tombstone)?;
             for (entry, reach) in rebuilt.manifest.databases.iter().zip(&rebuilt.reach) {
                 if let Some(upto) = *reach {
                     insert_stream(tx, snapshot, entry, Extent { upto, gaps: true })?;
                 }
-            }
-            if let Some((name, bytes)) = &rebuilt.tombstone {
-                let file = insert_object(tx, name, ObjectKind::Tombstone, *bytes)?;
-                tx.execute("UPDATE snapshot SET tombstone = ?2 WHERE id = ?1", [snapshot, file])?;
             }
             Ok(())
         })
@@ -85,20 +85,18 @@ impl Catalog {
         })
     }
 
-    /// What SQLite finds wrong with the file, if anything, and whether rows refer to rows that aren't there.
+    /// What is wrong with the file itself, if anything: what SQLite finds, tables and views that aren't as they should be, and
+    /// rows that refer to rows that aren't there.
     pub fn problem(&self) -> Result<Option<String>> {
-        let text = |row: &rusqlite::Row<'_>| row.get::<_, String>(0);
-        if let Some(found) = self.one("check what is", "PRAGMA quick_check(1)", [], text)?.filter(|text| text != "ok") {
+        if let Some(found) = self.integrity(true)?.into_iter().next() {
             return Ok(Some(found));
         }
-        let broken = self.one("check what is", "SELECT \"table\" FROM pragma_foreign_key_check LIMIT 1", [], text)?;
-        Ok(broken.map(|table| format!("a row of {table} refers to one that is not there")))
-    }
-
-    /// All snapshots, deleted ones too, with whether they were, by sequence.
-    pub fn snapshots_with_deleted(&self) -> Result<Vec<(Snapshot, bool)>> {
-        let sql = format!("SELECT {}, s.tombstone IS NOT NULL FROM snapshot s ORDER BY s.sequence", Snapshot::COLUMNS);
-        self.many("read the snapshots", &sql, [], |row| Ok((Snapshot::from_row(row)?, row.get(11)?)))
+        let differ = self.schema_differences()?;
+        if differ > 0 {
+            return Ok(Some(format!("{differ} of its tables, indexes and views aren't as they should be")));
+        }
+        let broken = self.broken_references()?;
+        Ok((broken > 0).then(|| format!("{broken} of its rows refer to others that aren't there")))
     }
 
     /// The streams of snapshots that repair has set aside: their lists have gaps.

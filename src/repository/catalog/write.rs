@@ -78,7 +78,7 @@ impl Catalog {
             for (name, bytes, frames) in &prepared.data_files {
                 insert_data_file(tx, name, *bytes, frames)?;
             }
-            let snapshot = insert_snapshot(tx, manifest, prepared.manifest_file)?;
+            let snapshot = insert_snapshot(tx, manifest, prepared.manifest_file, None)?;
             manifest.databases.iter().try_for_each(|entry| insert_stream(tx, snapshot, entry, WHOLE))
         })
     }
@@ -93,13 +93,19 @@ impl Catalog {
     }
 }
 
-/// Inserts a snapshot's own row, and returns it.
-pub(super) fn insert_snapshot(tx: &Tx<'_>, manifest: &Manifest, (name, bytes): (Hash, u64)) -> rusqlite::Result<i64> {
+/// Inserts a snapshot's own row, with that of its tombstone if it was deleted, and returns it.
+pub(super) fn insert_snapshot(
+    tx: &Tx<'_>,
+    manifest: &Manifest,
+    (name, bytes): (Hash, u64),
+    tombstone: Option<i64>,
+) -> rusqlite::Result<i64> {
     let file = insert_object(tx, &name, ObjectKind::Manifest, bytes)?;
     tx.execute("UPDATE repository SET sequence = max(sequence, ?1)", [manifest.sequence])?;
     tx.execute(
-        "INSERT INTO snapshot (uid, sequence, revision, name, kind, created, message, one_moment, stored_bytes, manifest)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+        "INSERT INTO snapshot (uid, sequence, revision, name, kind, created, message, one_moment, stored_bytes, manifest,
+                               tombstone)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
         params![
             manifest.uid,
             manifest.sequence,
@@ -110,7 +116,8 @@ pub(super) fn insert_snapshot(tx: &Tx<'_>, manifest: &Manifest, (name, bytes): (
             manifest.message,
             manifest.one_moment,
             manifest.stored_bytes,
-            file
+            file,
+            tombstone
         ],
     )?;
     Ok(tx.last_insert_rowid())

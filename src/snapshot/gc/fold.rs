@@ -4,15 +4,16 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::monitor::Monitor;
-use crate::repository::catalog::{DeadStream, Replacement, Stream, StreamReplacement};
+use crate::repository::catalog::{Catalog, DeadStream, Replacement, Stream, StreamReplacement};
 use crate::repository::chunk_writer::{ChunkWriter, Compression};
 use crate::repository::data::Content;
 use crate::repository::data_writer::NewDataFile;
 use crate::repository::frames::FrameFiles;
 use crate::repository::manifest::{DatabaseEntry, IndexEntry, Manifest};
 use crate::repository::object::publish;
+use crate::snapshot::gc::lists;
 use crate::snapshot::handle::Repository;
 use crate::snapshot::index_parts::{self, StoredPart};
 use crate::snapshot::index_reader::with_merged;
@@ -35,6 +36,7 @@ pub(super) fn fold_deleted(repository: &mut Repository, monitor: &dyn Monitor) -
         }
     }
     let mut rewrites = Rewrites::new(repository);
+    let needed = lists::needed_indexes(&repository.catalog)?;
     // What is set aside stays as it is: its lists have gaps.
     let set_aside = repository.catalog.streams_set_aside()?;
     let foldable: HashSet<i64> = dead
@@ -55,7 +57,7 @@ pub(super) fn fold_deleted(repository: &mut Repository, monitor: &dyn Monitor) -
             line.push(next);
             parent = next.parent;
         }
-        fold(repository, &mut rewrites, child, &line)?;
+        fold(repository, &mut rewrites, child, &line, &needed)?;
     }
     rewrites.commit(repository)
 }
@@ -70,13 +72,13 @@ pub(super) fn shorten_index_chains(repository: &mut Repository, monitor: &dyn Mo
     let mut lengths: HashMap<i64, (u64, bool)> = HashMap::new();
     let mut rewrites = Rewrites::new(repository);
     let mut shortened = false;
-    let set_aside = repository.catalog.streams_set_aside()?;
+    let needed = lists::needed_indexes(&repository.catalog)?;
     for link in repository.catalog.index_links()? {
         let row = link.stream;
         let before = link.parent.filter(|_| !link.has_keyframe).and_then(|parent| lengths.get(&parent).copied());
         let (length, mut committed) = before.unwrap_or((0, true));
         let mut length = length + link.deltas;
-        if length > LONGEST_CHAIN && !set_aside.contains(&row) {
+        if length > LONGEST_CHAIN && needed.contains(&row) {
             monitor.check()?;
             if !committed {
                 // The catalog has to know it, or all deltas since the one before it would be merged.
@@ -95,26 +97,50 @@ pub(super) fn shorten_index_chains(repository: &mut Repository, monitor: &dyn Mo
     Ok(shortened)
 }
 
-/// Joins a line of deleted lists, nearest ancestor first, into the list of `child`.
-fn fold(repository: &mut Repository, rewrites: &mut Rewrites, child: i64, line: &[&DeadStream]) -> Result<()> {
+/// Joins a line of deleted lists, nearest ancestor first, into the list of `child`. `needed` are the streams whose index parts
+/// some snapshot needs.
+fn fold(
+    repository: &mut Repository,
+    rewrites: &mut Rewrites,
+    child: i64,
+    line: &[&DeadStream],
+    needed: &HashSet<i64>,
+) -> Result<()> {
     let stream = repository.catalog.stream(child)?;
+    let mut parts = match parts_of_line(&repository.catalog, &stream, line) {
+        // Repair may have left it so. It stays as it is.
+        Err(error) if error.kind() == Kind::Damaged && !needed.contains(&child) => return Ok(()),
+        parts => parts?,
+    };
     let mut entry = rewrites.entry(repository, &stream)?;
-    let mut parts = index_parts::own_parts(&repository.catalog, &stream)?;
     for dead in line {
         let parent = Manifest::read(&repository.layout, &dead.manifest)?;
         let parent = parent.databases.into_iter().find(|other| other.uid == entry.uid);
-        join(&mut entry, parent.ok_or_else(|| lacks_database(&stream))?);
-        if !parts.first().is_some_and(|stored| stored.part.keyframe) {
-            let mut older = index_parts::own_parts(&repository.catalog, &repository.catalog.stream(dead.row)?)?;
-            older.append(&mut parts);
-            parts = older;
-        }
+        let mut parent = parent.ok_or_else(|| lacks_database(&stream))?;
+        // Not what the manifest says: repair may have had to leave that snapshot out.
+        let older = dead.parent.map(|row| repository.catalog.stream(row)).transpose()?;
+        parent.stream.parent = older.map(|older| older.snapshot_uid);
+        join(&mut entry, parent);
     }
     // Several deltas become one.
     parts.retain(|stored| !stored.part.keyframe);
     let joined = line.iter().map(|dead| dead.row).collect();
     let several = if parts.len() > 1 { &parts[..] } else { &[] };
     rewrites.add(repository, &stream, entry, joined, several, Content::Delta)
+}
+
+/// The parts that a stream's index is made from, with those of a line of lists that it builds on, nearest first.
+fn parts_of_line(catalog: &Catalog, stream: &Stream, line: &[&DeadStream]) -> Result<Vec<StoredPart>> {
+    let mut parts = index_parts::own_parts(catalog, stream)?;
+    for dead in line {
+        if parts.first().is_some_and(|stored| stored.part.keyframe) {
+            break;
+        }
+        let mut older = index_parts::own_parts(catalog, &catalog.stream(dead.row)?)?;
+        older.append(&mut parts);
+        parts = older;
+    }
+    Ok(parts)
 }
 
 /// How many streams are replaced in one step: they share its syncs and its transaction.

@@ -16,22 +16,17 @@ pub(crate) fn check(catalog: &Catalog, monitor: &dyn Monitor) -> Result<()> {
     each(catalog, monitor, |_, _, checked| checked)
 }
 
-/// Gives `use_list` each stream with the chunks that it has of its own, and what is wrong with these or its index parts, if a
-/// snapshot needs them. What only snapshots that are set aside need has gaps.
+/// Gives `use_list` each stream with the chunks that it has of its own, and what is wrong with these or its index parts, as far as
+/// a snapshot needs them. What only snapshots that are set aside need has gaps.
 pub(crate) fn each(
     catalog: &Catalog,
     monitor: &dyn Monitor,
     mut use_list: impl FnMut(&Stream, &[(u64, ChunkName)], Result<()>) -> Result<()>,
 ) -> Result<()> {
     let streams = catalog.streams_with_deleted()?;
-    let set_aside = catalog.streams_set_aside()?;
-    let mut dispensable = HashSet::new();
-    for stream in &streams {
-        if set_aside.contains(&stream.row) || catalog.is_deleted(stream.snapshot)? {
-            dispensable.insert(stream.snapshot);
-        }
-    }
+    let dispensable = dispensable(catalog, &streams)?;
     let reach = reach(&streams, &dispensable);
+    let indexes = indexes(catalog, &streams, &dispensable)?;
     let by_row: HashMap<i64, &Stream> = streams.iter().map(|stream| (stream.row, stream)).collect();
     for stream in &streams {
         monitor.check()?;
@@ -40,13 +35,51 @@ pub(crate) fn each(
             None => Ok(()),
             Some(&upto) => {
                 let parent = stream.parent.and_then(|parent| by_row.get(&parent).copied());
-                index_parts::own_parts(catalog, stream)
-                    .and_then(|_| check_list(catalog, stream, parent, upto, &own))
+                let parts = match indexes.contains(&stream.row) {
+                    true => index_parts::own_parts(catalog, stream).map(|_| ()),
+                    false => Ok(()),
+                };
+                parts.and_then(|()| check_list(catalog, stream, parent, upto, &own))
             }
         };
         use_list(stream, &own, checked)?;
     }
     Ok(())
+}
+
+/// The streams whose own index parts some snapshot needs.
+pub(super) fn needed_indexes(catalog: &Catalog) -> Result<HashSet<i64>> {
+    let streams = catalog.streams_with_deleted()?;
+    indexes(catalog, &streams, &dispensable(catalog, &streams)?)
+}
+
+/// The snapshots, by their rows, of which only what others need has to be whole: those that were deleted or are set aside.
+fn dispensable(catalog: &Catalog, streams: &[Stream]) -> Result<HashSet<i64>> {
+    let set_aside = catalog.streams_set_aside()?;
+    let mut dispensable = HashSet::new();
+    for stream in streams {
+        if set_aside.contains(&stream.row) || catalog.is_deleted(stream.snapshot)? {
+            dispensable.insert(stream.snapshot);
+        }
+    }
+    Ok(dispensable)
+}
+
+/// The streams, which come by sequence, whose own index parts are needed: a snapshot's own, and, as long as there is no
+/// keyframe, those of what it builds on.
+fn indexes(catalog: &Catalog, streams: &[Stream], dispensable: &HashSet<i64>) -> Result<HashSet<i64>> {
+    let links = catalog.index_links()?;
+    let keyframes: HashSet<i64> = links.iter().filter(|link| link.has_keyframe).map(|link| link.stream).collect();
+    let mut needed = HashSet::new();
+    for stream in streams.iter().rev() {
+        if !dispensable.contains(&stream.snapshot) {
+            needed.insert(stream.row);
+        }
+        if needed.contains(&stream.row) && !keyframes.contains(&stream.row) {
+            needed.extend(stream.parent);
+        }
+    }
+    Ok(needed)
 }
 
 /// How far each list is needed, by the stream's row, if it is: a snapshot's own whole, that of a dispensable one (these are rows
@@ -78,6 +111,10 @@ fn check_list(
 ) -> Result<()> {
     let damaged = || Err(damaged_list(stream));
     let base_length = catalog.generation(stream.generation)?.known.base_length;
+    if upto <= base_length {
+        // Nothing of it is needed, and what it builds on may be lost.
+        return Ok(());
+    }
     let (mut reached, mut hash) = match parent {
         None => (base_length, ListHash::default()),
         Some(parent) if stream.kept_length == parent.cut.offset => (parent.cut.offset, parent.list_hash),

@@ -1,9 +1,9 @@
 //! Doing it: everything new is durable before anything old goes.
 
-use std::fs::{self, DirBuilder, File};
+use std::collections::BTreeSet;
+use std::fs;
 use std::io::{Read, Seek, SeekFrom};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::{Error, IoContext, Result};
@@ -15,12 +15,13 @@ use crate::repository::hash::Hash;
 use crate::repository::layout::Layout;
 use crate::repository::lock::{Gate, WriterLock};
 use crate::repository::manifest::Config;
-use crate::repository::object::{Finished, HEADER, ObjectKind, ObjectWriter, publish};
+use crate::repository::object::{Finished, HEADER, ObjectKind, ObjectWriter, open_regular, publish};
+use crate::snapshot::repair::damaged;
 use crate::snapshot::repair::examine::Examined;
 use crate::snapshot::repair::objects::Stored;
 use crate::snapshot::repair::old::Condition;
 use crate::snapshot::repair::picture::Record;
-use crate::snapshot::repair::rebuild::{build, copy, put_in_place};
+use crate::snapshot::repair::rebuild::{build, put_in_place};
 use crate::snapshot::repair::report::RepairReport;
 use crate::snapshot::reserve;
 
@@ -36,14 +37,19 @@ pub(super) fn carry_out(
     create_missing(layout)?;
     if examined.needs_change() {
         let config = write_objects(layout, counters, examined, monitor)?;
+        damaged::mark_lost(layout, &examined.lost)?;
+        // Before anything can be deleted again.
+        damaged::unmark(layout, &examined.found_again)?;
         build(layout, counters, &config, examined, monitor)?;
         // Nobody opens object files between the new catalog and the removal of those that it doesn't name.
         let _gate = Gate::exclusive(layout, monitor)?;
-        let keep = matches!(examined.condition, Condition::Damaged(_) | Condition::Outdated(_));
+        let is_wrong = matches!(examined.condition, Condition::Damaged(_) | Condition::Outdated(_));
+        // And one that is right, if it knows what the new one doesn't.
+        let keep = is_wrong || !report.forgotten.is_empty();
         report.catalog_kept = put_in_place(layout, keep)?;
-        move_damaged(layout, examined)?;
+        damaged::move_away(layout, examined.objects.damaged.iter().map(|file| file.name))?;
     }
-    if let Some(name) = &examined.uncommitted {
+    if let (Some(name), Condition::Good) = (&examined.uncommitted, &examined.condition) {
         layout.disk().remove_if_there(&layout.object(name))?;
         layout.disk().sync_directory(&layout.objects())?;
     }
@@ -94,13 +100,10 @@ fn write_objects(
         Record::New(config) => add(&mut files, config.write(layout)?, counters)?,
     };
     for chosen in &mut examined.picture.snapshots {
-        if chosen.is_deleted() && chosen.reach.iter().all(Option::is_none) {
-            continue;
-        }
-        if chosen.file.is_none() {
+        if chosen.file.is_none() && chosen.is_needed() {
             chosen.file = Some(add(&mut files, chosen.manifest.write(layout)?, counters)?);
         }
-        if let Some(Record::New(tombstone)) = &chosen.tombstone {
+        if let (Some(_), Some(Record::New(tombstone))) = (chosen.file, &chosen.tombstone) {
             chosen.tombstone = Some(Record::There(add(&mut files, tombstone.write(layout)?, counters)?));
         }
     }
@@ -148,7 +151,8 @@ fn copy_object(
     path: &Path,
     monitor: &dyn Monitor,
 ) -> Result<Finished> {
-    let mut source = File::open(path).at("open", path)?;
+    let changed = || Error::failed(format!("{} has changed meanwhile", path.display())).hint("try again");
+    let mut source = open_regular(path).at("open", path)?.ok_or_else(changed)?;
     source.seek(SeekFrom::Start(HEADER as u64)).at("read", path)?;
     // It begins with the header of its kind: that was checked.
     let mut writer = ObjectWriter::create(layout, kind)?;
@@ -163,56 +167,20 @@ fn copy_object(
     }
     let file = writer.finish(counters)?;
     if file.name != *name {
-        return Err(Error::failed(format!("{} has changed meanwhile", path.display())).hint("try again"));
+        return Err(changed());
     }
     Ok(file)
 }
 
-/// Keeps a copy of the damaged files whose names are about to be given to what is as it should be.
+/// Keeps the damaged files whose names are about to be given to what is as it should be, and what is no file and has such a name.
 fn keep_replaced(layout: &Layout, examined: &mut Examined, files: &[Finished]) -> Result<()> {
     let names: Vec<Hash> = files.iter().map(|file| file.name).collect();
-    let (again, damaged) =
+    let (again, others): (Vec<_>, Vec<_>) =
         std::mem::take(&mut examined.objects.damaged).into_iter().partition(|file| names.contains(&file.name));
-    examined.objects.damaged = damaged;
-    examined.replaced.extend::<Vec<_>>(again);
-    for file in &examined.replaced {
-        let to = place_for(layout, &file.name)?;
-        copy(layout, &layout.object(&file.name), &to)?;
-    }
-    if !examined.replaced.is_empty() {
-        layout.disk().sync_directory(&layout.damaged())?;
-    }
-    Ok(())
-}
-
-/// Moves the damaged files, of which nothing is needed any more, out of the way.
-fn move_damaged(layout: &Layout, examined: &Examined) -> Result<()> {
-    let disk = layout.disk();
-    for file in &examined.objects.damaged {
-        disk.rename(&layout.object(&file.name), &place_for(layout, &file.name)?)?;
-    }
-    if !examined.objects.damaged.is_empty() {
-        // There first, so that they are never nowhere.
-        disk.sync_directory(&layout.damaged())?;
-        disk.sync_directory(&layout.objects())?;
-    }
-    Ok(())
-}
-
-/// A free name for a damaged file; makes the folder if need be, like that of the object files.
-fn place_for(layout: &Layout, name: &Hash) -> Result<PathBuf> {
-    let folder = layout.damaged();
-    if !folder.exists() {
-        let model = fs::metadata(layout.objects()).at("look at", layout.objects())?;
-        DirBuilder::new().mode(0o700).create(&folder).at("create", &folder)?;
-        if rustix::process::geteuid().is_root() {
-            std::os::unix::fs::chown(&folder, Some(model.uid()), Some(model.gid())).at("set the owner of", &folder)?;
-        }
-        fs::set_permissions(&folder, model.permissions()).at("set the mode of", &folder)?;
-        layout.disk().sync_directory(layout.root())?;
-    }
-    let plain = folder.join(name.to_string());
-    let numbered = (2..).map(|number| folder.join(format!("{name}.{number}")));
-    let free = std::iter::once(plain).chain(numbered).find(|path| fs::symlink_metadata(path).is_err());
-    free.ok_or_else(|| Error::failed(format!("there is no free name in {}", folder.display())))
+    examined.objects.damaged = others;
+    examined.replaced.extend(again);
+    let is_strange = |name: &&Hash| fs::symlink_metadata(layout.object(name)).is_ok_and(|there| !there.is_file());
+    let strange = names.iter().filter(is_strange);
+    let replaced: BTreeSet<Hash> = examined.replaced.iter().map(|file| file.name).chain(strange.copied()).collect();
+    damaged::keep(layout, replaced.into_iter())
 }

@@ -1,22 +1,24 @@
 //! Working out what is wrong, and what can be done about it. Changes nothing.
 
-use std::collections::{HashMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::fs;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::monitor::Monitor;
-use crate::repository::catalog::{Catalog, ObjectFile, Registration, Snapshot};
+use crate::repository::catalog::{Catalog, KnownSnapshot, ObjectFile, Registration};
 use crate::repository::counters::Counters;
 use crate::repository::hash::{Hash, Uid};
 use crate::repository::layout::Layout;
 use crate::repository::lock::WriterLock;
 use crate::repository::manifest::Config;
 use crate::repository::object::ObjectKind;
+use crate::snapshot::repair::damaged;
 use crate::snapshot::repair::indexes;
 use crate::snapshot::repair::objects::{DamagedFile, Found, Objects, examine as examine_file};
 use crate::snapshot::repair::old::{Condition, Old, ask};
-use crate::snapshot::repair::picture::{Aside, Judgement, Picture, Record, lacks_nothing, own_chunks, parts};
+use crate::snapshot::repair::picture::{Aside, Chosen, Judgement, Picture, Record, own_chunks, parts};
 use crate::snapshot::repair::records::{self, Again, again};
 use crate::snapshot::repair::report::{DamagedObject, RepairOptions, RepairReport, SetAside, word};
 use crate::snapshot::repair::search::{Search, databases};
@@ -40,9 +42,15 @@ pub(super) struct Examined {
     pub(super) sequence: u64,
     /// The manifest of a save that was killed before it committed.
     pub(super) uncommitted: Option<Hash>,
+    /// Records that were lost before, and of which there is a copy now.
+    pub(super) found_again: Vec<Hash>,
+    /// Records that nobody can make again.
+    pub(super) lost: Vec<Hash>,
     aside: Vec<Aside>,
     back: Vec<String>,
     forgotten: Vec<String>,
+    /// The ids of snapshots that only the catalog has.
+    alone: Vec<String>,
     /// What the catalog says of files: what they hold, and whether that is needed, or there again.
     known: HashMap<Hash, (ObjectKind, bool)>,
     catalog_knows: bool,
@@ -83,18 +91,20 @@ pub(super) fn examine(
     monitor: &dyn Monitor,
 ) -> Result<Examined> {
     let copies_of = Copies::of(&options.from)?;
+    let damaged_folders = damaged::folders(layout)?;
+    let lost_before = damaged::lost(layout)?;
     let mut objects = Objects::read(&layout.objects(), monitor)?;
     let mut old = Old::open(layout, counters)?;
     let repository = repository_of(&objects, &mut old, layout)?;
     objects.expel_others(repository);
+    objects.expel_contradictions();
     objects.locate_chunks();
     let announced = lock.left_over();
     old.compare(repository, &objects, announced, monitor)?;
     let named: Vec<ObjectFile> = ask(&mut old, Catalog::object_files)?;
-    let uncommitted = announced.filter(|name| {
-        let committed = named.iter().any(|file| file.name == *name);
-        !committed && (old.condition == Condition::Good || !is_whole(&objects, name))
-    });
+    // Only a good catalog can tell.
+    let uncommitted =
+        announced.filter(|name| old.condition == Condition::Good && !named.iter().any(|file| file.name == *name));
     objects.manifests.retain(|stored| Some(stored.file.0) != uncommitted);
 
     let there = objects.names();
@@ -102,8 +112,8 @@ pub(super) fn examine(
     if !old.is_current() {
         missing.clear();
     }
-    let (copies, replaced) = take_copies(&mut objects, &mut missing, &copies_of, repository, monitor)?;
-    let known_snapshots: Vec<(Snapshot, bool)> = ask(&mut old, Catalog::snapshots_with_deleted)?;
+    let (copies, replaced) = take_copies(&mut objects, &mut missing, &lost_before, &copies_of, repository, monitor)?;
+    let known_snapshots: Vec<KnownSnapshot> = ask(&mut old, Catalog::all_snapshots)?;
     let mut again = again(&mut old, repository, &objects, &known_snapshots)?;
     let config = match objects.configs.first() {
         Some(stored) => Record::There(stored.file),
@@ -117,13 +127,19 @@ pub(super) fn examine(
     let given = given.chain(objects.tombstones.iter().map(|stored| stored.what.sequence));
     sequence = given.fold(sequence, u64::max);
     let registered = ask(&mut old, registrations)?;
+    let manifests: HashSet<Hash> = match old.condition {
+        Condition::Good => known_snapshots.iter().map(|known| known.snapshot.manifest).collect(),
+        _ => HashSet::new(),
+    };
 
     let (picture, search, Judgement { aside, back }) = loop {
-        let mut picture = Picture::new(&objects, again.manifests.clone(), again.tombstones.clone());
+        let mut picture = Picture::new(&objects, &again, &manifests, sequence);
         let mut search = Search::new(&picture, &objects, layout, counters);
         let files = databases(&picture, layout);
         search.in_damaged(&objects, old.catalog.as_ref(), monitor)?;
-        search.sources.damaged_files += search.in_folder(&layout.damaged(), monitor)?;
+        for folder in &damaged_folders {
+            search.sources.damaged_files += search.in_folder(folder, monitor)?;
+        }
         search.in_databases(&files, monitor)?;
         for folder in &copies_of.folders {
             search.sources.copies += search.in_folder(folder, monitor)?;
@@ -143,11 +159,16 @@ pub(super) fn examine(
         }
         for (uid, id) in gone {
             again.manifests.retain(|manifest| manifest.uid != uid);
+            again.alone.remove(&uid);
             again.forgotten.push(id);
         }
     };
-    let Again { forgotten, made, .. } = again;
+    let Again { forgotten, made, alone, .. } = again;
     let known = named.iter().map(|file| (file.name, (file.kind, made.contains(&file.name)))).collect();
+    let is_alone = |chosen: &&Chosen| alone.contains(&chosen.manifest.uid);
+    let alone = picture.snapshots.iter().filter(is_alone).map(|chosen| chosen.manifest.id.clone()).collect();
+    let there = objects.files();
+    let found_again = lost_before.into_iter().filter(|name| there.contains_key(name)).collect();
     Ok(Examined {
         catalog_knows: old.is_current(),
         condition: old.condition,
@@ -161,9 +182,12 @@ pub(super) fn examine(
         registered,
         sequence,
         uncommitted,
+        found_again,
+        lost: Vec::new(),
         aside,
         back,
         forgotten,
+        alone,
         known,
         repository,
     })
@@ -188,12 +212,6 @@ fn repository_of(objects: &Objects, old: &mut Old, layout: &Layout) -> Result<Ui
     })
 }
 
-/// Whether a manifest has all that it lists.
-fn is_whole(objects: &Objects, name: &Hash) -> bool {
-    let stored = objects.manifests.iter().find(|stored| stored.file.0 == *name);
-    stored.is_some_and(|stored| lacks_nothing(objects, &stored.what))
-}
-
 /// When init saw the first database: it notes the same time in the config.
 fn first_began(objects: &Objects) -> Option<i64> {
     let entries = objects.manifests.iter().flat_map(|stored| &stored.what.databases);
@@ -213,21 +231,24 @@ fn registrations(catalog: &Catalog) -> Result<Vec<Registration>> {
 
 type Taken = (Vec<(Hash, ObjectKind, PathBuf)>, Vec<DamagedFile>);
 
-/// Finds whole copies of damaged and missing object files, and counts them among those that are there.
+/// Finds whole copies of damaged and missing object files, and of those that were lost before, and counts them among those that
+/// are there.
 fn take_copies(
     objects: &mut Objects,
     missing: &mut Vec<ObjectFile>,
+    lost_before: &[Hash],
     copies: &Copies,
     repository: Uid,
     monitor: &dyn Monitor,
 ) -> Result<Taken> {
     let (mut taken, mut replaced) = (Vec::new(), Vec::new());
-    let wanted: Vec<Hash> =
-        objects.damaged.iter().map(|file| file.name).chain(missing.iter().map(|file| file.name)).collect();
-    for name in wanted {
+    let whole = objects.files();
+    let wanted = objects.damaged.iter().map(|file| file.name).chain(missing.iter().map(|file| file.name));
+    let wanted: BTreeSet<Hash> = wanted.chain(lost_before.iter().copied()).collect();
+    for name in wanted.into_iter().filter(|name| !whole.contains_key(name)) {
         for folder in &copies.folders {
             let path = folder.join(name.to_string());
-            if !Path::new(&path).is_file() {
+            if fs::symlink_metadata(&path).is_err() {
                 continue;
             }
             let (bytes, found) = examine_file(&path, &name, monitor)?;
@@ -247,7 +268,12 @@ fn take_copies(
         }
     }
     objects.expel_others(repository);
+    objects.expel_contradictions();
     objects.locate_chunks();
+    // What is no better than what is there stays away.
+    let is_expelled = |name: &Hash| objects.damaged.iter().any(|file| file.name == *name);
+    taken.retain(|(name, ..)| !is_expelled(name));
+    replaced.retain(|file: &DamagedFile| !is_expelled(&file.name));
     Ok((taken, replaced))
 }
 
@@ -259,12 +285,8 @@ impl Examined {
 
     /// Whether anything has to be changed.
     pub(super) fn needs_change(&self) -> bool {
-        let records = self.picture.snapshots.iter().any(|chosen| {
-            let is_needed = !chosen.is_deleted() || chosen.reach.iter().any(Option::is_some);
-            is_needed && (chosen.file.is_none() || matches!(chosen.tombstone, Some(Record::New(_))))
-        });
         self.condition != Condition::Good
-            || records
+            || self.picture.snapshots.iter().any(Chosen::lacks_record)
             || !self.objects.damaged.is_empty()
             || !self.replaced.is_empty()
             || !self.missing.is_empty()
@@ -329,6 +351,7 @@ impl Examined {
                 .filter(|id| id.contains('+') && !ids.contains(id.as_str()))
                 .collect(),
             forgotten: self.forgotten.clone(),
+            from_catalog: self.alone.clone(),
             unknown_files: self.objects.unknown.clone(),
             ..RepairReport::default()
         })
@@ -347,8 +370,8 @@ impl Examined {
         let made_good = made_good.unwrap_or(match (kind, known) {
             (Some(ObjectKind::Config), _) => true,
             (Some(ObjectKind::Data), _) => lost.is_empty(),
-            // The catalog has all deletions.
-            (Some(ObjectKind::Tombstone), Some(_)) => true,
+            // A good catalog knows every manifest that is there: this one's is not.
+            (Some(ObjectKind::Tombstone), Some((_, made))) => *made || self.condition == Condition::Good,
             (_, Some((_, made))) => *made,
             // A catalog that knows all has no need of it.
             (_, None) => self.catalog_knows,

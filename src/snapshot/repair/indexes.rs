@@ -2,6 +2,7 @@
 //! from is mostly the very same bytes; where it isn't, the snapshot gets a keyframe of its own.
 
 use std::cell::RefCell;
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Kind, Result};
@@ -9,7 +10,7 @@ use crate::filestorage::{Changes, DataFile, FIRST_TRANSACTION, Position, Source,
 use crate::monitor::Monitor;
 use crate::repository::data::Content;
 use crate::repository::frames::Location;
-use crate::repository::hash::Hash;
+use crate::repository::hash::{Hash, Uid};
 use crate::repository::manifest::{ChunkName, DatabaseEntry, IndexEntry, IndexPart};
 use crate::snapshot::anchor::{Recognition, recognise};
 use crate::snapshot::index_parts::encode;
@@ -17,62 +18,98 @@ use crate::snapshot::repair::objects::Objects;
 use crate::snapshot::repair::picture::{Picture, parts};
 use crate::snapshot::repair::search::Search;
 
-/// Makes all lost parts of indexes again that can be; parents first.
+/// Where an entry is: the number of its snapshot, and its own in there.
+type Spot = (usize, usize);
+
+/// Makes all lost parts of indexes again that can be; parents first. Where what a snapshot's index builds on can't be made,
+/// and its tail is whole, it gets an index of its own.
 pub(super) fn make_again(
     picture: &mut Picture,
     objects: &Objects,
     search: &mut Search,
-    databases: &[(crate::repository::hash::Uid, PathBuf)],
+    databases: &[(Uid, PathBuf)],
     monitor: &dyn Monitor,
 ) -> Result<()> {
-    let lost: Vec<(usize, usize)> = picture
-        .entries()
-        .filter(|(at, _, entry, _)| is_lost(entry, objects, search) || is_orphan(picture, *at, entry))
-        .map(|(at, number, _, _)| (at, number))
-        .collect();
-    for (at, number) in lost {
-        monitor.check()?;
-        let entry = picture.snapshots[at].manifest.databases[number].clone();
-        let orphan = is_orphan(picture, at, &entry);
-        if orphan && entry.index.keyframe.is_some() && !is_lost(&entry, objects, search) {
-            let IndexEntry { keyframe, deltas, .. } = entry.index;
-            stand_alone(&mut picture.snapshots[at].change().databases[number], keyframe, deltas);
-            continue;
+    // The entries so far whose index can be made.
+    let mut whole: HashSet<(usize, Uid)> = HashSet::new();
+    let spots: Vec<Spot> = picture.entries().map(|(at, number, ..)| (at, number)).collect();
+    for spot in spots {
+        if !is_whole(picture, spot, objects, search, &whole) {
+            monitor.check()?;
+            make_one(picture, spot, objects, search, databases, &whole, monitor)?;
         }
-        // Perhaps another one's was the same.
-        if !orphan && !is_lost(&entry, objects, search) {
-            continue;
+        if is_whole(picture, spot, objects, search, &whole) {
+            whole.insert((spot.0, entry_at(picture, spot).uid));
         }
-        let path = databases.iter().find(|(uid, _)| *uid == entry.uid).map(|(_, path)| path.as_path());
-        let parent = picture.parent(at, &entry).ok().flatten().map(|(_, parent)| parent.cut);
-        let only_delta = entry.index.keyframe.is_none() && entry.index.deltas.len() == 1;
-        if let (true, Some(cut)) = (only_delta, parent) {
-            let from = Position { offset: cut.offset, tid: Tid(cut.tid) };
-            if let Some(pairs) = pairs_of((&*picture, objects, &mut *search), (at, &entry), from, None, monitor)? {
-                encode_into(pairs, |piece| search.offer(piece))?;
-            }
+    }
+    Ok(())
+}
+
+fn entry_at(picture: &Picture, (at, number): Spot) -> &DatabaseEntry {
+    &picture.snapshots[at].manifest.databases[number]
+}
+
+/// Whether an entry's index can be made of what is there and what was found.
+fn is_whole(picture: &Picture, spot: Spot, objects: &Objects, search: &Search, whole: &HashSet<(usize, Uid)>) -> bool {
+    let entry = entry_at(picture, spot);
+    let is_below = match picture.parent(spot.0, entry) {
+        Err(()) => return false,
+        Ok(None) => false,
+        Ok(Some((place, _))) => whole.contains(&(place, entry.uid)),
+    };
+    (is_below || entry.index.keyframe.is_some()) && !is_lost(entry, objects, search)
+}
+
+/// Makes again what an entry's index lacks, if that can be.
+fn make_one(
+    picture: &mut Picture,
+    spot: Spot,
+    objects: &Objects,
+    search: &mut Search,
+    databases: &[(Uid, PathBuf)],
+    whole: &HashSet<(usize, Uid)>,
+    monitor: &dyn Monitor,
+) -> Result<()> {
+    let (at, number) = spot;
+    let entry = entry_at(picture, spot).clone();
+    let has_keyframe = entry.index.keyframe.is_some();
+    let orphan = is_orphan(picture, at, &entry);
+    if orphan && has_keyframe && !is_lost(&entry, objects, search) {
+        let IndexEntry { keyframe, deltas, .. } = entry.index;
+        stand_alone(&mut picture.snapshots[at].change().databases[number], keyframe, deltas);
+        return Ok(());
+    }
+    let parent = picture.parent(at, &entry).ok().flatten().map(|(_, parent)| parent.cut);
+    let only_delta = !has_keyframe && entry.index.deltas.len() == 1;
+    if let (true, true, Some(cut)) = (is_lost(&entry, objects, search), only_delta, parent) {
+        let from = Position { offset: cut.offset, tid: Tid(cut.tid) };
+        if let Some(pairs) = pairs_of((&*picture, objects, &mut *search), (at, &entry), from, None, monitor)? {
+            encode_into(pairs, |piece| search.offer(piece))?;
         }
-        if !orphan && !is_lost(&entry, objects, search) {
-            continue;
-        }
-        let whole = pairs_of((&*picture, objects, &mut *search), (at, &entry), Position::START, path, monitor)?;
-        let Some(pairs) = whole else {
-            continue;
-        };
-        if entry.index.keyframe.is_some() && entry.index.deltas.is_empty() {
-            encode_into(pairs.clone(), |piece| search.offer(piece))?;
-        }
-        // What is deleted keeps its manifest.
-        if (orphan || is_lost(&entry, objects, search)) && !picture.snapshots[at].is_deleted() {
-            let keyframe = encode(pairs.into_iter().map(Ok), |piece| Ok(search.add(piece, Content::Keyframe)))?;
-            if keyframe.is_some() {
-                let changed = &mut picture.snapshots[at].change().databases[number];
-                if orphan {
-                    stand_alone(changed, keyframe, Vec::new());
-                } else {
-                    changed.index = IndexEntry::new(changed.stream.parent, keyframe, Vec::new());
-                }
-            }
+    }
+    let only_keyframe = has_keyframe && entry.index.deltas.is_empty();
+    // What is deleted keeps its manifest.
+    let may_change = !picture.snapshots[at].is_deleted();
+    if is_whole(picture, spot, objects, search, whole) || !(only_keyframe || may_change) {
+        return Ok(());
+    }
+    let path = databases.iter().find(|(uid, _)| *uid == entry.uid).map(|(_, path)| path.as_path());
+    let all = pairs_of((&*picture, objects, &mut *search), (at, &entry), Position::START, path, monitor)?;
+    let Some(pairs) = all else { return Ok(()) };
+    if only_keyframe {
+        encode_into(pairs.clone(), |piece| search.offer(piece))?;
+    }
+    if may_change && !is_whole(picture, spot, objects, search, whole) {
+        let keyframe = encode(pairs.into_iter().map(Ok), |piece| {
+            let hash = Hash::of(piece);
+            Ok(if objects.has(&hash) { hash } else { search.add(piece, Content::Keyframe) })
+        })?;
+        let keyframe = keyframe.unwrap_or(IndexPart { entries: 0, bytes: 0, chunks: Vec::new() });
+        let changed = &mut picture.snapshots[at].change().databases[number];
+        if orphan {
+            stand_alone(changed, Some(keyframe), Vec::new());
+        } else {
+            changed.index = IndexEntry::new(changed.stream.parent, Some(keyframe), Vec::new());
         }
     }
     Ok(())
@@ -191,7 +228,7 @@ impl Source for Tail<'_> {
                 (at, rest) = (at + length as u64, others);
                 continue;
             }
-            let next = self.list.partition_point(|(offset, name)| offset + u64::from(name.length) <= at);
+            let next = self.list.partition_point(|(offset, name)| offset.saturating_add(u64::from(name.length)) <= at);
             let (start, name) = self
                 .list
                 .get(next)

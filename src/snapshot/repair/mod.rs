@@ -6,11 +6,13 @@
 //! was there before. Interrupted anywhere, it has changed nothing that counts, or all; given again, it finishes.
 
 mod carry_out;
+mod damaged;
 mod examine;
 mod indexes;
 mod objects;
 mod old;
 mod picture;
+mod possible;
 mod rebuild;
 mod records;
 mod report;
@@ -19,13 +21,12 @@ mod search;
 use crate::disk::Disk;
 use crate::error::{Error, Result};
 use crate::monitor::Monitor;
-use crate::repository::hash::Uid;
+use crate::repository::hash::{Hash, Uid};
 use crate::repository::layout::Layout;
 use crate::repository::lock::WriterLock;
 use crate::snapshot::handle::{PATIENCE, Place, Repository};
 use crate::snapshot::journal::Journal;
 
-use old::Condition;
 pub use report::{DamagedObject, RepairOptions, RepairReport, SetAside};
 pub use search::Sources;
 
@@ -42,7 +43,9 @@ pub fn repair_on(disk: &Disk, place: &Place, options: &RepairOptions, monitor: &
     let mut lock = WriterLock::acquire(&layout, PATIENCE, monitor)?;
     let mut examined = examine::examine(&layout, &counters, options, &lock, monitor)?;
     let mut report = examined.report()?;
-    report.unfinished_restore = unfinished(&layout, examined.repository(), &examined.condition, monitor)?;
+    report.unfinished_restore = unfinished(&layout, examined.repository(), examined.needs_change(), monitor)?;
+    let records = report.damaged_files.iter().filter(|file| file.is_lost());
+    examined.lost = records.filter_map(|file| Hash::from_hex(&file.name)).collect();
     if !options.dry_run {
         carry_out::carry_out(&layout, &counters, &mut examined, &mut lock, &mut report, monitor)?;
     }
@@ -50,21 +53,16 @@ pub fn repair_on(disk: &Disk, place: &Place, options: &RepairOptions, monitor: &
     Ok(report)
 }
 
-/// The snapshot whose restore is unfinished. Refuses if the catalog is good enough to finish it first.
-fn unfinished(
-    layout: &Layout,
-    repository: Uid,
-    condition: &Condition,
-    monitor: &dyn Monitor,
-) -> Result<Option<String>> {
+/// The snapshot whose restore is unfinished. Refuses if nothing is to be repaired that could keep it from being finished first.
+fn unfinished(layout: &Layout, repository: Uid, needs_change: bool, monitor: &dyn Monitor) -> Result<Option<String>> {
     match Journal::unfinished(layout, repository) {
         Ok(None) => Ok(None),
-        Ok(Some(journal)) if *condition == Condition::Good => {
+        Ok(Some(journal)) if !needs_change => {
             Err(Error::failed(format!("the restore of {} is unfinished", journal.target.id))
                 .hint("finish it first: znap restore --resume, or --abort goes back; then repair"))
         }
         Ok(Some(journal)) => Ok(Some(journal.target.id)),
-        Err(error) if *condition == Condition::Good => Err(error),
+        Err(error) if !needs_change => Err(error),
         // It stays as it is.
         Err(error) => {
             monitor.notice(&error.to_string());

@@ -1,8 +1,9 @@
 //! What the object files say: every one is read whole, and compared with its name.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::{self, File};
+use std::fs;
 use std::io::Read;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, IoContext, Result};
@@ -10,10 +11,13 @@ use crate::monitor::Monitor;
 use crate::repository::data::{Frame, table_of};
 use crate::repository::hash::{Hash, Uid};
 use crate::repository::manifest::{Config, Manifest, Tombstone};
-use crate::repository::object::{HEADER, LARGEST_RECORD, MAGIC, ObjectKind, TEMPORARY, VERSION};
+use crate::repository::object::{HEADER, LARGEST_RECORD, MAGIC, ObjectKind, TEMPORARY, VERSION, open_regular};
+use crate::snapshot::repair::possible::{Agreed, LARGEST, impossible};
 
 /// How many bytes are read at once.
 const READ: usize = 1 << 20;
+/// No tombstone or config is as long.
+const LARGEST_SMALL: u64 = 1 << 20;
 /// What the system says when a disk can't read a place.
 const EIO: i32 = 5;
 
@@ -42,7 +46,7 @@ pub(super) enum Found {
     Manifest(Manifest),
     Tombstone(Tombstone),
     Config(Config),
-    /// As it should be, but nothing of znap's.
+    /// As it should be, but nothing of znap's; or no file at all.
     Unknown,
     Damaged(DamagedFile),
 }
@@ -90,7 +94,7 @@ impl Objects {
         let (names, mut unknown) = names_in(folder)?;
         unknown.retain(|name| !name.starts_with(TEMPORARY));
         let paths: Vec<(Hash, PathBuf)> = names.into_iter().map(|name| (name, folder.join(name.to_string()))).collect();
-        let lengths = paths.iter().map(|(_, path)| fs::metadata(path).map_or(0, |metadata| metadata.len()));
+        let lengths = paths.iter().map(|(_, path)| fs::symlink_metadata(path).map_or(0, |metadata| metadata.len()));
         monitor.begin("checking the object files", lengths.sum());
         let mut objects = Objects { unknown, ..Objects::default() };
         for (name, path) in paths {
@@ -136,14 +140,18 @@ impl Objects {
         self.chunks.contains_key(chunk)
     }
 
+    /// All files that are whole: what they hold, and their length.
+    pub(super) fn files(&self) -> HashMap<Hash, (ObjectKind, u64)> {
+        fn all<T>(stored: &[Stored<T>], kind: ObjectKind) -> impl Iterator<Item = (Hash, (ObjectKind, u64))> {
+            stored.iter().map(move |stored| (stored.file.0, (kind, stored.file.1)))
+        }
+        let records = all(&self.manifests, ObjectKind::Manifest).chain(all(&self.tombstones, ObjectKind::Tombstone));
+        records.chain(all(&self.configs, ObjectKind::Config)).chain(all(&self.data, ObjectKind::Data)).collect()
+    }
+
     /// Names of all files that are there, whole or not.
     pub(super) fn names(&self) -> HashSet<Hash> {
-        let manifests = self.manifests.iter().map(|stored| stored.file.0);
-        let tombstones = self.tombstones.iter().map(|stored| stored.file.0);
-        let configs = self.configs.iter().map(|stored| stored.file.0);
-        let data = self.data.iter().map(|stored| stored.file.0);
-        let damaged = self.damaged.iter().map(|file| file.name);
-        manifests.chain(tombstones).chain(configs).chain(data).chain(damaged).collect()
+        self.files().into_keys().chain(self.damaged.iter().map(|file| file.name)).collect()
     }
 
     /// The identities of the snapshots that were deleted.
@@ -166,17 +174,40 @@ impl Objects {
         self.tombstones.retain(|stored| is_ours(stored.file, stored.what.repository, ObjectKind::Tombstone));
         self.damaged.append(&mut others);
     }
+
+    /// Takes for damaged the manifests that contradict others, older ones: no catalog can have both.
+    pub(super) fn expel_contradictions(&mut self) {
+        let (mut agreed, mut others) = (Agreed::default(), Vec::new());
+        self.manifests.sort_by_key(|stored| (stored.what.sequence, stored.what.created, stored.file.0));
+        self.manifests.retain(|stored| {
+            let agrees = agreed.add(&stored.what);
+            if !agrees {
+                let reason = "it contradicts another snapshot".into();
+                let kind = Some(ObjectKind::Manifest);
+                others.push(DamagedFile { name: stored.file.0, kind, reason, frames: None });
+            }
+            agrees
+        });
+        self.damaged.append(&mut others);
+    }
 }
 
 /// Reads an object file whole. Fails only if it can't be opened, or is of a newer version.
 pub(super) fn examine(path: &Path, name: &Hash, monitor: &dyn Monitor) -> Result<(u64, Found)> {
-    let mut file = File::open(path).at("open", path)?;
+    let damaged = |kind, reason: &str, frames| {
+        Found::Damaged(DamagedFile { name: *name, kind, reason: reason.to_string(), frames })
+    };
+    let unreadable = "the disk cannot read it";
+    let mut file = match open_regular(path) {
+        Ok(Some(file)) => file,
+        Ok(None) => return Ok((0, Found::Unknown)),
+        Err(error) if error.raw_os_error() == Some(EIO) => return Ok((0, damaged(None, unreadable, None))),
+        Err(error) => return Err(Error::io("open", path, error)),
+    };
     let mut header = Vec::new();
     let mut hasher = blake3::Hasher::new();
-    let mut record = Vec::new();
     let mut buffer = vec![0; READ];
-    let mut bytes = 0;
-    let mut unreadable = None;
+    let (mut bytes, mut is_readable) = (0, true);
     loop {
         monitor.check()?;
         let read = match file.read(&mut buffer) {
@@ -184,7 +215,7 @@ pub(super) fn examine(path: &Path, name: &Hash, monitor: &dyn Monitor) -> Result
             Ok(read) => read,
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
             Err(error) if error.raw_os_error() == Some(EIO) => {
-                unreadable = Some("the disk cannot read it".to_string());
+                is_readable = false;
                 break;
             }
             Err(error) => return Err(Error::io("read", path, error)),
@@ -193,35 +224,61 @@ pub(super) fn examine(path: &Path, name: &Hash, monitor: &dyn Monitor) -> Result
         if header.len() < HEADER {
             header.extend_from_slice(&part[..read.min(HEADER - header.len())]);
         }
-        // A data file isn't kept: only its table is wanted.
-        if header.get(9) != Some(&(ObjectKind::Data as u8)) && bytes + (read as u64) < LARGEST_RECORD {
-            record.extend_from_slice(part);
-        }
         hasher.update(part);
         bytes += read as u64;
         monitor.advance(read as u64);
     }
     let kind = ObjectKind::from_header(&header);
-    let is_whole = unreadable.is_none() && Hash(*hasher.finalize().as_bytes()) == *name;
-    if !is_whole {
+    if !is_readable || Hash(*hasher.finalize().as_bytes()) != *name {
         let kind = kind.ok();
         // Of a file whose beginning is damaged the end may say that it is one.
         let frames = if matches!(kind, None | Some(ObjectKind::Data)) { table_of(&file, path).ok() } else { None };
         let kind = kind.or(frames.is_some().then_some(ObjectKind::Data));
-        let reason = unreadable.unwrap_or_else(|| "its content does not match its name".into());
-        return Ok((bytes, Found::Damaged(DamagedFile { name: *name, kind, reason, frames })));
+        let reason = if is_readable { "its content does not match its name" } else { unreadable };
+        return Ok((bytes, damaged(kind, reason, frames)));
     }
-    let newer = || {
-        Error::failed(format!("object file {} was written by a newer znap", path.display())).hint("use that newer znap")
+    let kind = match kind {
+        Ok(kind) => kind,
+        Err(_) if header.starts_with(&MAGIC) && header.get(8) != Some(&VERSION) => return Err(newer(path)),
+        Err(_) => return Ok((bytes, Found::Unknown)),
     };
-    let body = record.get(HEADER..).unwrap_or_default();
-    let found = match kind {
-        Ok(ObjectKind::Data) => Found::Data(table_of(&file, path).map_err(|_| newer())?),
-        Ok(ObjectKind::Manifest) => Found::Manifest(Manifest::decode(body).map_err(|_| newer())?),
-        Ok(ObjectKind::Tombstone) => Found::Tombstone(Tombstone::decode(body).map_err(|_| newer())?),
-        Ok(ObjectKind::Config) => Found::Config(Config::decode(body).map_err(|_| newer())?),
-        Err(_) if header.starts_with(&MAGIC) && header.get(8) != Some(&VERSION) => return Err(newer()),
-        Err(_) => Found::Unknown,
+    let longest = match kind {
+        ObjectKind::Data => return Ok((bytes, Found::Data(table_of(&file, path).map_err(|_| newer(path))?))),
+        ObjectKind::Manifest => LARGEST_RECORD,
+        ObjectKind::Tombstone | ObjectKind::Config => LARGEST_SMALL,
     };
-    Ok((bytes, found))
+    if bytes > longest {
+        return Ok((bytes, damaged(Some(kind), "it is too long", None)));
+    }
+    // Only now, when it is known to be what its name says, is it kept in memory.
+    let mut record = vec![0; bytes as usize];
+    file.read_exact_at(&mut record, 0).at("read", path)?;
+    let bad = |reason: &str| damaged(Some(kind), reason, None);
+    Ok((bytes, decode(kind, &record[HEADER..], bad).map_err(|_| newer(path))?))
+}
+
+/// What follows the header of a manifest, a tombstone or a config.
+fn decode(kind: ObjectKind, body: &[u8], damaged: impl Fn(&str) -> Found) -> Result<Found, String> {
+    Ok(match kind {
+        ObjectKind::Data => return Err("it is none".into()),
+        ObjectKind::Manifest => {
+            let manifest = Manifest::decode(body)?;
+            match impossible(&manifest) {
+                Some(reason) => damaged(reason),
+                None => Found::Manifest(manifest),
+            }
+        }
+        ObjectKind::Tombstone => {
+            let tombstone = Tombstone::decode(body)?;
+            match tombstone.sequence > LARGEST {
+                true => damaged("a number in it is too large"),
+                false => Found::Tombstone(tombstone),
+            }
+        }
+        ObjectKind::Config => Found::Config(Config::decode(body)?),
+    })
+}
+
+fn newer(path: &Path) -> Error {
+    Error::failed(format!("object file {} was written by a newer znap", path.display())).hint("use that newer znap")
 }

@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use crate::error::{Kind, Result};
 use crate::monitor::Monitor;
-use crate::repository::catalog::{Catalog, Snapshot, Stream};
+use crate::repository::catalog::{Catalog, KnownSnapshot, Snapshot, Stream};
 use crate::repository::counters::Counters;
 use crate::repository::frames::Location;
 use crate::repository::hash::{Hash, Uid};
 use crate::repository::layout::Layout;
-use crate::repository::manifest::Manifest;
+use crate::repository::manifest::{DatabaseEntry, Manifest};
 use crate::repository::object::ObjectKind;
+use crate::snapshot::database::path_of_entry;
 use crate::snapshot::gc::lists;
 use crate::snapshot::repair::objects::Objects;
 
@@ -94,11 +95,11 @@ fn differences(
 ) -> Result<Condition> {
     let outdated = |reason: String| Ok(Condition::Outdated(reason));
     let damaged = |reason: String| Ok(Condition::Damaged(reason));
-    let known = catalog.snapshots_with_deleted()?;
+    let known = catalog.all_snapshots()?;
     let deleted = objects.deleted();
     for stored in &objects.manifests {
         let manifest = &stored.what;
-        let is_known = known.iter().any(|(snapshot, _)| snapshot.uid == manifest.uid);
+        let is_known = known.iter().any(|known| known.snapshot.uid == manifest.uid);
         if !is_known && !deleted.contains(&manifest.uid) && Some(stored.file.0) != announced {
             return outdated(format!("it does not know snapshot {}", manifest.id));
         }
@@ -107,7 +108,7 @@ fn differences(
         objects.manifests.iter().map(|stored| (stored.file.0, &stored.what)).collect();
     let there = objects.names();
     let streams = catalog.streams_with_deleted()?;
-    for (snapshot, was_deleted) in &known {
+    for KnownSnapshot { snapshot, deleted: was_deleted, .. } in &known {
         match by_name.get(&snapshot.manifest) {
             Some(manifest) if says_the_same(catalog, snapshot, *was_deleted, &streams, manifest)? => {}
             Some(_) => {
@@ -153,8 +154,63 @@ fn differences(
             return outdated(format!("object file {} was written anew since", file.name.short()));
         }
     }
+    if let Some(reason) = small_differences(catalog, objects, &known)? {
+        return damaged(reason);
+    }
+    let manifests = objects.manifests.iter().filter(|stored| Some(stored.file.0) != announced);
+    let given = manifests.map(|stored| stored.what.sequence);
+    let given = given.chain(objects.tombstones.iter().map(|stored| stored.what.sequence));
+    if given.max() > Some(catalog.last_sequence()?) {
+        return outdated("a snapshot was made and deleted since".into());
+    }
     lists::check(catalog, monitor)?;
     Ok(Condition::Good)
+}
+
+/// What is wrong, if anything, with what the catalog says besides snapshots and chunks: numbers, databases, deletions and object files.
+fn small_differences(catalog: &Catalog, objects: &Objects, known: &[KnownSnapshot]) -> Result<Option<String>> {
+    let wrong = |reason: String| Ok(Some(reason));
+    if known.iter().map(|known| known.snapshot.sequence).max() > Some(catalog.last_sequence()?) {
+        return wrong("the highest number of a snapshot in it is too low".into());
+    }
+    let mut newest: HashMap<Uid, (u64, &DatabaseEntry)> = HashMap::new();
+    for stored in &objects.manifests {
+        for entry in &stored.what.databases {
+            let newer = newest.entry(entry.uid).or_insert((0, entry));
+            if stored.what.sequence >= newer.0 {
+                *newer = (stored.what.sequence, entry);
+            }
+        }
+    }
+    for database in catalog.databases()? {
+        if let Some((_, entry)) = newest.get(&database.uid)
+            && (database.name != entry.name || database.path != path_of_entry(entry))
+        {
+            return wrong(format!("it says something else about database {} than the snapshots", entry.name));
+        }
+    }
+    let named = catalog.object_files()?;
+    for stored in objects.tombstones.iter().filter(|stored| named.iter().any(|file| file.name == stored.file.0)) {
+        let mut live = known.iter().filter(|known| !known.deleted);
+        if let Some(of) = live.find(|known| known.snapshot.uid == stored.what.snapshot) {
+            return wrong(format!("it has forgotten that snapshot {} was deleted", of.snapshot.name));
+        }
+        let mut by_it = known.iter().filter(|known| known.tombstone == Some(stored.file.0));
+        if let Some(of) = by_it.find(|known| known.snapshot.uid != stored.what.snapshot) {
+            return wrong(format!("it says that snapshot {} was deleted by what deleted another", of.snapshot.name));
+        }
+    }
+    let there = objects.files();
+    for file in named {
+        if let Some(is) = there.get(&file.name)
+            && *is != (file.kind, file.bytes)
+        {
+            return wrong(format!("it says something else about object file {} than is in it", file.name.short()));
+        }
+    }
+    let (_, config) = catalog.repository()?;
+    let is_config = there.get(&config).is_none_or(|(kind, _)| *kind == ObjectKind::Config);
+    Ok((!is_config).then(|| "what it takes for the config is none".into()))
 }
 
 /// Whether the catalog has of a snapshot what its manifest says. Of a deleted one gc may have dropped databases.

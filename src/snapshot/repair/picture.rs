@@ -1,12 +1,13 @@
 //! What is to be in the catalog: which snapshots, how much of each list, and which of them are whole.
 
 use std::cmp::Reverse;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use crate::repository::hash::{Hash, Uid};
 use crate::repository::manifest::{ChunkName, DAMAGED, DatabaseEntry, IndexPart, Manifest, Tombstone};
 use crate::snapshot::id;
 use crate::snapshot::repair::objects::{Objects, Stored};
+use crate::snapshot::repair::records::Again;
 
 /// An object file that there is, or one that is to be written.
 #[derive(Debug, Clone)]
@@ -59,7 +60,7 @@ pub(super) struct Judgement {
     pub(super) back: Vec<String>,
 }
 
-/// All snapshots that the catalog needs, by sequence.
+/// All snapshots that the object files tell of, parents first, and then by sequence.
 pub(super) struct Picture {
     pub(super) snapshots: Vec<Chosen>,
     places: HashMap<Uid, usize>,
@@ -79,6 +80,18 @@ impl Chosen {
 
     pub(super) fn is_deleted(&self) -> bool {
         self.tombstone.is_some()
+    }
+
+    /// Whether it is a snapshot, or one builds on it.
+    pub(super) fn is_needed(&self) -> bool {
+        !self.is_deleted() || self.reach.iter().any(Option::is_some)
+    }
+
+    /// Whether a manifest or a tombstone has to be written of it. As long as a deleted one's manifest is there, so must be its
+    /// tombstone.
+    pub(super) fn lacks_record(&self) -> bool {
+        let is_there = self.file.is_some();
+        (!is_there && self.is_needed()) || (is_there && matches!(self.tombstone, Some(Record::New(_))))
     }
 }
 
@@ -105,40 +118,92 @@ pub(super) fn lacks_nothing(objects: &Objects, manifest: &Manifest) -> bool {
     })
 }
 
+/// Puts parents first; otherwise by number, then by time.
+fn in_order(mut snapshots: Vec<Chosen>) -> Vec<Chosen> {
+    snapshots.sort_by_key(|chosen| (chosen.manifest.sequence, chosen.manifest.created, chosen.manifest.uid));
+    let places: HashMap<Uid, usize> =
+        snapshots.iter().enumerate().map(|(at, chosen)| (chosen.manifest.uid, at)).collect();
+    let mut children: Vec<Vec<usize>> = vec![Vec::new(); snapshots.len()];
+    let mut waits_for: Vec<usize> = vec![0; snapshots.len()];
+    for (at, chosen) in snapshots.iter().enumerate() {
+        let parents = chosen.manifest.databases.iter().filter_map(|entry| entry.stream.parent);
+        let parents: HashSet<usize> = parents.filter_map(|parent| places.get(&parent).copied()).collect();
+        waits_for[at] = parents.len();
+        parents.into_iter().for_each(|parent| children[parent].push(at));
+    }
+    let mut rest: BTreeSet<usize> = (0..snapshots.len()).collect();
+    let mut ready: BTreeSet<usize> = rest.iter().copied().filter(|at| waits_for[*at] == 0).collect();
+    let mut unordered: Vec<Option<Chosen>> = snapshots.into_iter().map(Some).collect();
+    let mut ordered = Vec::new();
+    // Where some build on each other in a circle, which only somebody who makes them up can do, the first comes first.
+    while let Some(at) = ready.pop_first().or_else(|| rest.first().copied()) {
+        rest.remove(&at);
+        ordered.extend(unordered[at].take());
+        for &child in &children[at] {
+            waits_for[child] = waits_for[child].saturating_sub(1);
+            if waits_for[child] == 0 && rest.contains(&child) {
+                ready.insert(child);
+            }
+        }
+    }
+    ordered
+}
+
+/// An id like this one that no other snapshot has.
+fn free_id(id: &str, number: u64, taken: &HashSet<String>) -> String {
+    let mut number = number;
+    loop {
+        let end = format!("+{number}");
+        let room = id::LONGEST.saturating_sub(end.len());
+        let free: String = id.chars().take(room).chain(end.chars()).collect();
+        if !taken.contains(&free) {
+            return free;
+        }
+        number += 1;
+    }
+}
+
 impl Picture {
-    /// Of each snapshot the newest revision of which most is there: one that a gc was about to commit may lack what it needs, and the
-    /// one before it is as good.
-    pub(super) fn new(objects: &Objects, made_again: Vec<Manifest>, tombstones: Vec<Tombstone>) -> Self {
-        let uids: HashSet<Uid> = objects.manifests.iter().map(|stored| stored.what.uid).collect();
+    /// Of each snapshot the manifest that a good catalog names; without one the newest revision of which most is there: one that a gc
+    /// was about to commit may lack what it needs, and the one before it is as good. `sequence` is the highest number ever given.
+    pub(super) fn new(objects: &Objects, again: &Again, named: &HashSet<Hash>, sequence: u64) -> Self {
+        let mut uids: HashSet<Uid> = objects.manifests.iter().map(|stored| stored.what.uid).collect();
+        uids.extend(again.manifests.iter().map(|manifest| manifest.uid));
+        // Without what it builds on one is worth nothing, however many of its own chunks are there.
+        let is_orphan = |manifest: &Manifest| {
+            let mut parents = manifest.databases.iter().filter_map(|entry| entry.stream.parent);
+            parents.any(|parent| !uids.contains(&parent))
+        };
         let lacks = |manifest: &Manifest| {
             let own = |entry: &DatabaseEntry| {
                 let chunks = entry.stream.chunks.iter().chain(parts(entry).flat_map(|(_, part)| &part.chunks));
-                let orphan = entry.stream.parent.is_some_and(|parent| !uids.contains(&parent));
-                chunks.filter(|chunk| !objects.has(&chunk.hash)).count() + usize::from(orphan)
+                chunks.filter(|chunk| !objects.has(&chunk.hash)).count()
             };
             manifest.databases.iter().map(own).sum::<usize>()
+        };
+        let rank = |stored: &Stored<Manifest>| {
+            let manifest = &stored.what;
+            let is_named = named.contains(&stored.file.0);
+            (is_named, Reverse(is_orphan(manifest)), Reverse(lacks(manifest)), manifest.revision)
         };
         let mut best: HashMap<Uid, (&Stored<Manifest>, u32)> = HashMap::new();
         for stored in &objects.manifests {
             let manifest = &stored.what;
             let top = best.get(&manifest.uid).map_or(0, |(_, top)| *top).max(manifest.revision);
             let before = best.get(&manifest.uid).map(|(before, _)| *before);
-            let rank = |manifest: &Manifest| (Reverse(lacks(manifest)), manifest.revision);
-            let better = before.filter(|before| rank(&before.what) >= rank(manifest)).unwrap_or(stored);
+            let better = before.filter(|before| rank(before) >= rank(stored)).unwrap_or(stored);
             best.insert(manifest.uid, (better, top));
         }
+        let tombstones = again.tombstones.iter().cloned();
         let mut buried: HashMap<Uid, Record<Tombstone>> =
-            tombstones.into_iter().map(|stone| (stone.snapshot, Record::New(stone))).collect();
+            tombstones.map(|stone| (stone.snapshot, Record::New(stone))).collect();
         for stone in &objects.tombstones {
             buried.insert(stone.what.snapshot, Record::There(stone.file));
         }
         let there = best.into_values().map(|(stored, top)| (stored.what.clone(), Some(stored.file), top));
-        let again = made_again.into_iter().map(|manifest| {
-            let top = manifest.revision;
-            (manifest, None, top)
-        });
-        let mut snapshots: Vec<Chosen> = there
-            .chain(again)
+        let made = again.manifests.iter().map(|manifest| (manifest.clone(), None, manifest.revision));
+        let snapshots: Vec<Chosen> = there
+            .chain(made)
             .map(|(manifest, file, top_revision)| Chosen {
                 tombstone: buried.get(&manifest.uid).cloned(),
                 reach: vec![None; manifest.databases.len()],
@@ -147,34 +212,42 @@ impl Picture {
                 top_revision,
             })
             .collect();
-        snapshots.sort_by_key(|chosen| (chosen.manifest.sequence, chosen.manifest.created, chosen.manifest.uid));
-        let mut picture = Picture { snapshots, places: HashMap::new() };
-        picture.settle_conflicts();
+        let snapshots = in_order(snapshots);
+        let places = snapshots.iter().enumerate().map(|(at, chosen)| (chosen.manifest.uid, at)).collect();
+        let mut picture = Picture { snapshots, places };
         picture.find_reach();
+        picture.settle_conflicts(sequence);
         picture
     }
 
-    /// Gives new numbers, and ids, where two snapshots have the same: an old catalog was put back and worked with.
-    fn settle_conflicts(&mut self) {
-        let same = self.snapshots.windows(2).position(|two| two[0].manifest.sequence == two[1].manifest.sequence);
-        if let Some(first) = same {
-            let mut next = self.snapshots.last().map_or(0, |chosen| chosen.manifest.sequence);
-            let mut rest = self.snapshots.split_off(first);
-            // Nothing is older than what it builds on.
-            rest.sort_by_key(|chosen| (chosen.manifest.created, chosen.manifest.sequence, chosen.manifest.uid));
-            for mut chosen in rest {
+    /// Gives new numbers where two snapshots have the same, or one has a lower one than what it builds on: an old catalog was put
+    /// back and worked with, or this was interrupted. And new ids where two have the same.
+    fn settle_conflicts(&mut self, sequence: u64) {
+        let mut next = self.snapshots.iter().map(|chosen| chosen.manifest.sequence).fold(sequence, u64::max);
+        let mut before = None;
+        let mut ids: HashSet<String> = HashSet::new();
+        let mut old_numbers: HashMap<Uid, u64> = HashMap::new();
+        let mut renumbers = false;
+        // What is deleted, and of no use to others, is in nobody's way.
+        for chosen in self.snapshots.iter_mut().filter(|chosen| chosen.is_needed()) {
+            let number = chosen.manifest.sequence;
+            old_numbers.insert(chosen.manifest.uid, number);
+            ids.extend((!chosen.is_deleted()).then(|| chosen.manifest.id.clone()));
+            renumbers |= before.is_some_and(|before| before >= number);
+            before = Some(number);
+            if renumbers {
                 next += 1;
                 chosen.change().sequence = next;
-                self.snapshots.push(chosen);
             }
         }
-        let mut ids: HashSet<String> = HashSet::new();
+        let mut given: HashSet<String> = HashSet::new();
         for chosen in self.snapshots.iter_mut().rev().filter(|chosen| !chosen.is_deleted()) {
-            if !ids.insert(chosen.manifest.id.clone()) {
-                let end = format!("+{}", chosen.manifest.sequence);
-                let room = id::LONGEST.saturating_sub(end.len());
-                let id: String = chosen.manifest.id.chars().take(room).chain(end.chars()).collect();
+            if !given.insert(chosen.manifest.id.clone()) {
+                // The same whether or not the new numbers are written down already.
+                let number = old_numbers.get(&chosen.manifest.uid).copied().unwrap_or(next);
+                let id = free_id(&chosen.manifest.id, number, &ids);
                 ids.insert(id.clone());
+                given.insert(id.clone());
                 chosen.change().id = id;
             }
         }
@@ -182,8 +255,6 @@ impl Picture {
 
     /// How much of each list is needed: a snapshot's own whole, a deleted one's as far as those that build on it reach.
     fn find_reach(&mut self) {
-        let places = self.snapshots.iter().enumerate().map(|(at, chosen)| (chosen.manifest.uid, at));
-        self.places = places.collect();
         let mut needed: HashMap<(usize, Uid), u64> = HashMap::new();
         for at in (0..self.snapshots.len()).rev() {
             let chosen = &mut self.snapshots[at];
@@ -199,6 +270,20 @@ impl Picture {
                 }
             }
         }
+    }
+
+    /// What the catalog has a row of: all that is needed; and what is deleted as long as its manifest is there, so that it isn't
+    /// taken for a snapshot when its tombstone is lost, unless another one has its number.
+    pub(super) fn recorded(&self) -> Vec<&Chosen> {
+        let needed = self.snapshots.iter().filter(|chosen| chosen.is_needed());
+        let mut numbers: HashSet<u64> = needed.map(|chosen| chosen.manifest.sequence).collect();
+        let mut recorded = Vec::new();
+        for chosen in &self.snapshots {
+            if chosen.is_needed() || (chosen.file.is_some() && numbers.insert(chosen.manifest.sequence)) {
+                recorded.push(chosen);
+            }
+        }
+        recorded
     }
 
     /// What the catalog needs of each snapshot: its number, the number of the database in it, and the entry with its reach.
@@ -278,7 +363,7 @@ impl Picture {
         let (list, unknown) = self.list(at, entry);
         let mut ranges: Vec<(u64, u64)> = unknown.into_iter().collect();
         for (offset, name) in list.into_iter().filter(|(_, name)| !has(&name.hash)) {
-            let end = offset + u64::from(name.length);
+            let end = offset.saturating_add(u64::from(name.length));
             match ranges.last_mut() {
                 Some(last) if last.1 == offset => last.1 = end,
                 _ => ranges.push((offset, end)),

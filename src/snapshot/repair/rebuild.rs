@@ -38,9 +38,7 @@ pub(super) fn build(
         catalog.record_data_file(&data.file.0, data.file.1, &data.what)?;
     }
     let mut used: Vec<Hash> = Vec::new();
-    for chosen in
-        picture.snapshots.iter().filter(|chosen| !chosen.is_deleted() || chosen.reach.iter().any(Option::is_some))
-    {
+    for chosen in picture.recorded() {
         monitor.check()?;
         let unwritten = || Error::failed("an object file was to be written, and was not");
         let tombstone = match &chosen.tombstone {
@@ -100,11 +98,16 @@ pub(super) fn put_in_place(layout: &Layout, keep: bool) -> Result<Option<String>
     let (path, disk) = (layout.catalog(), layout.disk());
     let journal = journal_of(&path);
     let mut kept = None;
-    if keep && path.exists() {
+    if keep && let Ok(there) = fs::symlink_metadata(&path) {
         let name = free_name(layout.root());
-        copy(layout, &path, &layout.root().join(&name))?;
+        let second = layout.root().join(&name);
+        if there.is_dir() {
+            disk.rename(&path, &second)?;
+        } else {
+            keep_under(layout, &path, &second)?;
+        }
         if is_hot(&journal) {
-            copy(layout, &journal, &journal_of(&layout.root().join(&name)))?;
+            keep_under(layout, &journal, &journal_of(&second))?;
         }
         disk.sync_directory(layout.root())?;
         kept = Some(name);
@@ -128,14 +131,22 @@ fn is_hot(journal: &Path) -> bool {
 
 fn free_name(root: &Path) -> String {
     let mut number = 1;
-    while root.join(format!("catalog.db.damaged-{number}")).exists() {
+    while fs::symlink_metadata(root.join(format!("catalog.db.damaged-{number}"))).is_ok() {
         number += 1;
     }
     format!("catalog.db.damaged-{number}")
 }
 
+/// Gives a file a second name, even if the disk can't read it; where the file system knows no second names, copies it.
+pub(super) fn keep_under(layout: &Layout, from: &Path, to: &Path) -> Result<()> {
+    match layout.disk().link(from, to) {
+        Ok(()) => Ok(()),
+        Err(_) => copy(layout, from, to),
+    }
+}
+
 /// Copies a file within the repository, durably but for its name.
-pub(super) fn copy(layout: &Layout, from: &Path, to: &Path) -> Result<()> {
+fn copy(layout: &Layout, from: &Path, to: &Path) -> Result<()> {
     let disk = layout.disk();
     let source = fs::File::open(from).at("open", from)?;
     let length = source.metadata().at("look at", from)?.len();

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use jiff::Timestamp;
 
 use crate::error::Result;
-use crate::repository::catalog::{Catalog, Snapshot, Stream};
+use crate::repository::catalog::{Catalog, KnownSnapshot, Snapshot, Stream};
 use crate::repository::hash::{Hash, ListHash, Uid};
 use crate::repository::manifest::{
     ChunkName, ChunkerConfig, Config, DatabaseEntry, IndexEntry, IndexPart, Manifest, StreamEntry, Tombstone,
@@ -16,6 +16,7 @@ use crate::snapshot::index_parts;
 use crate::snapshot::repair::objects::Objects;
 use crate::snapshot::repair::old::{Old, ask};
 use crate::snapshot::repair::picture::lacks_nothing;
+use crate::snapshot::repair::possible::{Agreed, impossible};
 
 /// The manifest of a snapshot as the catalog knows it; `None` if its lists there aren't what they were. Of a
 /// deleted one only what others need of it has to be there.
@@ -122,7 +123,9 @@ pub(super) fn config(repository: Uid, created: i64) -> Config {
 #[derive(Default)]
 pub(super) struct Again {
     pub(super) manifests: Vec<Manifest>,
-    /// Those of them that may as well have been deleted since the catalog was made: they count only if all they need is found.
+    /// Those of them of which only the catalog says that they are there: they may have been deleted since it was made.
+    pub(super) alone: HashSet<Uid>,
+    /// Those of these that lack something, and on which nothing builds: they count only if all they need is found.
     pub(super) doubtful: HashSet<Uid>,
     pub(super) tombstones: Vec<Tombstone>,
     /// The ids of snapshots of which nothing is left.
@@ -132,16 +135,21 @@ pub(super) struct Again {
 }
 
 /// Makes again what can be.
-pub(super) fn again(old: &mut Old, repository: Uid, objects: &Objects, known: &[(Snapshot, bool)]) -> Result<Again> {
+pub(super) fn again(old: &mut Old, repository: Uid, objects: &Objects, known: &[KnownSnapshot]) -> Result<Again> {
     let mut again = Again::default();
+    let mut agreed = Agreed::default();
+    objects.manifests.iter().for_each(|stored| {
+        agreed.add(&stored.what);
+    });
     let there: HashSet<Uid> = objects.manifests.iter().map(|stored| stored.what.uid).collect();
     let buried = objects.deleted();
     let is_current = old.is_current();
-    for (snapshot, deleted) in known {
+    for KnownSnapshot { snapshot, deleted, tombstone: stone } in known {
         // A deletion is never taken back, however old the catalog is.
         if *deleted && !buried.contains(&snapshot.uid) {
             again.tombstones.push(tombstone(repository, snapshot));
         }
+        again.made.extend(stone);
         if there.contains(&snapshot.uid) {
             again.made.insert(snapshot.manifest);
             continue;
@@ -152,11 +160,15 @@ pub(super) fn again(old: &mut Old, repository: Uid, objects: &Objects, known: &[
             continue;
         }
         let made = ask(old, |catalog| manifest(catalog, repository, snapshot, *deleted))?;
+        let made = made.filter(|manifest| impossible(manifest).is_none() && agreed.add(manifest));
         let deleted = *deleted || buried.contains(&snapshot.uid);
         match made {
             Some(manifest) => {
-                if !is_damaged && !deleted && !lacks_nothing(objects, &manifest) {
-                    again.doubtful.insert(snapshot.uid);
+                if !is_damaged && !deleted {
+                    again.alone.insert(snapshot.uid);
+                    if !lacks_nothing(objects, &manifest) {
+                        again.doubtful.insert(snapshot.uid);
+                    }
                 }
                 again.made.insert(snapshot.manifest);
                 again.manifests.push(manifest);
@@ -167,5 +179,25 @@ pub(super) fn again(old: &mut Old, repository: Uid, objects: &Objects, known: &[
             None => again.forgotten.push(snapshot.name.clone()),
         }
     }
+    again.believe_parents(objects);
     Ok(again)
+}
+
+impl Again {
+    /// What others build on wasn't collected: gc would have written those anew.
+    fn believe_parents(&mut self, objects: &Objects) {
+        let parents = |manifest: &Manifest| -> Vec<Uid> {
+            manifest.databases.iter().filter_map(|entry| entry.stream.parent).collect()
+        };
+        let mut believed: Vec<Uid> = objects.manifests.iter().flat_map(|stored| parents(&stored.what)).collect();
+        let sure = self.manifests.iter().filter(|manifest| !self.doubtful.contains(&manifest.uid));
+        believed.extend(sure.flat_map(parents));
+        while let Some(uid) = believed.pop() {
+            self.alone.remove(&uid);
+            if self.doubtful.remove(&uid) {
+                let made = self.manifests.iter().find(|manifest| manifest.uid == uid);
+                believed.extend(made.into_iter().flat_map(parents));
+            }
+        }
+    }
 }

@@ -42,6 +42,8 @@ pub struct RepairReport {
     pub renamed: Vec<String>,
     /// Snapshots that only the catalog knew, and of which nothing is left.
     pub forgotten: Vec<String>,
+    /// Snapshots that were made again from the catalog alone. They may have been deleted since that was made.
+    pub from_catalog: Vec<String>,
     /// Files among the object files that znap knows nothing of, and left alone.
     pub unknown_files: Vec<String>,
     /// The snapshot whose restore is unfinished.
@@ -63,6 +65,13 @@ pub struct DamagedObject {
     pub made_good: bool,
 }
 
+impl DamagedObject {
+    /// Whether it was, or may have been, all about a snapshot or a deletion, and nobody else knows of that.
+    pub fn is_lost(&self) -> bool {
+        !self.made_good && !matches!(self.kind, Some("data" | "config"))
+    }
+}
+
 /// A snapshot that can't be restored.
 #[derive(Debug, Clone, Serialize)]
 pub struct SetAside {
@@ -77,8 +86,7 @@ pub struct SetAside {
 impl RepairReport {
     /// Whether all is whole now: every snapshot that there is can be restored, and none is lost.
     pub fn is_whole(&self) -> bool {
-        let lost = |file: &DamagedObject| !file.made_good && !matches!(file.kind, Some("data" | "config"));
-        self.set_aside.is_empty() && self.forgotten.is_empty() && !self.damaged_files.iter().any(lost)
+        self.set_aside.is_empty() && self.forgotten.is_empty() && !self.damaged_files.iter().any(DamagedObject::is_lost)
     }
 
     /// Whether anything was, or would be, changed.

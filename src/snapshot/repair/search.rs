@@ -9,20 +9,22 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::filestorage::source::open_plain;
 use crate::monitor::Monitor;
 use crate::repository::catalog::Catalog;
 use crate::repository::chunk_reader::ChunkReader;
 use crate::repository::counters::Counters;
 use crate::repository::data::{Content, table_of};
-use crate::repository::frames::{FrameFiles, Location};
+use crate::repository::frames::{FrameAt, FrameFiles, Location};
 use crate::repository::hash::{Hash, Uid};
 use crate::repository::layout::Layout;
 use crate::repository::manifest::DatabaseEntry;
+use crate::repository::object::open_regular;
 use crate::snapshot::database::path_of_entry;
 use crate::snapshot::repair::objects::{Objects, names_in};
 use crate::snapshot::repair::picture::{Picture, own_chunks, parts};
+use crate::snapshot::repair::possible::LARGEST_PIECE;
 
 /// A chunk that is needed, and that no whole data file has.
 #[derive(Debug, Clone)]
@@ -121,6 +123,10 @@ impl Search {
 
     /// Reads a wanted chunk where it is, and checks it.
     fn read(&mut self, hash: &Hash, length: u32, place: &Place) -> Option<Vec<u8>> {
+        // No chunk is longer: what says so made it up.
+        if length > LARGEST_PIECE {
+            return None;
+        }
         let bytes = match place {
             Place::Folder(folder, location) => {
                 let (_, reader) = self.folders.get_mut(*folder)?;
@@ -189,14 +195,17 @@ impl Search {
         monitor: &dyn Monitor,
     ) -> Result<()> {
         let known = match catalog {
-            Some(catalog) if !self.is_done() => catalog.object_files()?,
+            Some(catalog) if !self.is_done() => as_far_as_it_answers(catalog.object_files())?,
             _ => Vec::new(),
         };
         for damaged in &objects.damaged {
             let locations: Vec<Location> = match (&damaged.frames, catalog) {
                 (Some(frames), _) => frames.iter().flat_map(|frame| Location::all_of(damaged.name, frame)).collect(),
                 (None, Some(catalog)) => match known.iter().find(|file| file.name == damaged.name) {
-                    Some(file) => catalog.chunks_of(file.row)?.into_iter().map(|(_, location)| location).collect(),
+                    Some(file) => {
+                        let chunks = as_far_as_it_answers(catalog.chunks_of(file.row))?;
+                        chunks.into_iter().map(|(_, location)| location).collect()
+                    }
                     None => Vec::new(),
                 },
                 (None, None) => Vec::new(),
@@ -208,10 +217,20 @@ impl Search {
 
     fn try_locations(&mut self, folder: usize, locations: Vec<Location>, monitor: &dyn Monitor) -> Result<u64> {
         let mut found = 0;
-        for location in locations.into_iter().filter(|location| location.length <= 1 << 20) {
-            if self.wanted.contains_key(&location.hash) && !self.found.contains_key(&location.hash) {
-                monitor.check()?;
-                let hash = location.hash;
+        // Chunks come frame by frame; one that can't be read is tried once.
+        let mut last: Option<(FrameAt, bool)> = None;
+        for location in locations {
+            let hash = location.hash;
+            if !self.wanted.contains_key(&hash) || self.found.contains_key(&hash) {
+                continue;
+            }
+            monitor.check()?;
+            let is_readable = match last {
+                Some((frame, is_readable)) if frame == location.frame => is_readable,
+                _ => self.folders.get_mut(folder).is_some_and(|(_, reader)| reader.can_read(&location.frame)),
+            };
+            last = Some((location.frame, is_readable));
+            if is_readable {
                 found += u64::from(self.try_place(&hash, Place::Folder(folder, location)));
             }
         }
@@ -227,7 +246,8 @@ impl Search {
         let folder = self.folder(path);
         for name in names_in(path)?.0 {
             let path = path.join(name.to_string());
-            let Some(frames) = File::open(&path).ok().and_then(|file| table_of(&file, &path).ok()) else { continue };
+            let file = open_regular(&path).ok().flatten();
+            let Some(frames) = file.and_then(|file| table_of(&file, &path).ok()) else { continue };
             let locations = frames.iter().flat_map(|frame| Location::all_of(name, frame)).collect();
             found += self.try_locations(folder, locations, monitor)?;
         }
@@ -270,6 +290,14 @@ impl Search {
             }
         }
         Ok(())
+    }
+}
+
+/// What a catalog that may be damaged answers; nothing if it can't.
+fn as_far_as_it_answers<T: Default>(answer: Result<T>) -> Result<T> {
+    match answer {
+        Err(error) if !matches!(error.kind(), Kind::Busy | Kind::Interrupted(_)) => Ok(T::default()),
+        answer => answer,
     }
 }
 
