@@ -118,14 +118,23 @@ pub fn read_table(layout: &Layout, name: &Hash) -> Result<Vec<Frame>> {
 /// The same for a data file that is open, wherever it is.
 pub fn table_of(file: &File, path: &Path) -> Result<Vec<Frame>> {
     let length = file.metadata().at("look at", path)?.len();
+    if length < (HEADER + FOOTER) as u64 {
+        return Err(damaged(path, "it is too short"));
+    }
+    let mut header = [0; HEADER];
+    file.read_exact_at(&mut header, 0).at("read", path)?;
+    if kind_in(path, &header)? != ObjectKind::Data {
+        return Err(damaged(path, "it holds something else"));
+    }
+    table_at_end(file, path)
+}
+
+/// The same, whatever the header is: it may be damaged, and all else whole.
+pub fn table_at_end(file: &File, path: &Path) -> Result<Vec<Frame>> {
+    let length = file.metadata().at("look at", path)?.len();
     let bad = |reason: &str| damaged(path, reason);
     if length < (HEADER + FOOTER) as u64 {
         return Err(bad("it is too short"));
-    }
-    let mut header = [0; HEADER];
-    file.read_exact_at(&mut header, 0).at("read", &path)?;
-    if kind_in(&path, &header)? != ObjectKind::Data {
-        return Err(bad("it holds something else"));
     }
     let mut footer = [0; FOOTER];
     file.read_exact_at(&mut footer, length - FOOTER as u64).at("read", path)?;

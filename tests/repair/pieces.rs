@@ -274,23 +274,25 @@ fn p6_what_builds_on_a_lost_index_gets_its_own() {
 
 #[test]
 fn p10_gc_goes_on_where_repair_left_out_what_a_deleted_snapshot_builds_on() {
-    let bench = Bench::new();
-    // So small that no list keeps anything of the one before it, but for the index.
-    for (seed, id) in [(1, "a"), (2, "b"), (3, "c"), (4, "d")] {
-        bench.grow(seed, 1000);
-        bench.save(id);
+    // Of these lists one keeps nothing of the one before it: b nothing of a, or c nothing of b.
+    for sizes in [[50_000, 150_000, 150_000], [30_000, 30_000, 100_000]] {
+        let bench = Bench::new();
+        for (seed, (size, id)) in sizes.into_iter().zip(["a", "b", "c"]).enumerate() {
+            bench.grow(seed as u64 + 1, size);
+            bench.save(id);
+        }
+        let held = elsewhere(&bench, "c");
+        bench.delete("b");
+        fs::remove_file(manifest_of(&bench, "a")).unwrap();
+        fs::remove_file(catalog(&bench)).unwrap();
+        let report = repaired(&bench);
+        assert!(report.set_aside.is_empty(), "{report:?}");
+        assert_eq!(ids(&bench), ["c"]);
+        for all in [false, true] {
+            bench.gc(all);
+            assert!(elsewhere(&bench, "c") == held);
+        }
+        let report = repaired(&bench);
+        assert!(!report.is_change(), "{report:?}");
     }
-    let held = ["a", "d"].map(|id| elsewhere(&bench, id));
-    bench.delete("c");
-    fs::remove_file(manifest_of(&bench, "b")).unwrap();
-    fs::remove_file(catalog(&bench)).unwrap();
-    let report = repaired(&bench);
-    assert!(report.set_aside.is_empty(), "{report:?}");
-    assert_eq!(ids(&bench), ["a", "d"]);
-    for all in [false, true] {
-        bench.gc(all);
-        assert!(["a", "d"].map(|id| elsewhere(&bench, id)) == held);
-    }
-    let report = repaired(&bench);
-    assert!(!report.is_change(), "{report:?}");
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, IoContext, Result};
 use crate::monitor::Monitor;
-use crate::repository::data::{Frame, table_of};
+use crate::repository::data::{Frame, table_at_end, table_of};
 use crate::repository::hash::{Hash, Uid};
 use crate::repository::manifest::{Config, Manifest, Tombstone};
 use crate::repository::object::{HEADER, LARGEST_RECORD, MAGIC, ObjectKind, TEMPORARY, VERSION, open_regular};
@@ -232,7 +232,7 @@ pub(super) fn examine(path: &Path, name: &Hash, monitor: &dyn Monitor) -> Result
     if !is_readable || Hash(*hasher.finalize().as_bytes()) != *name {
         let kind = kind.ok();
         // Of a file whose beginning is damaged the end may say that it is one.
-        let frames = if matches!(kind, None | Some(ObjectKind::Data)) { table_of(&file, path).ok() } else { None };
+        let frames = if matches!(kind, None | Some(ObjectKind::Data)) { table_at_end(&file, path).ok() } else { None };
         let kind = kind.or(frames.is_some().then_some(ObjectKind::Data));
         let reason = if is_readable { "its content does not match its name" } else { unreadable };
         return Ok((bytes, damaged(kind, reason, frames)));

@@ -15,7 +15,7 @@ use crate::monitor::Monitor;
 use crate::repository::catalog::Catalog;
 use crate::repository::chunk_reader::ChunkReader;
 use crate::repository::counters::Counters;
-use crate::repository::data::{Content, table_of};
+use crate::repository::data::{Content, table_at_end};
 use crate::repository::frames::{FrameAt, FrameFiles, Location};
 use crate::repository::hash::{Hash, Uid};
 use crate::repository::layout::Layout;
@@ -247,7 +247,7 @@ impl Search {
         for name in names_in(path)?.0 {
             let path = path.join(name.to_string());
             let file = open_regular(&path).ok().flatten();
-            let Some(frames) = file.and_then(|file| table_of(&file, &path).ok()) else { continue };
+            let Some(frames) = file.and_then(|file| table_at_end(&file, &path).ok()) else { continue };
             let locations = frames.iter().flat_map(|frame| Location::all_of(name, frame)).collect();
             found += self.try_locations(folder, locations, monitor)?;
         }
