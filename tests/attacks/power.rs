@@ -57,6 +57,16 @@ impl Watcher for Recorder {
     fn before(&self, change: &Change<'_>) -> io::Result<usize> {
         let mut recorded = self.0.lock().unwrap();
         recorded.look_at_catalog();
+        match *change {
+            // What SQLite has made of a new one is on the disk only now.
+            Change::Sync { path } if path.ends_with("catalog.db.new") => {
+                recorded.ops.push(Op::Write(path.into(), 0, fs::read(path)?));
+            }
+            Change::Rename { from, to } if from.ends_with("catalog.db.new") => {
+                recorded.catalog = Some((to.into(), fs::read(from)?));
+            }
+            _ => {}
+        }
         let op = match *change {
             Change::Create { path } => Op::Create(path.into()),
             Change::Write { path, offset, bytes } => Op::Write(path.into(), offset, bytes.into()),

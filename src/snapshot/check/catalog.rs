@@ -165,9 +165,7 @@ impl Known {
                 what: format!("snapshot {id} is set aside: nobody has all of it"),
                 snapshots: vec![id.clone()],
                 prevents_restore: true,
-                hint: Some(format!(
-                    "znap restore --dry-run {id} says what is missing; znap repair --from PATH looks for it in a copy"
-                )),
+                hint: Some(format!("znap restore --dry-run {id} says what is missing; znap repair --from PATH looks for it in a copy")),
                 ..Finding::about(Subject::Snapshot)
             });
         }
