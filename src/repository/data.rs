@@ -123,8 +123,8 @@ pub fn table_of(file: &File, path: &Path) -> Result<Vec<Frame>> {
         return Err(bad("it is too short"));
     }
     let mut header = [0; HEADER];
-    file.read_exact_at(&mut header, 0).at("read", &path)?;
-    if kind_in(&path, &header)? != ObjectKind::Data {
+    file.read_exact_at(&mut header, 0).at("read", path)?;
+    if kind_in(path, &header)? != ObjectKind::Data {
         return Err(bad("it holds something else"));
     }
     let mut footer = [0; FOOTER];
