@@ -156,9 +156,9 @@ fn a_base_that_is_damaged_affects_the_snapshots_that_need_it() {
 #[test]
 fn a_database_that_went_back_past_many_snapshots_is_not_damaged() {
     let bench = Bench::new();
-    bench.grow(1, 30_000);
+    bench.grow(1, 250_000);
     bench.save("first");
-    // The later ones have chunks that begin before where the first ends.
+    // The later ones have a chunk that begins before where the first ends.
     bench.grow(2, 200_000);
     bench.saves(120, 500);
     bench.restore("first");
@@ -171,8 +171,9 @@ fn a_database_that_went_back_past_many_snapshots_is_not_damaged() {
 #[test]
 fn a_snapshot_that_cannot_be_compared_says_nothing_about_the_database() {
     let bench = Bench::new();
-    bench.grow(1, 30_000);
+    bench.grow(1, 250_000);
     bench.save("a");
+    // With a chunk that begins before where a ends.
     bench.grow(2, 300_000);
     let path = data_file_of_save(&bench, "b");
     let b = bench.bytes();
@@ -186,7 +187,7 @@ fn a_snapshot_that_cannot_be_compared_says_nothing_about_the_database() {
 
     // Nor does one that is set aside, whatever it has.
     bench.sql().execute("UPDATE snapshot SET kind = 'damaged' WHERE name = 'b'", []).unwrap();
-    for flip in [None, Some(200_000)] {
+    for flip in [None, Some(400_000)] {
         let mut bytes = b.clone();
         if let Some(at) = flip {
             bytes[at] ^= 1;
