@@ -1,32 +1,126 @@
 //! Whatever makes a restore fail is found.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
+use std::path::{Path, PathBuf};
 
 use znap::error::Kind;
-use znap::filestorage::index_path;
+use znap::filestorage::{Oid, Writer};
 use znap::monitor::Silent;
-use znap::snapshot::{Place, Repository, Subject, check, copy_out, list};
+use znap::snapshot::{InitOptions, Place, Repository, RestoreOptions, Subject, check, copy_out, init, list, restore};
 
 use crate::common::Bench;
-use crate::{DATA, QUICK, assert_clean, small};
+use crate::{DATA, QUICK, assert_clean, run, small};
+
+/// Of so many bytes one is changed.
+const STEP: usize = 197;
+
+/// Files by their paths, or whatever the files of a snapshot are called.
+type Files = BTreeMap<PathBuf, Vec<u8>>;
+
+/// The files of a folder, and those in its folders.
+fn files_in(folder: &Path) -> Files {
+    let mut files = Files::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files.extend(files_in(&path));
+        } else {
+            files.insert(path.clone(), fs::read(&path).unwrap());
+        }
+    }
+    files
+}
+
+/// The same, by what their paths are called in this folder.
+fn relative(files: Files, folder: &Path) -> Files {
+    files.into_iter().map(|(path, bytes)| (path.strip_prefix(folder).unwrap().into(), bytes)).collect()
+}
 
 /// Every snapshot, written elsewhere; or why not.
-fn written(place: &Place, ids: &[String]) -> Result<BTreeMap<String, (Vec<u8>, Option<Vec<u8>>)>, String> {
+fn written(place: &Place, ids: &[String]) -> Result<BTreeMap<String, Files>, String> {
     let mut all = BTreeMap::new();
     let repository = Repository::open(place).map_err(|error| error.to_string())?;
     for id in ids {
         let to = tempfile::tempdir().unwrap();
-        copy_out(&repository, id, &to.path().join("copy"), &Silent).map_err(|error| error.to_string())?;
-        let path = to.path().join("copy/data/Data.fs");
-        let bytes = fs::read(&path).map_err(|error| error.to_string())?;
-        all.insert(id.clone(), (bytes, fs::read(index_path(&path)).ok()));
+        let copy = to.path().join("copy");
+        copy_out(&repository, id, &copy, &Silent).map_err(|error| error.to_string())?;
+        all.insert(id.clone(), relative(files_in(&copy), &copy));
     }
     Ok(all)
 }
 
+/// Every snapshot, restored in a copy of everything; or why not. Named as [`written`] does it.
+fn restored(bench: &Bench, ids: &[String]) -> Result<BTreeMap<String, Files>, String> {
+    let to = tempfile::tempdir().unwrap();
+    let folder = bench.folder.path();
+    for (path, bytes) in relative(files_in(folder), folder) {
+        let path = to.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+    let place = Place { root: to.path().join(".znap"), trusted: Vec::new() };
+    let options = RestoreOptions { discard: true, verify: true, ..RestoreOptions::default() };
+    let mut all = BTreeMap::new();
+    for id in ids {
+        let again = || -> znap::error::Result<()> {
+            let mut repository = Repository::open_to_write(&place, &Silent)?;
+            restore(&mut repository, id, &options, &Silent).map(|_| ())
+        };
+        again().map_err(|error| error.to_string())?;
+        let mut files = Files::new();
+        for (path, bytes) in relative(files_in(to.path()), to.path()) {
+            let name = path.file_name().unwrap().to_str().unwrap();
+            if let Some((stem, "" | ".index")) = name.split_once(".fs") {
+                files.insert(Path::new(&stem.to_lowercase()).join(name), bytes);
+            }
+        }
+        all.insert(id.clone(), files);
+    }
+    Ok(all)
+}
+
+/// What there is to attack, and what must come of it.
+struct Target<'b> {
+    bench: &'b Bench,
+    ids: Vec<String>,
+    good: BTreeMap<String, Files>,
+    /// Whether each byte is tried, and not only a sample.
+    all: bool,
+    /// What catalogs said that were tried: most bytes of a catalog are in use by nothing.
+    said: HashSet<Vec<u8>>,
+    /// How many damaged files there were in which nothing was found, and in how many of these all snapshots were restored.
+    not_found: usize,
+    restored: usize,
+}
+
+/// All that a catalog says, its header included; `None` if it can't be read.
+fn said(bench: &Bench) -> Option<Vec<u8>> {
+    let all = || -> rusqlite::Result<String> {
+        let sql = bench.sql();
+        let mut select = sql.prepare("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name")?;
+        let tables: Vec<String> = select.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+        let mut text = String::new();
+        for table in tables {
+            let mut select = sql.prepare(&format!("SELECT * FROM {table}"))?;
+            let columns = select.column_count();
+            let mut rows = select.query([])?;
+            while let Some(row) = rows.next()? {
+                for column in 0..columns {
+                    text.push_str(&format!("{:?} ", row.get_ref(column)?));
+                }
+            }
+        }
+        Ok(text)
+    };
+    let mut said = all().ok()?.into_bytes();
+    said.extend(fs::read(bench.place.root.join("catalog.db")).ok()?.into_iter().take(100));
+    Some(said)
+}
+
 /// Tries a damaged file: returns whether it was found. It must be, if a snapshot can't be restored as it was.
-fn attack(bench: &Bench, ids: &[String], good: &BTreeMap<String, (Vec<u8>, Option<Vec<u8>>)>, what: &str) -> bool {
+fn attack(target: &mut Target<'_>, what: &str) -> bool {
+    let Target { bench, ids, good, .. } = target;
     let found = match Repository::open(&bench.place) {
         Ok(repository) => match check(&repository, &DATA, &Silent) {
             Ok(report) => report.is_damaged(),
@@ -37,35 +131,48 @@ fn attack(bench: &Bench, ids: &[String], good: &BTreeMap<String, (Vec<u8>, Optio
         },
         Err(_) => true,
     };
-    if !found {
-        match written(&bench.place, ids) {
-            Ok(all) => assert!(all == *good, "P6: {what}: a snapshot comes back wrong, and check says nothing"),
-            Err(error) => panic!("P6: {what}: a snapshot can't be restored, and check says nothing: {error}"),
+    if found {
+        return true;
+    }
+    target.not_found += 1;
+    // Of each byte, every so many'th is tried though nothing is said otherwise.
+    let again = !target.all || target.not_found.is_multiple_of(20);
+    if said(bench).is_none_or(|said| target.said.insert(said)) || again {
+        target.restored += 1;
+        for (how, all) in [("written elsewhere", written(&bench.place, ids)), ("restored", restored(bench, ids))] {
+            match all {
+                Ok(all) => {
+                    assert!(all == *good, "P6: {what}: {how}, a snapshot comes back wrong, and check says nothing")
+                }
+                Err(error) => panic!("P6: {what}: a snapshot can't be {how}, and check says nothing: {error}"),
+            }
         }
     }
-    found
+    false
 }
 
-#[test]
-fn p6_whatever_makes_a_restore_fail_is_found() {
-    let bench = small();
-    let ids: Vec<String> = list(&bench.read()).unwrap().into_iter().map(|info| info.id).collect();
-    assert_eq!(ids, ["a", "c", "d"]);
+/// Damages every file of a repository, in every way; or, unless `ZNAP_ATTACKS` is `all`, at every so many'th byte. Returns how many
+/// damaged files there were.
+fn attack_every_file(bench: &Bench, ids: &[&str]) -> usize {
+    let ids: Vec<String> = ids.iter().map(|id| id.to_string()).collect();
+    assert_eq!(list(&bench.read()).unwrap().into_iter().map(|info| info.id).collect::<Vec<_>>(), ids);
     let good = written(&bench.place, &ids).unwrap();
+    assert!(restored(bench, &ids).unwrap() == good);
     let root = &bench.place.root;
     let mut paths = bench.objects();
     for name in ["catalog.db", "lock", "gate", "last-restore"] {
-        paths.push(root.join(name));
+        paths.extend(Some(root.join(name)).filter(|path| path.exists()));
     }
     let catalog = root.join("catalog.db");
     // Each byte, and each 64th as an end; or a sample of them.
     let all = std::env::var_os("ZNAP_ATTACKS").is_some_and(|value| value == "all");
+    let mut target = Target { bench, ids, good, all, said: HashSet::new(), not_found: 0, restored: 0 };
     let mut tried = 0;
     for path in &paths {
         let whole = fs::read(path).unwrap();
         let is_object = path.starts_with(root.join("objects"));
         let mut cases: Vec<(String, Vec<u8>)> = Vec::new();
-        for (number, at) in (0..whole.len()).step_by(if all { 1 } else { 97 }).enumerate() {
+        for (number, at) in (0..whole.len()).step_by(if all { 1 } else { STEP }).enumerate() {
             let mut bytes = whole.clone();
             bytes[at] ^= 1 << (number % 8);
             cases.push((format!("bit {} of byte {at}", number % 8), bytes));
@@ -75,25 +182,85 @@ fn p6_whatever_makes_a_restore_fail_is_found() {
         for length in lengths.into_iter().filter(|length| *length < whole.len()) {
             cases.push((format!("cut to {length} bytes"), whole[..length].to_vec()));
         }
-        tried += cases.len();
+        tried += cases.len() + 1;
         for (case, bytes) in cases {
             fs::write(path, &bytes).unwrap();
             let what = format!("{}: {case}", path.display());
-            let found = attack(&bench, &ids, &good, &what);
+            let found = attack(&mut target, &what);
             assert!(found || !is_object, "{what}: every object file is read, and has the hash that is its name");
             for suffix in ["-wal", "-shm", "-journal"] {
                 let _ = fs::remove_file(root.join(format!("catalog.db{suffix}")));
             }
             fs::write(path, &whole).unwrap();
         }
+        println!("{}: {tried} so far", path.display());
         fs::remove_file(path).unwrap();
         let what = format!("{}: removed", path.display());
-        let found = attack(&bench, &ids, &good, &what);
+        let found = attack(&mut target, &what);
         assert!(found || !(is_object || *path == catalog), "{what}");
         fs::write(path, &whole).unwrap();
     }
-    println!("{tried} damaged files");
-    assert_clean(&bench, "putting everything back");
+    assert_clean(bench, "putting everything back");
+    println!("{tried} damaged files; of {} that were not found {} were restored", target.not_found, target.restored);
+    tried
+}
+
+#[test]
+fn p6_whatever_makes_a_restore_fail_is_found() {
+    assert!(attack_every_file(&small(), &["a", "c", "d"]) > 1000);
+}
+
+/// A small repository of two databases.
+fn small_of_two() -> Bench {
+    let folder = tempfile::tempdir().unwrap();
+    let place = Place { root: folder.path().join(".znap"), trusted: Vec::new() };
+    let names = ["Data.fs", "Users.fs"];
+    for name in names {
+        Writer::create(folder.path().join(name)).unwrap();
+    }
+    let options = InitOptions {
+        root: place.root.clone(),
+        databases: names.map(PathBuf::from).to_vec(),
+        current: folder.path().to_path_buf(),
+        share_with_group: false,
+    };
+    init(&options, &Silent).unwrap();
+    let bench = Bench { folder, place };
+    for (number, id) in ["a", "b"].into_iter().enumerate() {
+        for (seed, name) in (number as u64 + 1..).zip(names) {
+            let data: Vec<u8> = (0..30_000_u64).map(|at| (at.wrapping_mul(at * 5 + seed) >> 5) as u8).collect();
+            let mut writer = Writer::open(bench.folder.path().join(name)).unwrap();
+            writer.transaction().data(Oid(seed), data).commit().unwrap();
+        }
+        bench.save(id);
+    }
+    bench
+}
+
+#[test]
+fn p6_whatever_makes_a_restore_of_two_databases_fail_is_found() {
+    assert!(attack_every_file(&small_of_two(), &["a", "b"]) > 800);
+}
+
+#[test]
+fn p6_a_database_with_the_beginning_of_another_is_found() {
+    let bench = small_of_two();
+    let catalog = bench.place.root.join("catalog.db");
+    let whole = fs::read(&catalog).unwrap();
+    for damage in [
+        "UPDATE database SET generation = 3 - id",
+        "UPDATE database SET generation = 2 WHERE id = 1",
+        "UPDATE database SET generation = NULL WHERE id = 2",
+        "UPDATE generation SET database = 2, number = 7 WHERE id = 1",
+        "UPDATE stream SET generation = 3 - generation",
+    ] {
+        bench.sql().execute_batch(&format!("PRAGMA foreign_keys = OFF; {damage}")).unwrap();
+        let report = run(&bench, &QUICK);
+        let is_found = report.findings.iter().any(|finding| finding.subject == Subject::Catalog);
+        assert!(is_found, "{damage}: {:#?}", report.findings);
+        fs::write(&catalog, &whole).unwrap();
+    }
+    assert_clean(&bench, "putting the catalog back");
 }
 
 #[test]
@@ -111,6 +278,7 @@ fn p6_a_catalog_that_goes_round_is_found_and_hangs_nobody() {
         "UPDATE snapshot SET tombstone = NULL WHERE id = 2",
         "UPDATE generation SET base_length = 5",
         "UPDATE database SET name = 'other'",
+        "UPDATE database SET generation = NULL",
         "UPDATE database SET path = CAST('other' AS BLOB)",
         "UPDATE object_file SET bytes = bytes + 1 WHERE kind = 2",
         "UPDATE object_file SET bytes = bytes + 1 WHERE kind = 1",

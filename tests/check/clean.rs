@@ -5,10 +5,12 @@ use std::fs;
 use std::path::PathBuf;
 
 use znap::monitor::Silent;
-use znap::snapshot::{RestoreOptions, Subject, undo};
+use znap::snapshot::{RepairOptions, RestoreOptions, Subject, repair, undo};
 
 use crate::common::Bench;
-use crate::{ALL, BIT_BY_BIT, DATA, QUICK, assert_clean, damage, data_files, grow_later, run, small};
+use crate::{
+    ALL, BIT_BY_BIT, DATA, QUICK, assert_clean, damage, data_file_of_save, data_files, grow_later, run, small,
+};
 
 #[test]
 fn p6_every_command_leaves_a_repository_that_is_whole() {
@@ -126,4 +128,27 @@ fn nothing_is_changed_but_what_a_limited_check_remembers() {
     let mut after = state();
     assert!(after.remove(&bench.place.root.join("check-progress")).is_some());
     assert!(after == before);
+}
+
+#[test]
+fn what_a_deleted_snapshot_lacks_under_one_that_is_set_aside_is_no_damage() {
+    let bench = Bench::new();
+    bench.grow(1, 200_000);
+    bench.save("a");
+    bench.grow(2, 900_000);
+    let path = data_file_of_save(&bench, "b");
+    bench.grow(3, 200_000);
+    bench.save("c");
+    bench.delete("b");
+    // Nobody has what was in its first frame.
+    bench.restore("a");
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[16..100_000].fill(0);
+    fs::write(&path, bytes).unwrap();
+    let report = repair(&bench.place, &RepairOptions::default(), &Silent).unwrap();
+    assert_eq!(report.set_aside.len(), 1);
+    let report = run(&bench, &ALL);
+    let subjects: Vec<Subject> = report.findings.iter().map(|finding| finding.subject).collect();
+    assert_eq!(subjects, [Subject::Snapshot], "{:#?}", report.findings);
+    assert_eq!((report.damaged_snapshots, report.last_whole), (vec!["c".to_string()], Some("a".into())));
 }

@@ -8,7 +8,7 @@ use znap::monitor::Silent;
 use znap::snapshot::{InitOptions, Place, Subject, init};
 
 use crate::common::Bench;
-use crate::{DATABASES, assert_clean, run};
+use crate::{DATABASES, assert_clean, data_file_of_save, grow_later, run};
 
 #[test]
 fn databases_are_compared_with_the_snapshots_that_they_go_on_from() {
@@ -54,6 +54,25 @@ fn databases_are_compared_with_the_snapshots_that_they_go_on_from() {
     assert!(report.is_damaged() && database.damage.unwrap().contains("offset"));
     assert_eq!((database.damaged_at, database.last_good.as_deref()), (Some(b as u64), Some("b")));
 
+    // A status that is none: of the transactions before nothing is wrong.
+    let mut bytes = whole.clone();
+    bytes[b + 16] |= 0x80;
+    fs::write(bench.data_fs(), &bytes).unwrap();
+    let (report, database) = look(&bench);
+    assert!(report.is_damaged() && database.damage.unwrap().contains("status"));
+    assert_eq!((database.damaged_at, database.last_good.as_deref()), (Some(b as u64), Some("b")));
+    // What ZODB would cut off, and snapshots have.
+    for (at, first, good) in [(b + 8, b, "b"), (a + 8, a, "a"), (c + 8, c, "c")] {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1;
+        fs::write(bench.data_fs(), &bytes).unwrap();
+        let (report, database) = look(&bench);
+        assert_eq!(database.left_out.as_deref().map(|left| left.contains("incomplete")), Some(true));
+        assert_eq!(report.is_damaged(), good != "c", "what no snapshot has may be just being written");
+        assert_eq!(database.damaged_at, (good != "c").then_some(first as u64));
+        assert_eq!(database.last_good.as_deref(), Some(good));
+    }
+
     // Back, and on another way: that is no damage.
     fs::write(bench.data_fs(), &whole[..c]).unwrap();
     bench.restore("a");
@@ -61,11 +80,11 @@ fn databases_are_compared_with_the_snapshots_that_they_go_on_from() {
     assert!(!report.is_damaged(), "{:#?}", report.findings);
     assert_eq!(database.last_good.as_deref(), Some("a"));
     let mut writer = Writer::open(bench.data_fs()).unwrap();
-    writer.transaction().data(Oid(9), vec![9; 10_000]).vote().unwrap();
-    let (report, database) = look(&bench);
-    assert!(!report.is_damaged() && database.left_out.is_some(), "{:#?}", report.findings);
     // As late as it would be: Bench's own clock gives the same ids again.
     let tid = Tid(writer.end().tid.0 + (77 << 32));
+    writer.transaction().tid(tid).data(Oid(9), vec![9; 10_000]).vote().unwrap();
+    let (report, database) = look(&bench);
+    assert!(!report.is_damaged() && database.left_out.is_some(), "{:#?}", report.findings);
     writer.transaction().tid(tid).data(Oid(9), vec![9; 400_000]).commit().unwrap();
     let (report, database) = look(&bench);
     assert!(!report.is_damaged(), "{:#?}", report.findings);
@@ -108,6 +127,22 @@ fn a_base_that_is_damaged_affects_the_snapshots_that_need_it() {
     let database = &report.databases.as_ref().unwrap()[0];
     assert_eq!((database.damaged_at, report.damaged_snapshots), (Some(4), vec!["a".to_string()]));
     assert_eq!(report.last_whole, None);
+    // One that ZODB would cut everything off from.
+    let mut bytes = whole.clone();
+    bytes[4 + 8] ^= 1;
+    fs::write(bench.data_fs(), &bytes).unwrap();
+    let report = run(&bench, &DATABASES);
+    let database = &report.databases.as_ref().unwrap()[0];
+    assert!(database.damage.as_ref().unwrap().contains("cut off"), "{database:?}");
+    assert_eq!((database.damaged_at, report.damaged_snapshots), (Some(4), vec!["a".to_string()]));
+    // The first transaction behind the base: the snapshot has it.
+    let mut bytes = whole.clone();
+    let cut: usize = bench.sql().query_row("SELECT base_length FROM generation", [], |row| row.get(0)).unwrap();
+    bytes[cut + 16] |= 0x80;
+    fs::write(bench.data_fs(), &bytes).unwrap();
+    let report = run(&bench, &DATABASES);
+    assert_eq!(report.databases.as_ref().unwrap()[0].damaged_at, Some(cut as u64));
+    assert!(report.is_damaged() && report.damaged_snapshots.is_empty());
     // Another file.
     fs::write(bench.data_fs(), &whole[..100_000]).unwrap();
     let report = run(&bench, &DATABASES);
@@ -116,4 +151,50 @@ fn a_base_that_is_damaged_affects_the_snapshots_that_need_it() {
     assert!(report.databases.unwrap()[0].problem.as_ref().unwrap().contains("shorter"));
     fs::write(bench.data_fs(), &whole).unwrap();
     assert_clean(&bench, "putting it back");
+}
+
+#[test]
+fn a_database_that_went_back_past_many_snapshots_is_not_damaged() {
+    let bench = Bench::new();
+    bench.grow(1, 250_000);
+    bench.save("first");
+    // The later ones have a chunk that begins before where the first ends.
+    bench.grow(2, 200_000);
+    bench.saves(120, 500);
+    bench.restore("first");
+    grow_later(&bench, 9, 300_000);
+    let report = run(&bench, &DATABASES);
+    assert!(!report.is_damaged(), "{:#?}", report.findings);
+    assert_eq!(report.databases.unwrap()[0].last_good.as_deref(), Some("first"));
+}
+
+#[test]
+fn a_snapshot_that_cannot_be_compared_says_nothing_about_the_database() {
+    let bench = Bench::new();
+    bench.grow(1, 250_000);
+    bench.save("a");
+    // With a chunk that begins before where a ends.
+    bench.grow(2, 300_000);
+    let path = data_file_of_save(&bench, "b");
+    let b = bench.bytes();
+    bench.restore("a");
+    grow_later(&bench, 9, 300_000);
+    let stored = fs::read(&path).unwrap();
+    fs::remove_file(&path).unwrap();
+    let report = run(&bench, &DATABASES);
+    assert!(report.findings.iter().all(|finding| finding.subject == Subject::Data), "{:#?}", report.findings);
+    fs::write(&path, stored).unwrap();
+
+    // Nor does one that is set aside, whatever it has.
+    bench.sql().execute("UPDATE snapshot SET kind = 'damaged' WHERE name = 'b'", []).unwrap();
+    for flip in [None, Some(400_000)] {
+        let mut bytes = b.clone();
+        if let Some(at) = flip {
+            bytes[at] ^= 1;
+        }
+        fs::write(bench.data_fs(), &bytes).unwrap();
+        let report = run(&bench, &DATABASES);
+        assert!(report.findings.iter().all(|finding| finding.subject != Subject::Database), "{:#?}", report.findings);
+        assert_eq!(report.databases.unwrap()[0].last_good.as_deref(), Some("a"));
+    }
 }

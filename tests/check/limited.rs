@@ -3,7 +3,7 @@
 use std::fs;
 
 use crate::common::Bench;
-use crate::{BIT_BY_BIT, assert_clean, data_files, run};
+use crate::{BIT_BY_BIT, QUICK, assert_clean, data_files, run};
 
 #[test]
 fn a_limited_check_goes_on_and_reads_everything_once() {
@@ -69,4 +69,40 @@ fn p6_damage_is_not_forgotten_by_the_rest_of_a_limited_check() {
     run(&bench, &BIT_BY_BIT);
     fs::write(&first, &whole).unwrap();
     assert!(!run(&bench, &BIT_BY_BIT).is_damaged(), "it was put back");
+}
+
+#[test]
+fn p6_damage_behind_where_a_limited_check_stops_is_followed_too() {
+    let bench = Bench::new();
+    for seed in 1..6 {
+        bench.grow(seed, 50_000);
+        bench.save(&format!("s{seed}"));
+    }
+    let last = data_files(&bench).pop().unwrap();
+    let whole = fs::read(&last).unwrap();
+    for length in [None, Some(whole.len() / 2)] {
+        match length {
+            None => fs::remove_file(&last).unwrap(),
+            Some(length) => fs::write(&last, &whole[..length]).unwrap(),
+        }
+        let quick = run(&bench, &QUICK);
+        assert!(!quick.findings[0].snapshots.is_empty(), "{:#?}", quick.findings);
+        let limited = run(&bench, &BIT_BY_BIT);
+        assert_eq!(limited.data.unwrap().files_left, 4, "it wasn't its turn");
+        assert_eq!(limited.findings.len(), 1);
+        assert_eq!(limited.findings[0].snapshots, quick.findings[0].snapshots);
+        assert_eq!((limited.damaged_snapshots, limited.last_whole), (quick.damaged_snapshots, quick.last_whole));
+        fs::write(&last, &whole).unwrap();
+        while run(&bench, &BIT_BY_BIT).data.unwrap().files_left > 0 {}
+    }
+}
+
+#[test]
+fn what_a_killed_check_left_is_replaced() {
+    let bench = Bench::new();
+    bench.saves(3, 50_000);
+    let left_over = bench.place.root.join("check-progress.new");
+    fs::write(&left_over, "half").unwrap();
+    assert!(!run(&bench, &BIT_BY_BIT).data.unwrap().went_on);
+    assert!(!left_over.exists() && run(&bench, &BIT_BY_BIT).data.unwrap().went_on);
 }

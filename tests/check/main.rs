@@ -12,6 +12,7 @@ mod blame;
 mod clean;
 mod databases;
 mod limited;
+mod meanwhile;
 
 use std::fs;
 use std::path::{Path, PathBuf};

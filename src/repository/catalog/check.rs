@@ -9,7 +9,7 @@ use crate::repository::catalog::rows::Snapshot;
 use crate::repository::catalog::{Catalog, MIGRATIONS, STEPS};
 use crate::repository::data::{Codec, Content};
 use crate::repository::frames::FrameAt;
-use crate::repository::hash::Hash;
+use crate::repository::hash::{Hash, Uid};
 
 /// A snapshot, deleted or not.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,7 +58,8 @@ pub struct ChunkPlace {
 }
 
 /// References that SQLite doesn't check: the rows that have broken ones.
-const REFERENCES: [&str; 5] = [
+const REFERENCES: [&str; 6] = [
+    "database AS d WHERE NOT EXISTS (SELECT 1 FROM generation g WHERE g.id = d.generation AND g.database = d.id)",
     "stream_chunk WHERE stream NOT IN (SELECT id FROM stream)",
     "stream_chunk WHERE chunk NOT IN (SELECT id FROM chunk)",
     "index_chunk WHERE part NOT IN (SELECT id FROM index_part)",
@@ -153,6 +154,12 @@ impl Catalog {
             frame.chunks.sort_by_key(|chunk| chunk.start);
         }
         Ok(frames)
+    }
+
+    /// Whether there is such a snapshot, a deleted one too as long as something of it is left.
+    pub fn knows(&self, snapshot: &Uid) -> Result<bool> {
+        let sql = "SELECT 1 FROM snapshot WHERE uid = ?1";
+        Ok(self.one("look for a snapshot", sql, [snapshot], |_| Ok(()))?.is_some())
     }
 
     /// Whether the catalog names this object file.

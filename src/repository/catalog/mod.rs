@@ -5,6 +5,7 @@
 
 mod check;
 mod collect;
+mod copy;
 mod read;
 mod rebuild;
 mod rows;
@@ -46,6 +47,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub struct Catalog {
     connection: Connection,
     path: PathBuf,
+    /// Which file it is: device and inode.
+    file: Option<(u64, u64)>,
     disk: Disk,
     counters: Arc<Counters>,
     rows: Cell<u64>,
@@ -135,7 +138,8 @@ impl Catalog {
         };
         let connection = open().map_err(|error| Error::catalog("open what is", &path, error))?;
         let (disk, counters) = (layout.disk().clone(), Arc::clone(counters));
-        Ok(Catalog { connection, path, disk, counters, rows: Cell::new(0) })
+        let file = copy::file_at(&path);
+        Ok(Catalog { connection, path, file, disk, counters, rows: Cell::new(0) })
     }
 
     fn check_version(&self) -> Result<()> {

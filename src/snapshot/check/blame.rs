@@ -1,6 +1,8 @@
 //! From damaged data files to what needs them: which snapshots, and which bytes of which databases.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::Range;
+use std::rc::Rc;
 
 use crate::error::Result;
 use crate::repository::catalog::{Catalog, ChunkPlace, Database, KnownChunk, Stream};
@@ -22,8 +24,8 @@ pub(super) fn follow(check: &mut Check<'_>) -> Result<()> {
     if damaged.is_empty() {
         return Ok(());
     }
-    let needs = check.catalog().snapshot_of(|catalog| Needs::read(catalog, &damaged));
-    let needs = match needs {
+    let read = |catalog: &Catalog| catalog.snapshot_of(|catalog| Needs::read(catalog, &damaged));
+    let needs = match check.reading.interruptible(check.monitor, read) {
         Ok(needs) => Some(needs),
         Err(error) => {
             check.note(error, about_catalog(Vec::new()))?;
@@ -40,13 +42,13 @@ pub(super) fn follow(check: &mut Check<'_>) -> Result<()> {
             hint: Some("put the file back from a copy of .znap, if there is one".into()),
             ..Finding::about(Subject::Data)
         };
+        // A gc may have removed it meanwhile.
+        if check.is_gone(name)? {
+            continue;
+        }
         if let Some(needs) = &needs {
-            if !needs.named.contains(name) {
-                // Removed by a gc meanwhile.
-                continue;
-            }
             let detailed = check.report.findings.len() < FINDINGS;
-            needs.complete(&mut finding, file, check.catalog(), detailed.then_some(&mut details))?;
+            needs.complete(&mut finding, file, check.reading, detailed.then_some(&mut details))?;
         }
         check.add(finding);
     }
@@ -79,8 +81,6 @@ struct Needs {
     /// Rows of snapshots that were deleted.
     deleted: HashSet<i64>,
     databases: Vec<Database>,
-    /// The damaged files that the catalog still names.
-    named: HashSet<Hash>,
     /// The places in tails of the chunks that are in damaged files, by chunk.
     places: HashMap<i64, Vec<ChunkPlace>>,
     /// The streams that have them in their own index parts, by chunk.
@@ -102,16 +102,10 @@ impl Needs {
             }
         }
         let links = catalog.index_links()?;
-        let mut named = HashSet::new();
-        for name in damaged.keys() {
-            if catalog.names(name)? {
-                named.insert(*name);
-            }
-        }
         let mut chunks = HashSet::new();
         for (name, file) in damaged {
             for chunk in file.lost.iter().chain(&file.whole) {
-                // It may have been moved meanwhile.
+                // Where there is no copy of the catalog, it may have been moved meanwhile.
                 if catalog.object_file_of(chunk.row)? == Some(*name) {
                     chunks.insert(chunk.row);
                 }
@@ -133,7 +127,6 @@ impl Needs {
             place_of,
             children,
             deleted,
-            named,
             places,
             index_places,
         })
@@ -246,17 +239,20 @@ impl Needs {
         for (stream, place) in places {
             by_stream.entry(*stream).or_default().push(*place);
         }
-        let mut ranges: BTreeMap<usize, Vec<LostPlace>> = BTreeMap::new();
-        for (row, places) in by_stream.into_iter().take(SEARCHED) {
-            let (Some(&at), Some(first)) = (self.place_of.get(&row), places.first()) else { continue };
+        // For each stream that is searched, for which of those it is.
+        let mut sources: BTreeMap<usize, Vec<i64>> = BTreeMap::new();
+        for (row, places) in by_stream.iter().take(SEARCHED) {
+            let (Some(&at), Some(first)) = (self.place_of.get(row), places.first()) else { continue };
             for related in self.related(at, first.offset) {
-                if ranges.len() < RELATED || ranges.contains_key(&related) {
-                    ranges.entry(related).or_default().extend(&places);
+                if sources.len() < RELATED || sources.contains_key(&related) {
+                    sources.entry(related).or_default().push(*row);
                 }
             }
         }
+        // Neighbours are mostly searched for the same ones: those share what they are searched for.
+        let mut ranges: HashMap<Vec<i64>, Ranges> = HashMap::new();
         let mut parts = Vec::new();
-        for (at, places) in ranges {
+        for (at, rows) in sources {
             let own = match index_parts::own_parts(catalog, &self.streams[at]) {
                 Ok(own) => own,
                 // Found before, or dropped by a gc since.
@@ -265,9 +261,13 @@ impl Needs {
                     continue;
                 }
             };
-            let ranges = merged(&places);
+            let wanted = ranges.entry(rows).or_insert_with_key(|rows| {
+                let places: Vec<LostPlace> =
+                    rows.iter().filter_map(|row| by_stream.get(row)).flatten().copied().collect();
+                merged(&places).into()
+            });
             let id = &self.streams[at].snapshot_name;
-            parts.extend(own.into_iter().map(|part| (part, id.clone(), ranges.clone())));
+            parts.extend(own.into_iter().map(|part| (part, id.clone(), Ranges::clone(wanted))));
         }
         Ok(parts)
     }
@@ -294,8 +294,11 @@ impl Needs {
     }
 }
 
+/// Ranges of a database's file, in order.
+type Ranges = Rc<[Range<u64>]>;
+
 /// An index part, the id of its snapshot, and the ranges that are of interest in it.
-pub(super) type SearchedPart = (StoredPart, String, Vec<std::ops::Range<u64>>);
+pub(super) type SearchedPart = (StoredPart, String, Ranges);
 
 /// Which streams are affected, by their places.
 struct AffectedStreams {

@@ -3,9 +3,9 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::error::{Error, Result};
-use crate::repository::catalog::{Database, KnownFrame, KnownSnapshot, ObjectFile, Stream};
-use crate::repository::hash::{Hash, ListHash, Uid};
-use crate::repository::manifest::{ChunkName, DAMAGED, Generation};
+use crate::repository::catalog::{Catalog, Database, KnownFrame, KnownSnapshot, ObjectFile, Stream};
+use crate::repository::hash::{Hash, Uid};
+use crate::repository::manifest::{DAMAGED, Generation};
 use crate::snapshot::gc::lists;
 
 use super::{Check, Finding, Subject};
@@ -22,38 +22,28 @@ pub(super) struct Known {
     pub(super) frames: HashMap<i64, Vec<KnownFrame>>,
     /// All snapshots, deleted ones too, by sequence.
     pub(super) snapshots: Vec<KnownSnapshot>,
+    /// The ids of those that aren't found by their id.
+    not_found: Vec<String>,
     /// All streams, by sequence of their snapshots.
     pub(super) streams: Vec<Stream>,
-    /// What each stream has of its own, by its row.
-    pub(super) own: HashMap<i64, OwnList>,
     pub(super) databases: Vec<Database>,
     /// By row.
     pub(super) generations: HashMap<i64, Generation>,
 }
 
-/// The chunks that a stream has of its own: how many, and the hash of the list of them alone.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct OwnList {
-    pub(super) count: usize,
-    pub(super) hash: ListHash,
-}
-
-/// The hash of a list of chunks alone.
-pub(super) fn hash_of<'a>(chunks: impl IntoIterator<Item = &'a ChunkName>) -> ListHash {
-    chunks.into_iter().fold(ListHash::default(), |hash, chunk| hash.extended(chunk.length, &chunk.hash))
-}
-
 /// Asks SQLite, and whether the tables are those that they should be and refer to each other as they should.
 pub(super) fn whole(check: &mut Check<'_>, thorough: bool) -> Result<()> {
-    let catalog = check.catalog();
+    let catalog = check.reading;
+    let monitor = check.monitor;
     let number = |number: u64, what: &str| match number {
         0 => Vec::new(),
         number => vec![format!("{number} {what}")],
     };
-    let integrity = || catalog.integrity(thorough);
+    let integrity = || catalog.interruptible(monitor, |catalog| catalog.integrity(thorough));
     let schema =
         || Ok(number(catalog.schema_differences()?, "of its tables, indexes and views aren't as they should be"));
-    let references = || Ok(number(catalog.broken_references()?, "of its rows refer to others that aren't there"));
+    let broken = || catalog.interruptible(monitor, Catalog::broken_references);
+    let references = || Ok(number(broken()?, "of its rows refer to others that aren't there"));
     let questions: [&dyn Fn() -> Result<Vec<String>>; 3] = [&integrity, &schema, &references];
     for ask in questions {
         check.monitor.check()?;
@@ -91,14 +81,10 @@ pub(super) fn about_catalog(snapshots: Vec<String>) -> Finding {
 
 /// Reads all that is compared later, and checks every list against its hash. `None` if it can't be read.
 pub(super) fn read(check: &mut Check<'_>) -> Result<Option<Known>> {
-    let catalog = check.catalog();
     let monitor = check.monitor;
     let mut wrong: Vec<(i64, Error)> = Vec::new();
-    let known = catalog.snapshot_of(|catalog| {
-        let mut own = HashMap::new();
-        lists::each(catalog, monitor, |stream, chunks, checked| {
-            let list = OwnList { count: chunks.len(), hash: hash_of(chunks.iter().map(|(_, name)| name)) };
-            own.insert(stream.row, list);
+    let read = |catalog: &Catalog| -> Result<Known> {
+        lists::each(catalog, monitor, |stream, _, checked| {
             wrong.extend(checked.err().map(|error| (stream.row, error)));
             Ok(())
         })?;
@@ -109,18 +95,20 @@ pub(super) fn read(check: &mut Check<'_>) -> Result<Option<Known>> {
         }
         let mut files = catalog.object_files()?;
         files.sort_by_key(|file| file.name);
+        let snapshots = catalog.all_snapshots()?;
         Ok(Known {
             repository: catalog.repository()?,
             sequence: catalog.last_sequence()?,
             files,
             frames: catalog.frames()?,
-            snapshots: catalog.all_snapshots()?,
+            not_found: not_found(catalog, &snapshots)?,
+            snapshots,
             streams,
-            own,
             databases: catalog.databases()?,
             generations,
         })
-    });
+    };
+    let known = check.reading.interruptible(monitor, |catalog| catalog.snapshot_of(read));
     let known = match known {
         Ok(known) => known,
         Err(error) => {
@@ -137,7 +125,24 @@ pub(super) fn read(check: &mut Check<'_>) -> Result<Option<Known>> {
     Ok(Some(known))
 }
 
+/// The ids under which the catalog doesn't find their snapshots, as a restore looks for them.
+fn not_found(catalog: &Catalog, snapshots: &[KnownSnapshot]) -> Result<Vec<String>> {
+    let mut ids = Vec::new();
+    for known in snapshots.iter().filter(|known| !known.deleted) {
+        let id = &known.snapshot.name;
+        if catalog.snapshot(id)?.is_none_or(|found| found.uid != known.snapshot.uid) {
+            ids.push(id.clone());
+        }
+    }
+    Ok(ids)
+}
+
 impl Known {
+    /// The ids of the snapshots that weren't deleted, oldest first.
+    pub(super) fn ids(&self) -> impl Iterator<Item = &str> {
+        self.snapshots.iter().filter(|known| !known.deleted).map(|known| known.snapshot.name.as_str())
+    }
+
     /// The ids of the snapshots whose lists begin with this stream's, itself included.
     fn that_build_on(&self, row: i64) -> Vec<String> {
         let deleted: HashSet<i64> =
@@ -165,7 +170,9 @@ impl Known {
                 what: format!("snapshot {id} is set aside: nobody has all of it"),
                 snapshots: vec![id.clone()],
                 prevents_restore: true,
-                hint: Some(format!("znap restore --dry-run {id} says what is missing; znap repair --from PATH looks for it in a copy")),
+                hint: Some(format!(
+                    "znap restore --dry-run {id} says what is missing; znap repair --from PATH looks for it in a copy"
+                )),
                 ..Finding::about(Subject::Snapshot)
             });
         }
@@ -188,19 +195,9 @@ impl Known {
             let what = "the catalog has forgotten how many snapshots there ever were".into();
             check.add(Finding { what, prevents_restore: false, ..about_catalog(Vec::new()) });
         }
-        // Found by its id, as restore does it.
-        for known in self.snapshots.iter().filter(|known| !known.deleted) {
-            let id = &known.snapshot.name;
-            let found = match check.catalog().snapshot(id) {
-                Ok(Some(found)) => found.uid == known.snapshot.uid,
-                // Or it was deleted just now.
-                Ok(None) => check.catalog().snapshot_by_uid(&known.snapshot.uid).is_ok_and(|found| found.is_none()),
-                Err(_) => false,
-            };
-            if !found {
-                let what = format!("the catalog doesn't find snapshot {id} under its id");
-                check.add(Finding { what, ..about_catalog(vec![id.clone()]) });
-            }
+        for id in &self.not_found {
+            let what = format!("the catalog doesn't find snapshot {id} under its id");
+            check.add(Finding { what, ..about_catalog(vec![id.clone()]) });
         }
     }
 }

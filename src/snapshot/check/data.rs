@@ -97,9 +97,14 @@ pub(super) fn check(check: &mut Check<'_>, known: &Known, deadline: Option<Insta
     Ok(())
 }
 
-/// Reads those data files in which something is wrong, to find out what can still be had of them.
+/// Reads those data files in which something is wrong, to find out what can still be had of them: unless they were read
+/// already, because all of the data was.
 pub(super) fn look_closer(check: &mut Check<'_>, known: &Known) -> Result<()> {
-    let damaged: Vec<&ObjectFile> = known.files.iter().filter(|file| check.damaged.contains_key(&file.name)).collect();
+    let is_open = |file: &&ObjectFile| check.damaged.get(&file.name).is_some_and(|damaged| !damaged.looked_closer);
+    let damaged: Vec<&ObjectFile> = known.files.iter().filter(is_open).collect();
+    if damaged.is_empty() {
+        return Ok(());
+    }
     check.monitor.begin("reading what is damaged", damaged.iter().map(|file| file.bytes).sum());
     read_files(check, known, &damaged, |_| true)?;
     check.monitor.end();
@@ -240,8 +245,8 @@ fn read_group(check: &Check<'_>, group: &[Opened<'_>], done: &mut impl FnMut(&Ob
     (found, if stopped { Ok(false) } else { ended.map(|()| true) })
 }
 
-/// The pieces in which a file is read: its frames, and what is between them. Frames that aren't one behind the other, or
-/// not in the file, are read by themselves.
+/// The pieces in which a file is read: its frames, and what is between them. Frames that aren't one behind the other are not
+/// read: a catalog that lists the same bytes again and again would keep this busy for ever.
 fn segments_of<'o, 'k>(of: &'o Opened<'k>) -> Vec<Segment<'o, 'k>> {
     let mut segments = Vec::new();
     let mut reached = 0;
@@ -283,6 +288,12 @@ fn read(segment: &Segment<'_, '_>, raw: &mut Vec<u8>, counters: &Counters) -> Pi
     }
     if end > segment.of.length {
         return lost(Vec::new(), format!("the compressed block at offset {start} is not all there"));
+    }
+    if !segment.in_line {
+        return lost(
+            Vec::new(),
+            format!("the catalog lists a compressed block at offset {start} that begins within another"),
+        );
     }
     // At most what a frame may have.
     let mut bytes = vec![0; (end - start) as usize];

@@ -5,12 +5,13 @@
 //! files ([`data`], which goes on where it stopped, [`progress`]), and the databases' own files ([`databases`]). What is
 //! found damaged is then followed to the snapshots, bytes and objects that need it ([`blame`], [`details`]).
 //!
-//! It takes no lock but the readers' ones, for moments: what it reads of the catalog is of one moment, object files never
-//! change, and one that is missing counts only if the catalog still names it then. Nothing is changed but the file that
-//! says where to go on.
+//! It takes no lock but the readers' ones, for moments: what takes long is asked of a copy of the catalog, which is of one
+//! moment, object files never change, and one that is missing counts only if the catalog still names it then. Nothing is
+//! changed but the file that says where to go on.
 
 mod blame;
 mod catalog;
+mod compare;
 mod data;
 mod databases;
 mod details;
@@ -33,6 +34,7 @@ use crate::repository::lock::Gate;
 use crate::snapshot::handle::Repository;
 use crate::snapshot::journal::Journal;
 
+use catalog::Known;
 use report::bounded;
 
 pub use report::{Affected, AffectedRange, CheckReport, DataCheck, DatabaseCheck, Finding, Subject};
@@ -61,32 +63,44 @@ const UNKNOWN: usize = 100;
 pub fn check(repository: &Repository, options: &CheckOptions, monitor: &dyn Monitor) -> Result<CheckReport> {
     let started = Instant::now();
     let deadline = options.limit.map(|limit| started.checked_add(limit.min(LONGEST)).unwrap_or(started));
-    let mut check = Check::new(repository, monitor);
+    let (copy, problem) = match repository.catalog.copy(monitor) {
+        Ok(copy) => (Some(copy), None),
+        Err(error) if error.kind() == Kind::Damaged => (None, Some(error)),
+        // Where there is no room for one, it has to be read itself.
+        Err(error) if error.kind() == Kind::Failed => (None, None),
+        Err(error) => return Err(error),
+    };
+    let mut check = Check::new(repository, copy.as_ref().unwrap_or(&repository.catalog), monitor);
+    if let Some(problem) = problem {
+        check.note(problem, catalog::about_catalog(Vec::new()))?;
+    }
     check.restores()?;
     check.locks()?;
     catalog::whole(&mut check, options.data)?;
-    if let Some(known) = catalog::read(&mut check)? {
-        check.report.snapshots = known.snapshots.iter().filter(|snapshot| !snapshot.deleted).count() as u64;
+    let known = catalog::read(&mut check)?;
+    if let Some(known) = &known {
+        check.report.snapshots = known.ids().count() as u64;
         check.report.object_files = known.files.len() as u64;
         check.report.object_bytes = known.files.iter().map(|file| file.bytes).sum();
-        objects::check(&mut check, &known)?;
-        records::check(&mut check, &known)?;
+        objects::check(&mut check, known)?;
+        records::check(&mut check, known)?;
         if options.data {
-            data::check(&mut check, &known, deadline)?;
-        } else {
-            data::look_closer(&mut check, &known)?;
+            data::check(&mut check, known, deadline)?;
         }
+        data::look_closer(&mut check, known)?;
         blame::follow(&mut check)?;
     }
     if options.databases {
         databases::check(&mut check)?;
     }
-    check.finish()
+    check.finish(known.as_ref())
 }
 
 /// A check on its way.
 struct Check<'a> {
     repository: &'a Repository,
+    /// What is asked if it takes long: a copy of the catalog.
+    reading: &'a Catalog,
     monitor: &'a dyn Monitor,
     report: CheckReport,
     /// Damaged data files; what they affect is found out at the end.
@@ -108,15 +122,16 @@ struct DamagedFile {
 }
 
 impl<'a> Check<'a> {
-    fn new(repository: &'a Repository, monitor: &'a dyn Monitor) -> Self {
+    fn new(repository: &'a Repository, reading: &'a Catalog, monitor: &'a dyn Monitor) -> Self {
         let report = CheckReport { root: repository.root().to_path_buf(), ..CheckReport::default() };
-        Check { repository, monitor, report, damaged: BTreeMap::new(), database_bytes_read: 0 }
+        Check { repository, reading, monitor, report, damaged: BTreeMap::new(), database_bytes_read: 0 }
     }
 
     fn layout(&self) -> &'a Layout {
         &self.repository.layout
     }
 
+    /// The catalog as it is now, for short questions.
     fn catalog(&self) -> &'a Catalog {
         &self.repository.catalog
     }
@@ -169,7 +184,12 @@ impl<'a> Check<'a> {
         Ok(!self.catalog().names(name)?)
     }
 
-    fn finish(mut self) -> Result<CheckReport> {
+    fn finish(mut self, known: Option<&Known>) -> Result<CheckReport> {
+        if self.report.is_damaged() && self.catalog().is_replaced() {
+            let path = self.layout().catalog();
+            return Err(Error::busy(format!("the catalog {} was replaced meanwhile", path.display()))
+                .hint("a repair has made it anew; check again"));
+        }
         let affected: HashSet<String> = self
             .report
             .findings
@@ -179,15 +199,8 @@ impl<'a> Check<'a> {
             .collect();
         // Of damage to the catalog it can't be told what depends on it.
         let believed = self.report.findings.iter().all(|finding| finding.subject != Subject::Catalog);
-        let snapshots = match self.catalog().snapshots() {
-            Ok(snapshots) => snapshots,
-            Err(error) => {
-                damage(error)?;
-                Vec::new()
-            }
-        };
-        let (damaged, whole): (Vec<_>, Vec<_>) =
-            snapshots.into_iter().map(|snapshot| snapshot.name).partition(|name| affected.contains(name));
+        let snapshots = known.iter().flat_map(|known| known.ids());
+        let (damaged, whole): (Vec<_>, Vec<_>) = snapshots.map(str::to_string).partition(|id| affected.contains(id));
         let report = &mut self.report;
         report.last_whole = whole.into_iter().next_back().filter(|_| believed);
         (report.damaged_snapshots, report.more_damaged_snapshots) = bounded(damaged, SNAPSHOTS);
@@ -229,7 +242,7 @@ fn damage(error: Error) -> Result<String> {
             || no_handles.contains(&error.raw_os_error())
     });
     match error.kind() {
-        Kind::Damaged | Kind::Failed if !passing => Ok(error.to_string()),
+        Kind::Damaged | Kind::Failed if !passing && !error.is_no_space() => Ok(error.to_string()),
         _ => Err(error),
     }
 }

@@ -136,41 +136,62 @@ fn compare(table: &[Frame], known: &[KnownFrame]) -> Option<String> {
 fn others(check: &mut Check<'_>, known: &Known) -> Result<()> {
     let named: HashSet<Hash> = known.files.iter().map(|file| file.name).collect();
     let folder = check.layout().objects();
+    let mut unnamed = Vec::new();
     for entry in fs::read_dir(&folder).at("read", &folder)? {
         check.monitor.check()?;
         let name = entry.at("read", &folder)?.file_name();
         let name = name.to_string_lossy();
         match Hash::from_hex(&name) {
             Some(hash) if named.contains(&hash) => {}
-            Some(hash) => other(check, known, hash)?,
+            Some(hash) => unnamed.push(hash),
             None if name.starts_with(TEMPORARY) => check.report.left_over_files += 1,
             None => check.report.unknown_files.push(name.into_owned()),
         }
     }
+    if unnamed.is_empty() {
+        return Ok(());
+    }
+    let now = Now::ask(check, known)?;
+    for name in unnamed {
+        check.monitor.check()?;
+        other(check, &now, name)?;
+    }
     Ok(())
 }
 
+/// What the catalog says now, of which the files are newer.
+struct Now {
+    /// The snapshots that it knows, deleted ones too as long as something of them is left.
+    snapshots: HashSet<Uid>,
+    /// Those that its tombstones are of.
+    deleted: HashSet<Uid>,
+}
+
+impl Now {
+    fn ask(check: &Check<'_>, known: &Known) -> Result<Self> {
+        let ask = || -> Result<_> { Ok((check.catalog().known_snapshots()?, check.catalog().object_files()?)) };
+        let (snapshots, files) = ask().or_else(|error| {
+            damage(error)?;
+            Ok((known.snapshots.iter().map(|known| known.snapshot.uid).collect(), known.files.clone()))
+        })?;
+        let tombstones = files.into_iter().filter(|file| file.kind == ObjectKind::Tombstone);
+        let read = tombstones.filter_map(|file| Tombstone::read(check.layout(), &file.name).ok());
+        Ok(Now {
+            deleted: read.map(|tombstone| tombstone.snapshot).collect(),
+            snapshots: snapshots.into_iter().collect(),
+        })
+    }
+}
+
 /// Looks at one. It may be one that a command has just written, or one that gc is about to remove.
-fn other(check: &mut Check<'_>, known: &Known, name: Hash) -> Result<()> {
+fn other(check: &mut Check<'_>, now: &Now, name: Hash) -> Result<()> {
     // A save that is going on, or was killed, says which manifest it writes before it does.
     let is_announced = announced(check.layout()) == Some(name);
     if check.catalog().names(&name)? {
         return Ok(());
     }
-    let catalog = check.catalog();
     let layout = check.layout();
-    let snapshots: HashSet<Uid> = match catalog.known_snapshots() {
-        Ok(snapshots) => snapshots.into_iter().collect(),
-        Err(error) => {
-            damage(error)?;
-            known.snapshots.iter().map(|known| known.snapshot.uid).collect()
-        }
-    };
-    let is_deleted = |uid: &Uid| -> Result<bool> {
-        let mut files = catalog.object_files()?.into_iter().filter(|file| file.kind == ObjectKind::Tombstone);
-        Ok(files.any(|file| Tombstone::read(layout, &file.name).is_ok_and(|tombstone| tombstone.snapshot == *uid)))
-    };
-    let found = unnamed(layout, &name, &snapshots, is_deleted);
+    let found = unnamed(layout, &name, &now.snapshots, |uid| Ok(now.deleted.contains(uid)));
     // Gone since the folder was read.
     if !layout.object(&name).exists() {
         return Ok(());
@@ -178,6 +199,8 @@ fn other(check: &mut Check<'_>, known: &Known, name: Hash) -> Result<()> {
     match found {
         Ok(Unnamed::LeftOver | Unnamed::Deletion(_)) => check.report.left_over_files += 1,
         Ok(Unnamed::Newer(_)) | Err(_) if is_announced => check.report.left_over_files += 1,
+        // Of one that was saved meanwhile, a gc may have replaced the manifest already.
+        Ok(Unnamed::Newer(manifest)) if check.catalog().knows(&manifest.uid)? => check.report.left_over_files += 1,
         Ok(Unnamed::Newer(manifest)) => {
             let what = catalog_is_older(layout, &manifest).to_string();
             let hint = "put the newest catalog.db back; or rebuild it with znap repair";

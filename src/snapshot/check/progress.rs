@@ -48,8 +48,9 @@ impl Progress {
         let path = layout.check_progress();
         let json = serde_json::to_vec(self)
             .map_err(|error| Error::failed(format!("cannot write {}: {error}", path.display())))?;
-        // Two checks at the same time don't write into each other's.
-        let temporary = path.with_extension(format!("new-{}", std::process::id()));
+        // Always the same, so that a check that is killed leaves one at most. Two at the same time may spoil each other's: then the
+        // next one begins at the first file again.
+        let temporary = path.with_extension("new");
         let disk = layout.disk();
         disk.remove_if_there(&temporary)?;
         let file = layout.create_file(&temporary)?;

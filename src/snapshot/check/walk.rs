@@ -118,7 +118,7 @@ impl Sink for Within {
 }
 
 /// Asks whether to go on, and says nothing of how far it is.
-struct Quiet<'a>(&'a dyn Monitor);
+pub(super) struct Quiet<'a>(pub(super) &'a dyn Monitor);
 
 impl Monitor for Quiet<'_> {
     fn begin(&self, _phase: &str, _bytes: u64) {}
