@@ -5,9 +5,11 @@
 //!
 //! 1. every database is fenced, so that ZODB opens none of them, and a text beside each says why;
 //! 2. of each, the old index goes, the file is cut, written and synced, and the new index takes its place;
-//! 3. the journal records that all of them are whole;
-//! 4. every database is un-fenced.
+//! 3. caches of ZEO clients that remember what is gone get another name;
+//! 4. the journal records that all databases are whole;
+//! 5. every database is un-fenced.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -15,12 +17,13 @@ use crate::disk::Disk;
 use crate::error::{Error, IoContext, Result};
 use crate::filestorage::fence::{FENCE, fence, notice_path, unfence};
 use crate::filestorage::ownership::create_like;
-use crate::filestorage::{DataFile, Source, index_path};
+use crate::filestorage::{DataFile, Source, index_path, zeo_caches};
 use crate::monitor::Monitor;
 use crate::repository::catalog::{Stream, StreamChunk};
 use crate::repository::frames::FrameFiles;
 use crate::repository::in_order::beside;
 use crate::repository::run_reader::RunReader;
+use crate::snapshot::caches::{CacheMoved, move_away};
 use crate::snapshot::database::shell_word;
 use crate::snapshot::handle::Repository;
 use crate::snapshot::journal::{Journal, Stage};
@@ -40,6 +43,8 @@ pub(crate) struct Change<'a> {
     pub(crate) chunks: &'a [StreamChunk],
     /// Whether the file has other names: then a new one is built and renamed in, and they keep theirs.
     pub(crate) beside: bool,
+    /// Whether transactions that it had are gone then.
+    pub(crate) goes_back: bool,
 }
 
 /// A change of which everything is checked, and all that can be is written beside.
@@ -174,6 +179,11 @@ impl<'a> Prepared<'a> {
         Ok(written)
     }
 
+    /// The caches near it that may remember what it won't have any more.
+    fn caches(&self) -> Vec<PathBuf> {
+        if self.change.goes_back { zeo_caches(self.change.file.path()) } else { Vec::new() }
+    }
+
     fn unfence(&self, repository: &Repository) -> Result<()> {
         let (file, path) = match &self.new_file {
             Some((new, real)) => (&new.file, real.as_path()),
@@ -207,16 +217,22 @@ pub(crate) fn tidy(disk: &Disk, path: &Path) -> Result<()> {
     disk.remove_if_there(&temporary_path(&real))
 }
 
-/// Does it: see the module. The journal is written, and says [`Stage::Writing`]; at the end it says `stage`, or is over. Returns
-/// the bytes written into databases.
+/// What was done.
+pub(crate) struct Done {
+    /// Bytes written into databases and their indexes.
+    pub(crate) written: u64,
+    pub(crate) caches: Vec<CacheMoved>,
+}
+
+/// Does it: see the module. The journal is written, and says [`Stage::Writing`]; at the end it says `stage`, or is over.
 pub(crate) fn carry_out(
     repository: &Repository,
     prepared: &mut [Prepared<'_>],
     journal: &mut Journal,
     stage: Stage,
     monitor: &dyn Monitor,
-) -> Result<u64> {
-    let mut all = || -> Result<u64> {
+) -> Result<Done> {
+    let mut all = || -> Result<Done> {
         let text = notice(repository, journal);
         for database in prepared.iter() {
             database.fence(repository, &text)?;
@@ -225,12 +241,18 @@ pub(crate) fn carry_out(
         for database in prepared.iter_mut() {
             written += database.apply(repository, monitor)?;
         }
+        // What is taken back was never served.
+        let mut caches = Vec::new();
+        if stage == Stage::Restored {
+            let found: BTreeSet<PathBuf> = prepared.iter().flat_map(Prepared::caches).collect();
+            caches = move_away(repository, found.into_iter().collect());
+        }
         journal.record(stage, &repository.layout, &repository.counters)?;
         for database in prepared.iter() {
             database.unfence(repository)?;
         }
         end(repository, journal)?;
-        Ok(written)
+        Ok(Done { written, caches })
     };
     all().map_err(|error| unfinished(error, &repository.root().display().to_string()))
 }

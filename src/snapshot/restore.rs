@@ -23,6 +23,7 @@ use crate::repository::frames::FrameFiles;
 use crate::repository::hash::Hash;
 use crate::repository::lock::Gate;
 use crate::snapshot::anchor::{begins_with, damaged_list};
+use crate::snapshot::caches::CacheMoved;
 use crate::snapshot::carry_out::{Change, Prepared, carry_out};
 use crate::snapshot::database;
 use crate::snapshot::handle::Repository;
@@ -61,6 +62,8 @@ pub struct RestoreReport {
     pub verified: u64,
     /// The bytes that stayed from before init, of which only the structure could be checked.
     pub verified_structure: u64,
+    /// Caches of ZEO clients that remember what is gone, and were taken away.
+    pub zeo_caches: Vec<CacheMoved>,
     /// What it cost.
     pub counts: Counts,
 }
@@ -160,6 +163,7 @@ fn put_back(
             target: Some(&work.target),
             chunks: &work.chunks,
             beside: database.beside,
+            goes_back: database.goes_back,
         };
         prepared.push(Prepared::new(repository, change, &object_files, &mut budget, monitor)?);
         let back = work.now.as_ref();
@@ -185,15 +189,16 @@ fn put_back(
         entries,
     );
     journal.write(&repository.layout, &repository.counters)?;
-    let written = carry_out(repository, &mut prepared, &mut journal, Stage::Restored, monitor)?;
+    let done = carry_out(repository, &mut prepared, &mut journal, Stage::Restored, monitor)?;
     drop(prepared);
     drop(locks);
     let counts = Counts {
         database_bytes_read: files.iter().map(|(_, file)| file.bytes_read()).sum(),
-        database_bytes_written: written,
+        database_bytes_written: done.written,
         ..repository.counts()
     };
-    Ok(RestoreReport { plan, kept, undoable: before.is_some(), verified, verified_structure, counts })
+    let undoable = before.is_some();
+    Ok(RestoreReport { plan, kept, undoable, verified, verified_structure, zeo_caches: done.caches, counts })
 }
 
 /// The snapshot that holds all databases exactly as they are, up to their last complete transactions, if there is one.

@@ -17,7 +17,8 @@ use crate::repository::catalog::{Database, Stream, StreamChunk};
 use crate::repository::data::FRAME_LIMIT;
 use crate::repository::frames::FrameFiles;
 use crate::snapshot::anchor::{Recognition, begins_with, damaged_list, recognise};
-use crate::snapshot::carry_out::{Change, Prepared, carry_out, end, open_again, tidy};
+use crate::snapshot::caches::CacheMoved;
+use crate::snapshot::carry_out::{Change, Done, Prepared, carry_out, end, open_again, tidy};
 use crate::snapshot::handle::Repository;
 use crate::snapshot::journal::{Entry, Journal, Named, Stage};
 use crate::snapshot::plan::{checked_chunks, shared_with};
@@ -41,6 +42,8 @@ pub struct Finished {
     pub restored: bool,
     /// Bytes written into databases and their indexes.
     pub database_bytes_written: u64,
+    /// Caches of ZEO clients that remember what is gone, and were taken away.
+    pub zeo_caches: Vec<CacheMoved>,
 }
 
 /// A database of the unfinished restore, and what it is to become.
@@ -49,6 +52,7 @@ struct Left {
     goal: Option<Stream>,
     keep: u64,
     chunks: Vec<StreamChunk>,
+    goes_back: bool,
 }
 
 /// Finishes the unfinished restore. `None` if there is none: what may be left beside databases is removed.
@@ -82,16 +86,21 @@ pub fn finish(repository: &mut Repository, way: Way, monitor: &dyn Monitor) -> R
     for database in left.iter().filter(|database| !database.file.is_fenced()) {
         tidy(repository.disk(), database.file.path())?;
     }
-    let written = if journal.stage == Stage::Writing {
+    let done = if journal.stage == Stage::Writing {
         write(repository, &mut journal, &left, goal, monitor)?
     } else {
         for database in left.iter().filter(|database| database.file.is_fenced()) {
             open_again(repository, database.file.file(), database.file.path(), &database.file)?;
         }
         end(repository, &journal)?;
-        0
+        Done { written: 0, caches: Vec::new() }
     };
-    Ok(Some(Finished { id: journal.target.id, restored: goal == Way::Forward, database_bytes_written: written }))
+    Ok(Some(Finished {
+        id: journal.target.id,
+        restored: goal == Way::Forward,
+        database_bytes_written: done.written,
+        zeo_caches: done.caches,
+    }))
 }
 
 /// Removes the text that a power cut may have left beside a database that is whole.
@@ -173,7 +182,7 @@ fn look(repository: &Repository, databases: &[Database], journal: &Journal, entr
         }
         None => (entry.keep.min(base_length), Vec::new()),
     };
-    Ok(Left { file, goal, keep, chunks })
+    Ok(Left { file, goal, keep, chunks, goes_back: entry.size > entry.keep })
 }
 
 /// Whether the last chunk of what stays is what the snapshot has there.
@@ -205,7 +214,7 @@ fn write(
     left: &[Left],
     way: Way,
     monitor: &dyn Monitor,
-) -> Result<u64> {
+) -> Result<Done> {
     use std::os::unix::fs::MetadataExt;
     let object_files = FrameFiles::new(&repository.layout, &repository.counters);
     let mut budget = 2 * FRAME_LIMIT;
@@ -221,6 +230,7 @@ fn write(
             target: database.goal.as_ref(),
             chunks: &database.chunks,
             beside: !database.file.is_fenced() && database.file.metadata()?.nlink() > 1,
+            goes_back: database.goes_back,
         };
         prepared.push(Prepared::new(repository, change, &object_files, &mut budget, monitor)?);
     }
