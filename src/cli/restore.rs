@@ -133,7 +133,12 @@ fn tell_finished(context: &Context, repository: &mut Repository, way: Way, json:
     let finished = finish(repository, way, context.progress)?;
     context.progress.clear();
     let terminal = context.terminal;
-    tell_caches(context, finished.as_ref().map_or(&[][..], |finished| &finished.zeo_caches));
+    if let Some(finished) = &finished {
+        tell_caches(context, &finished.zeo_caches);
+        for name in &finished.left_alone {
+            terminal.warn(format_args!("{name} had not been touched yet, and was used since: it was left as it is"));
+        }
+    }
     if json {
         terminal.json(&finished)?;
         return Ok(Outcome::Done);
@@ -142,6 +147,13 @@ fn tell_finished(context: &Context, repository: &mut Repository, way: Way, json:
         None => terminal.say("nothing to do: no restore is unfinished")?,
         Some(finished) if finished.restored => {
             terminal.say(format_args!("restored {}", finished.id))?;
+            terminal.warn(ZEO);
+        }
+        Some(finished) if finished.dropped => {
+            terminal.say(format_args!(
+                "everything is as it was before the restore of {}, but for what no snapshot held: --discard dropped it for good",
+                finished.id
+            ))?;
             terminal.warn(ZEO);
         }
         Some(finished) => {
