@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
-use common::{Bench, Sandbox, spawn, undisturbed};
+use common::{Bench, Sandbox, undisturbed};
 use znap::disk::{Change, Disk, Watcher};
 use znap::error::{Error, Kind, Result};
 use znap::filestorage::fence::{FENCE, notice_path};
@@ -58,11 +58,11 @@ fn is_at(path: &Path, end: &str) -> bool {
 
 fn restore_on(disk: &Disk, bench: &Bench, id: &str) -> Result<()> {
     let mut repository = Repository::open_to_write_on(disk, &bench.place, &Silent)?;
-    restore(&mut repository, id, &RestoreOptions::default(), &Silent).map(|_| ())
+    undisturbed(|| restore(&mut repository, id, &RestoreOptions::default(), &Silent)).map(|_| ())
 }
 
 fn to_finish(bench: &Bench, way: Way) -> Result<Option<Finished>> {
-    finish(&mut Repository::open_to_finish(&bench.place, &Silent).unwrap(), way, &Silent)
+    undisturbed(|| finish(&mut Repository::open_to_finish(&bench.place, &Silent).unwrap(), way, &Silent))
 }
 
 /// A commit at a later time than any other.
@@ -188,8 +188,10 @@ fn p5_what_was_used_before_it_was_touched_is_left_alone() {
     assert_eq!((finished.restored, finished.left_alone), (false, vec!["data".to_string()]));
     assert!(bench.bytes() == used);
     bench.save("c");
-    bench.restore("a");
-    bench.restore("c");
+    undisturbed(|| {
+        bench.restore("a");
+        bench.restore("c");
+    });
     assert!(bench.bytes() == used);
 }
 
@@ -267,7 +269,7 @@ fn p5_taking_a_fence_down_is_done_again_if_it_is_not_known_to_be_durable() {
     }
     let disk = Disk::watched(Arc::new(Record(Arc::clone(&written))));
     let mut repository = Repository::open_to_finish_on(&disk, &bench.place, &Silent).unwrap();
-    assert!(finish(&mut repository, Way::Forward, &Silent).unwrap().unwrap().restored);
+    assert!(undisturbed(|| finish(&mut repository, Way::Forward, &Silent)).unwrap().unwrap().restored);
     assert_eq!(*written.lock().unwrap(), ["sync .znap", "unfence", "sync", "end", "sync .znap"]);
 }
 
@@ -336,7 +338,9 @@ fn p5_a_file_that_is_replaced_or_linked_meanwhile_is_not_touched() {
         let bench = two();
         let path = bench.data_fs();
         let monitor = Meanwhile(Mutex::new(Some(Box::new(move || change(&path)))));
-        let error = restore(&mut bench.write(), "a", &RestoreOptions::default(), &monitor).unwrap_err();
+        let mut repository = bench.write();
+        let restored = undisturbed(|| restore(&mut repository, "a", &RestoreOptions::default(), &monitor));
+        let error = restored.unwrap_err();
         assert!(error.to_string().contains("changed or replaced meanwhile"), "{error}");
         assert_eq!(bench.read().unfinished_restore().unwrap(), None);
         for entry in fs::read_dir(bench.folder.path()).unwrap() {
@@ -360,11 +364,12 @@ fn p7_a_reader_that_comes_at_the_last_moment_keeps_the_database_from_being_chang
         |change| matches!(change, Change::Create { path } if is_at(path, "RESTORE-UNFINISHED.txt")),
         move || {
             let file = File::open(path).unwrap();
-            let mut command = Command::new("sleep");
-            *started.lock().unwrap() = Some(spawn(command.arg("600").stdin(Stdio::from(file))));
+            // Nobody else starts anything meanwhile.
+            let child = Command::new("sleep").arg("600").stdin(Stdio::from(file)).spawn().unwrap();
+            *started.lock().unwrap() = Some(child);
         },
     );
-    let error = undisturbed(|| restore_on(&disk, &bench, "a")).unwrap_err();
+    let error = restore_on(&disk, &bench, "a").unwrap_err();
     let mut reader = reader.lock().unwrap().take().unwrap();
     assert_eq!(error.kind(), Kind::Busy, "{error}");
     assert!(!error.to_string().contains("unfinished"), "{error}");
@@ -383,7 +388,7 @@ fn p5_taking_back_a_restore_that_dropped_something_says_so() {
     let disk = Story::killed(|change| matches!(change, Change::SetLength { .. }));
     let mut repository = Repository::open_to_write_on(&disk, &bench.place, &Silent).unwrap();
     let options = RestoreOptions { discard: true, ..RestoreOptions::default() };
-    let error: Error = restore(&mut repository, "a", &options, &Silent).unwrap_err();
+    let error: Error = undisturbed(|| restore(&mut repository, "a", &options, &Silent)).unwrap_err();
     assert!(error.to_string().contains("unfinished"), "{error}");
     drop(repository);
     let finished = to_finish(&bench, Way::Back).unwrap().unwrap();
