@@ -56,6 +56,10 @@ fn is_at(path: &Path, end: &str) -> bool {
     path.to_str().unwrap().ends_with(end)
 }
 
+fn cuts_the_database(change: &Change<'_>) -> bool {
+    matches!(change, Change::SetLength { path, .. } if is_at(path, "Data.fs"))
+}
+
 fn restore_on(disk: &Disk, bench: &Bench, id: &str) -> Result<()> {
     let mut repository = Repository::open_to_write_on(disk, &bench.place, &Silent)?;
     undisturbed(|| restore(&mut repository, id, &RestoreOptions::default(), &Silent)).map(|_| ())
@@ -117,7 +121,7 @@ fn with_base() -> Bench {
 fn p5_p6_what_is_half_restored_can_be_written_elsewhere() {
     let bench = with_base();
     let b = bench.bytes();
-    restore_on(&Story::killed(|change| matches!(change, Change::SetLength { .. })), &bench, "a").unwrap_err();
+    restore_on(&Story::killed(cuts_the_database), &bench, "a").unwrap_err();
     assert_eq!(bench.bytes()[..4], FENCE);
     let to = tempfile::tempdir().unwrap();
     copy_out(&bench.read(), "b", &to.path().join("copy"), &Silent).unwrap();
@@ -199,6 +203,9 @@ fn p5_what_was_used_before_it_was_touched_is_left_alone() {
 #[test]
 fn p4_p5_what_is_taken_back_has_its_index() {
     for linked in [true, false] {
+        let reference = two();
+        restore_on(&Disk::default(), &reference, "a").unwrap();
+        let after = state(&reference);
         for change in 0.. {
             let bench = two();
             if linked {
@@ -219,7 +226,9 @@ fn p4_p5_what_is_taken_back_has_its_index() {
                 break;
             }
             match to_finish(&bench, Way::Back) {
-                Ok(_) => assert!(state(&bench) == before, "change {change}, linked {linked}"),
+                Ok(Some(_)) => assert!(state(&bench) == before, "change {change}, linked {linked}"),
+                // Not begun, or done.
+                Ok(None) => assert!([&before, &after].contains(&&state(&bench)), "change {change}, linked {linked}"),
                 Err(error) => assert!(error.to_string().contains("too late"), "{error}"),
             }
         }
@@ -276,7 +285,7 @@ fn p5_taking_a_fence_down_is_done_again_if_it_is_not_known_to_be_durable() {
 #[test]
 fn p5_a_fence_without_a_journal_is_not_called_nothing_to_do() {
     let bench = two();
-    restore_on(&Story::killed(|change| matches!(change, Change::SetLength { .. })), &bench, "a").unwrap_err();
+    restore_on(&Story::killed(cuts_the_database), &bench, "a").unwrap_err();
     let journal = bench.place.root.join("restore-journal");
     let kept = fs::read(&journal).unwrap();
     fs::remove_file(&journal).unwrap();
@@ -385,7 +394,7 @@ fn p7_a_reader_that_comes_at_the_last_moment_keeps_the_database_from_being_chang
 fn p5_taking_back_a_restore_that_dropped_something_says_so() {
     let bench = two();
     bench.grow(5, 5000);
-    let disk = Story::killed(|change| matches!(change, Change::SetLength { .. }));
+    let disk = Story::killed(cuts_the_database);
     let mut repository = Repository::open_to_write_on(&disk, &bench.place, &Silent).unwrap();
     let options = RestoreOptions { discard: true, ..RestoreOptions::default() };
     let error: Error = undisturbed(|| restore(&mut repository, "a", &options, &Silent)).unwrap_err();

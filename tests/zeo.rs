@@ -20,7 +20,7 @@ impl Server {
     fn start(sandbox: &Sandbox) -> Self {
         let program = python().with_file_name("runzeo");
         let mut command = sandbox.command_of(program.to_str().unwrap());
-        command.args(["-a", "zeo.socket", "-f", "Data.fs"]);
+        command.arg("-a").arg(sandbox.file("zeo.socket")).args(["-f", "Data.fs"]);
         Server(spawn(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null())))
     }
 }
@@ -44,7 +44,7 @@ impl Client {
     /// One that has a persistent cache in the sandbox, or none.
     fn start(sandbox: &Sandbox, persistent: bool) -> Self {
         let mut command = Command::new(python());
-        command.current_dir(sandbox.path()).arg(script("zeo_client.py")).arg("zeo.socket");
+        command.current_dir(sandbox.path()).arg(script("zeo_client.py")).arg(sandbox.file("zeo.socket"));
         if persistent {
             command.arg(sandbox.path());
         }
@@ -126,7 +126,10 @@ fn p6_after_a_restore_no_client_sees_what_was_taken_back() {
     let cache = sandbox.file("test-1.zec");
     let output = sandbox.znap(&["restore", "a", "-q"]);
     assert_eq!(output.code, 0, "{output:?}");
-    assert!(output.stderr.contains("stop every one and delete its persistent cache (*.zec) on every host"), "{output:?}");
+    assert!(
+        output.stderr.contains("stop every one and delete its persistent cache (*.zec) on every host"),
+        "{output:?}"
+    );
     assert!(!cache.exists() && is_cache(&sandbox.file("test-1.zec.before-restore")));
     let server = Server::start(&sandbox);
     for persistent in [true, false] {

@@ -6,8 +6,8 @@ use clap::Args;
 
 use znap::error::Result;
 use znap::snapshot::{
-    CacheMoved, CopyReport, DatabasePlan, Repository, RestoreOptions, RestorePlan, RestoreReport, Way, copy_out, dry_run, finish,
-    restore,
+    CacheMoved, CopyReport, DatabasePlan, Repository, RestoreOptions, RestorePlan, RestoreReport, Way, copy_out,
+    dry_run, finish, restore,
 };
 
 use super::output::STRONG;
@@ -168,7 +168,9 @@ fn tell_caches(context: &Context, caches: &[CacheMoved]) {
         let path = words::clean(&cache.path.to_string_lossy());
         match &cache.now {
             Some(now) => context.terminal.note(format_args!("the ZEO cache {path} is called {now} now: remove it")),
-            None => context.terminal.warn(format_args!("the ZEO cache {path} could not be renamed: delete it before its client starts")),
+            None => context
+                .terminal
+                .warn(format_args!("the ZEO cache {path} could not be renamed: delete it before its client starts")),
         }
     }
 }

@@ -276,7 +276,12 @@ pub(crate) fn carry_out(
 /// Takes the fences down again: nothing else was changed. Gives the error that is the reason.
 fn take_back(repository: &Repository, prepared: &[Prepared<'_>], journal: &Journal, reason: Error) -> Result<Done> {
     for database in prepared {
-        unfence(repository.disk(), database.change.file.file(), database.change.file.path(), database.change.file.magic())?;
+        unfence(
+            repository.disk(),
+            database.change.file.file(),
+            database.change.file.path(),
+            database.change.file.magic(),
+        )?;
         repository.counters.fsync();
         for name in names(database.change.file.path())? {
             repository.disk().remove_if_there(&notice_path(&name))?;

@@ -194,9 +194,10 @@ fn look(repository: &Repository, databases: &[Database], journal: &Journal, entr
     let target = stream(&journal.target)?;
     let back = entry.back.as_ref().map(stream).transpose()?;
     let base_length = database.generation.known.base_length;
-    let ends = [Some(&target), back.as_ref()];
-    let mut streams = ends.into_iter().flatten();
-    let possible = streams.all(|stream| stream.generation == database.generation.row && entry.keep <= stream.cut.offset);
+    let possible = [Some(&target), back.as_ref()]
+        .into_iter()
+        .flatten()
+        .all(|stream| stream.generation == database.generation.row && entry.keep <= stream.cut.offset);
     if !possible || entry.keep < base_length || entry.keep > entry.size {
         return Err(missing("what is in its journal"));
     }

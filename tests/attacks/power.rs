@@ -329,7 +329,8 @@ pub fn cut_power(
 fn p5_the_power_may_be_cut_at_any_time() {
     let mut seen = HashSet::new();
     for step in script() {
-        let end = cut_power(&step.before, None, step.command, &mut seen, |world, what| step.check(world, what)).unwrap();
+        let end =
+            cut_power(&step.before, None, step.command, &mut seen, |world, what| step.check(world, what)).unwrap();
         // What it says is done is done.
         assert!(end.state().0 == step.after.state().0, "{:?}", step.command);
         assert!(end.snapshots() == step.after.snapshots(), "{:?}", step.command);
@@ -350,7 +351,10 @@ fn p5_the_power_may_be_cut_while_a_killed_restore_is_finished() {
                 let copy = step.before.copy();
                 let unfinished = killed(&copy, step.command, change);
                 let begun = copy.read().unfinished_restore().unwrap().is_some();
-                if unfinished && begun && !(way == Way::Back && copy.run(Command::Finish(way), &Disk::default()).is_err()) {
+                if unfinished
+                    && begun
+                    && !(way == Way::Back && copy.run(Command::Finish(way), &Disk::default()).is_err())
+                {
                     let finish = Command::Finish(way);
                     let killed = Some((step.command, change));
                     let end = cut_power(&step.before, killed, finish, &mut seen, |world, what| step.check(world, what));
