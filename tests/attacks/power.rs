@@ -270,6 +270,16 @@ fn rename(names: &mut Names, from: &Path, to: &Path) {
     }
 }
 
+fn hash_of(command: Command, image: &Image) -> blake3::Hash {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(format!("{command:?}").as_bytes());
+    for (path, bytes) in image {
+        hasher.update(path.as_os_str().as_encoded_bytes());
+        hasher.update(blake3::hash(bytes).as_bytes());
+    }
+    hasher.finalize()
+}
+
 /// A folder as the image has it.
 fn world_of(image: &Image, root: &Path) -> World {
     let world = World::empty();
@@ -315,8 +325,9 @@ pub fn cut_power(
     for (at, op) in recorded.ops.iter().enumerate() {
         sim.apply(op);
         for (what, image) in if at < earlier { Vec::new() } else { sim.images() } {
-            let is_new = seen.insert(blake3::hash(format!("{command:?}{image:?}").as_bytes()));
-            if is_new && crate::is_tried(seen.len(), 5) {
+            let is_new = seen.insert(hash_of(command, &image));
+            // Of the commands that are killed first there are many.
+            if is_new && crate::is_tried(seen.len(), if killed.is_some() { 10 } else { 5 }) {
                 let what = format!("{killed:?}, {command:?}, power cut after change {at}: {what}");
                 check(world_of(&image, world.path()), &what);
             }
@@ -346,7 +357,7 @@ fn p5_the_power_may_be_cut_while_a_killed_restore_is_finished() {
     let mut finished = 0;
     let restores = script().into_iter().filter(|step| matches!(step.command, Command::Restore("a" | "c")));
     for step in restores {
-        for change in 0.. {
+        for change in (0..).step_by(if crate::is_tried(1, 2) { 1 } else { 7 }) {
             for way in [Way::Forward, Way::Back] {
                 let copy = step.before.copy();
                 let unfinished = killed(&copy, step.command, change);
@@ -369,5 +380,5 @@ fn p5_the_power_may_be_cut_while_a_killed_restore_is_finished() {
         }
     }
     println!("{finished} killed restores finished, {} different images", seen.len());
-    assert!(finished > 30 && seen.len() > 400, "{finished} {}", seen.len());
+    assert!(finished > 8 && seen.len() > 300, "{finished} {}", seen.len());
 }
