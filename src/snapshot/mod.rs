@@ -2,6 +2,7 @@
 //! do can be shown without doing it. Joins [`crate::filestorage`] and [`crate::repository`].
 
 pub mod anchor;
+mod caches;
 mod carry_out;
 mod copy_out;
 mod database;
@@ -24,6 +25,7 @@ mod status;
 mod tail;
 mod writing;
 
+pub use caches::CacheMoved;
 pub use copy_out::{CopiedDatabase, CopyReport, copy_out};
 pub use database::shell_word;
 pub use delete::{DeleteReport, delete};

@@ -39,7 +39,7 @@ impl Watcher for Kill {
 }
 
 /// Runs a command that is killed before a change; false if it has fewer.
-fn killed(world: &World, command: Command, change: usize) -> bool {
+pub fn killed(world: &World, command: Command, change: usize) -> bool {
     let kill = Kill::at(change);
     let result = world.run(command, &Disk::watched(kill.clone()));
     let too_late = |error: &Error| command == Command::Finish(Way::Back) && error.to_string().contains("too late");

@@ -86,7 +86,7 @@ impl Step {
                 assert!(now[..4] == FENCE || now == before.0 || now == after.0, "P5: {what}: ZODB could open it");
                 let copy = world.copy();
                 match copy.run(Command::Finish(Way::Back), &Disk::default()) {
-                    Ok(()) => assert!(copy.state().0 == before.0, "P5: {what}: not taken back"),
+                    Ok(()) => assert!(copy.state() == before, "P4, P5: {what}: not taken back"),
                     Err(error) => assert!(error.to_string().contains("too late"), "{what}: {error}"),
                 }
                 world
