@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt;
 use crate::error::{IoContext, Result};
 use crate::repository::hash::Hash;
 use crate::repository::layout::Layout;
-use crate::repository::object::{HEADER, damaged, open_object};
+use crate::repository::object::{HEADER, ObjectKind, damaged, kind_in, open_object};
 
 /// The most raw bytes in a frame. What a reader may have to allocate.
 pub const FRAME_LIMIT: usize = 64 << 20;
@@ -108,7 +108,7 @@ pub fn encode_table(frames: &[Frame], offset: u64) -> Vec<u8> {
     bytes
 }
 
-/// Reads the table of a data file and checks its hash and that its numbers are possible.
+/// Reads the table of a data file and checks its header, its hash, and that its numbers are possible.
 pub fn read_table(layout: &Layout, name: &Hash) -> Result<Vec<Frame>> {
     let path = layout.object(name);
     let file = open_object(layout, name)?;
@@ -116,6 +116,11 @@ pub fn read_table(layout: &Layout, name: &Hash) -> Result<Vec<Frame>> {
     let bad = |reason: &str| damaged(&path, reason);
     if length < (HEADER + FOOTER) as u64 {
         return Err(bad("it is too short"));
+    }
+    let mut header = [0; HEADER];
+    file.read_exact_at(&mut header, 0).at("read", &path)?;
+    if kind_in(&path, &header)? != ObjectKind::Data {
+        return Err(bad("it holds something else"));
     }
     let mut footer = [0; FOOTER];
     file.read_exact_at(&mut footer, length - FOOTER as u64).at("read", &path)?;

@@ -150,21 +150,24 @@ pub struct IndexEntry {
 }
 
 impl IndexEntry {
-    /// One whose hash is right.
-    pub fn new(keyframe: Option<IndexPart>, deltas: Vec<IndexPart>) -> Self {
+    /// One whose hash is right, of a snapshot with this parent.
+    pub fn new(parent: Option<Uid>, keyframe: Option<IndexPart>, deltas: Vec<IndexPart>) -> Self {
         let parts = keyframe.iter().map(|part| (true, part)).chain(deltas.iter().map(|part| (false, part)));
-        let hash = parts_hash(parts.map(|(keyframe, part)| (keyframe, part.entries, part.bytes, part.chunks.iter())));
+        let parts = parts.map(|(keyframe, part)| (keyframe, part.entries, part.bytes, part.chunks.iter()));
+        let hash = parts_hash(parent, parts);
         IndexEntry { keyframe, deltas, hash }
     }
 }
 
-/// The hash of index parts: of, for each, whether it is a keyframe (one byte), its entries, bytes and number
-/// of chunks (u64 each), and its chunks' names as they are in a manifest.
-pub fn parts_hash<'a, C>(parts: impl IntoIterator<Item = (bool, u64, u64, C)>) -> Hash
+/// The hash of index parts: of the parent's uid (zeros without one), since without it the parts are nothing; and, for each,
+/// of whether it is a keyframe (one byte), its entries, bytes and number of chunks (u64 each), and its chunks' names as they
+/// are in a manifest.
+pub fn parts_hash<'a, C>(parent: Option<Uid>, parts: impl IntoIterator<Item = (bool, u64, u64, C)>) -> Hash
 where
     C: ExactSizeIterator<Item = &'a ChunkName>,
 {
     let mut hasher = blake3::Hasher::new();
+    hasher.update(&parent.map_or([0; 16], |uid| uid.0));
     for (keyframe, entries, bytes, chunks) in parts {
         hasher.update(&[u8::from(keyframe)]);
         for number in [entries, bytes, chunks.len() as u64] {

@@ -188,10 +188,8 @@ pub fn read_record(layout: &Layout, name: &Hash, kind: ObjectKind) -> Result<Vec
     if Hash::of(&bytes) != *name {
         return Err(damaged(&path, "its content does not match its name"));
     }
-    match ObjectKind::from_header(&bytes) {
-        Ok(found) if found == kind => {}
-        Ok(_) => return Err(damaged(&path, "it holds something else")),
-        Err(reason) => return Err(damaged(&path, &reason)),
+    if kind_in(&path, &bytes)? != kind {
+        return Err(damaged(&path, "it holds something else"));
     }
     bytes.drain(..HEADER);
     Ok(bytes)
@@ -211,13 +209,30 @@ pub fn kind_of(path: &Path) -> Result<ObjectKind> {
     let file = File::open(path).at("open", path)?;
     let mut header = [0; HEADER];
     file.read_exact_at(&mut header, 0).map_err(|_| damaged(path, "it is too short"))?;
-    ObjectKind::from_header(&header).map_err(|reason| damaged(path, &reason))
+    kind_in(path, &header)
+}
+
+/// What an object file that begins with these bytes is. One that a newer znap wrote isn't damaged, but refused.
+pub fn kind_in(path: &Path, bytes: &[u8]) -> Result<ObjectKind> {
+    let version = bytes.get(MAGIC.len()).copied().filter(|_| bytes.starts_with(&MAGIC));
+    match version {
+        Some(version) if version > VERSION => Err(Error::failed(format!(
+            "{} was written by a newer znap (format {version}; this one knows {VERSION})",
+            in_words(path)
+        ))
+        .hint("use that newer znap")),
+        _ => ObjectKind::from_header(bytes).map_err(|reason| damaged(path, &reason)),
+    }
 }
 
 /// An error about a damaged object file.
 pub fn damaged(path: &Path, reason: &str) -> Error {
+    Error::damaged(format!("{} is damaged: {reason}", in_words(path)))
+        .hint("snapshots that do not need it still restore; put the file back from a copy of .znap if there is one")
+}
+
+fn in_words(path: &Path) -> String {
     let name = path.file_name().unwrap_or(path.as_os_str());
     let short: String = name.to_string_lossy().chars().take(12).collect();
-    Error::damaged(format!("object file {short}… in {} is damaged: {reason}", path.parent().unwrap_or(path).display()))
-        .hint("snapshots that do not need it still restore; put the file back from a copy of .znap if there is one")
+    format!("object file {short}… in {}", path.parent().unwrap_or(path).display())
 }

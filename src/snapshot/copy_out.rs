@@ -13,6 +13,7 @@ use crate::monitor::Monitor;
 use crate::repository::catalog::{Database, Stream, StreamChunk};
 use crate::repository::counters::Counts;
 use crate::repository::frames::FrameFiles;
+use crate::repository::hash::Hash;
 use crate::repository::in_order::beside;
 use crate::repository::lock::Gate;
 use crate::repository::run_reader::RunReader;
@@ -121,6 +122,10 @@ impl Job {
             }
             Some(file)
         } else {
+            // It is written from the catalog, and so is checked, too.
+            if Hash::of(generation.magic.as_bytes()) != generation.base_check {
+                return Err(damaged_list(&stream));
+            }
             open().ok()
         };
         let chunks = checked_chunks(&repository.catalog, &stream, None, generation.base_length)?;

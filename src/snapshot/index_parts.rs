@@ -96,8 +96,11 @@ pub fn own_parts(catalog: &Catalog, stream: &Stream) -> Result<Vec<StoredPart>> 
         names.push(pieces.iter().map(|piece| ChunkName { hash: piece.hash, length: piece.length }).collect());
         parts.push(StoredPart { part, pieces });
     }
+    // Parts that are right would make a wrong index together with those of another parent.
+    let parent = stream.parent.map(|row| catalog.stream(row)).transpose()?;
     let described = parts.iter().zip(&names);
     let hash = parts_hash(
+        parent.map(|parent| parent.snapshot_uid),
         described.map(|(StoredPart { part, .. }, names)| (part.keyframe, part.entries, part.bytes, names.iter())),
     );
     if hash == stream.index_hash { Ok(parts) } else { Err(damaged_index(&stream.snapshot_name)) }

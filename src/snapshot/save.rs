@@ -337,13 +337,13 @@ fn save_database(
 
     let index = if parent.is_some() {
         let delta = index_parts::store(pairs.into_iter().map(Ok), Content::Delta, writer, &repository.catalog)?;
-        IndexEntry::new(None, delta.into_iter().collect())
+        IndexEntry::new(tail.entry.parent, None, delta.into_iter().collect())
     } else {
         let whole = database::WholeIndex::of(file, generation.base_length, cut, pairs, monitor)?;
         let keyframe = index_parts::store(whole.pairs(), Content::Keyframe, writer, &repository.catalog)?;
         let keyframe =
             keyframe.unwrap_or(crate::repository::manifest::IndexPart { entries: 0, bytes: 0, chunks: Vec::new() });
-        IndexEntry::new(Some(keyframe), Vec::new())
+        IndexEntry::new(tail.entry.parent, Some(keyframe), Vec::new())
     };
     let last = match parent {
         _ if cut.transactions > 0 => (cut.tid.0, cut.last_length),

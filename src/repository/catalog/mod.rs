@@ -153,8 +153,9 @@ impl Catalog {
     }
 
     fn migrate(&mut self) -> Result<()> {
-        MIGRATIONS.to_latest(&mut self.connection).map_err(|error| {
-            Error::failed(format!("cannot bring the catalog {} up to date: {error}", self.path.display()))
+        MIGRATIONS.to_latest(&mut self.connection).map_err(|error| match error {
+            rusqlite_migration::Error::RusqliteError { err, .. } => self.error("bring the tables up to date", err),
+            error => Error::failed(format!("cannot bring the catalog {} up to date: {error}", self.path.display())),
         })
     }
 

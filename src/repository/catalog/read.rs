@@ -219,8 +219,7 @@ impl Catalog {
         let sql = format!(
             "WITH RECURSIVE line (id, parent, depth) AS (
                  SELECT id, parent, 0 FROM stream WHERE id = ?1
-                 UNION ALL SELECT t.id, t.parent, depth + 1 FROM line JOIN stream t ON t.id = line.parent
-                 LIMIT 10000000)
+                 UNION ALL SELECT t.id, t.parent, depth + 1 FROM line JOIN stream t ON t.id = line.parent AND t.id < line.id)
              SELECT {} FROM line JOIN stream t ON t.id = line.id JOIN snapshot s ON s.id = t.snapshot ORDER BY line.depth",
             Stream::COLUMNS
         );
@@ -234,7 +233,7 @@ impl Catalog {
                  SELECT id, parent, min(offset, ?3), kept_length FROM stream WHERE id = ?1
                  UNION ALL
                  SELECT t.id, t.parent, min(p.upto, p.kept_length), t.kept_length
-                 FROM piece p JOIN stream t ON t.id = p.parent
+                 FROM piece p JOIN stream t ON t.id = p.parent AND t.id < p.stream
                  WHERE p.kept_length > ?2)
              SELECT c.offset, {LOCATION}
              FROM piece p CROSS JOIN stream_chunk c ON c.stream = p.stream AND c.offset < p.upto AND c.offset > ?2 - {MAX}

@@ -172,7 +172,7 @@ impl Rewrites {
                 _ => deltas = merged.into_iter().collect(),
             }
         }
-        entry.index = IndexEntry::new(keyframe, deltas);
+        entry.index = IndexEntry::new(entry.stream.parent, keyframe, deltas);
         let manifest = self.manifests.get_mut(&stream.snapshot);
         let place = manifest.and_then(|manifest| manifest.databases.iter_mut().find(|other| other.uid == entry.uid));
         *place.ok_or_else(|| lacks_database(stream))? = entry.clone();

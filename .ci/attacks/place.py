@@ -1,0 +1,165 @@
+"""Where attacks take place: a directory to work in, znap, real ZODB, and folders with a database in them."""
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+
+class Failure(Exception):
+    """Something was wrong, in this step."""
+
+    step = ""
+
+    def at(self, step, moment):
+        """The same, and where it was."""
+        failure = Failure(f"{step}, {moment}: {self}")
+        failure.step = step
+        return failure
+
+
+def need(condition, *words):
+    """Refuses to go on unless it is so."""
+    if not condition:
+        raise Failure(": ".join(str(word) for word in words))
+
+
+@dataclass
+class Result:
+    """How a run of a program ended. The code is 128 and its number where a signal ended it."""
+
+    code: int
+    out: str
+    err: str
+
+    def __str__(self):
+        return f"code {self.code}\n{self.out}{self.err}".rstrip()
+
+
+@dataclass(frozen=True)
+class State:
+    """A database and its index, if it has one."""
+
+    data: bytes
+    index: bytes | None
+
+    @classmethod
+    def of(cls, folder):
+        return cls(read(folder / "Data.fs") or b"", read(folder / "Data.fs.index"))
+
+    def __repr__(self):
+        index = "no index" if self.index is None else f"an index of {len(self.index)} bytes"
+        return f"a file of {len(self.data)} bytes beginning with {self.data[:4]} and {index}"
+
+
+def read(path):
+    return path.read_bytes() if path.exists() else None
+
+
+class Place:
+    """A temporary directory and the program under attack."""
+
+    def __init__(self, root, program):
+        self.root = root
+        self.program = program
+        self.zodb = None
+        self.number = 0
+        self.kept = False
+
+    def folder(self):
+        """A new, empty folder."""
+        self.number += 1
+        folder = self.root / str(self.number)
+        folder.mkdir()
+        return folder
+
+    def copy(self, source):
+        """The same in another folder, hard links included."""
+        folder = self.folder()
+        copy_into(source, folder)
+        return folder
+
+    def run(self, command, folder, **more):
+        """Runs a command in a folder and an environment that is the same everywhere."""
+        environment = {"PATH": os.environ["PATH"], "TZ": "UTC", "NO_COLOR": "1", "HOME": str(folder), "LC_ALL": "C.UTF-8"}
+        try:
+            done = subprocess.run(
+                [str(word) for word in command], cwd=folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True,
+                text=True, errors="replace", timeout=120, **more,
+            )
+        except subprocess.TimeoutExpired:
+            raise Failure(f"{command} takes more than two minutes") from None
+        code = done.returncode if done.returncode >= 0 else 128 - done.returncode
+        return Result(code, done.stdout, done.stderr)
+
+    def znap(self, folder, *words, **more):
+        return self.run([self.program, *words], folder, **more)
+
+    def znap_ok(self, folder, *words):
+        result = self.znap(folder, *words)
+        need(result.code == 0, f"znap {' '.join(map(str, words))} failed", result)
+        return result.out
+
+    def snapshots(self, folder):
+        """The ids and kinds of all snapshots."""
+        return {entry["id"]: entry["kind"] for entry in json.loads(self.znap_ok(folder, "list", "--json"))}
+
+    def elsewhere(self, folder, snapshot):
+        """What a snapshot holds, written to another folder."""
+        to = self.folder()
+        self.znap_ok(folder, "restore", snapshot, "--to", to)
+        (found,) = to.iterdir()
+        state = State.of(found)
+        shutil.rmtree(to)
+        return state
+
+    def grow(self, folder, seed, transactions, profile="small", command="grow"):
+        """Real ZODB commits some more transactions."""
+        options = ["--seed", seed, "--transactions", transactions, "--profile", profile]
+        self.zodb.run(command, folder / "Data.fs", *options)
+
+    def keep(self):
+        self.kept = True
+        return self.root
+
+
+@contextlib.contextmanager
+def work_in(program):
+    """Makes the directory and removes it at the end, unless it is to be kept."""
+    place = Place(Path(tempfile.mkdtemp(prefix="znap-attack-")), program)
+    try:
+        yield place
+    finally:
+        if place.zodb:
+            place.zodb.stop()
+        if not place.kept:
+            shutil.rmtree(place.root, ignore_errors=True)
+
+
+def copy_into(source, folder):
+    subprocess.run(["cp", "-a", f"{source}/.", str(folder)], check=True)
+
+
+class Zodb:
+    """A process that answers many questions: tests/python/zodb_tool.py."""
+
+    def __init__(self, python, tool):
+        self.process = subprocess.Popen(
+            [str(python), "-B", str(tool), "serve"], env={"PATH": os.environ["PATH"], "TZ": "UTC"}, stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, text=True,
+        )
+
+    def run(self, *words):
+        self.process.stdin.write(json.dumps([str(word) for word in words]) + "\n")
+        self.process.stdin.flush()
+        answer = json.loads(self.process.stdout.readline())
+        need("error" not in answer, f"ZODB: {words}", answer.get("error"))
+        return answer["ok"]
+
+    def stop(self):
+        self.process.stdin.close()
+        self.process.wait()
