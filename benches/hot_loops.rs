@@ -512,7 +512,7 @@ mod catalog {
                     last_final: FinalPoint { count: chunks as u64, length: 4 + length, hash: ListHash::default() },
                     chunks: names,
                 },
-                index: IndexEntry::new(None, Vec::new()),
+                index: IndexEntry::new(None, None, Vec::new()),
             };
             let manifest = Manifest {
                 repository: UID,

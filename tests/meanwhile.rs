@@ -318,10 +318,10 @@ struct Meanwhile(Mutex<Option<Box<dyn FnOnce() + Send>>>);
 
 impl Monitor for Meanwhile {
     fn begin(&self, phase: &str, _bytes: u64) {
-        if phase.starts_with("checking") {
-            if let Some(what) = self.0.lock().unwrap().take() {
-                what();
-            }
+        if phase.starts_with("checking")
+            && let Some(what) = self.0.lock().unwrap().take()
+        {
+            what();
         }
     }
     fn advance(&self, _bytes: u64) {}
