@@ -32,10 +32,13 @@ pub fn existing_to_change(context: &Context) -> Result<Place> {
 /// Opens a repository for reading; warns of a restore that is unfinished.
 pub fn open(context: &Context, place: &Place) -> Result<Repository> {
     let repository = Repository::open(place)?;
-    if let Some(id) = repository.unfinished_restore()? {
-        context.terminal.warn(format_args!(
+    match repository.unfinished_restore() {
+        Ok(None) => {}
+        Ok(Some(id)) => context.terminal.warn(format_args!(
             "the restore of {id} is unfinished: znap restore --resume finishes it, --abort goes back"
-        ));
+        )),
+        // Whoever only reads isn't kept from it: snapshots can be written elsewhere.
+        Err(error) => context.terminal.warn(format_args!("a restore is unfinished, and {error}")),
     }
     Ok(repository)
 }

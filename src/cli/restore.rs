@@ -6,8 +6,8 @@ use clap::Args;
 
 use znap::error::Result;
 use znap::snapshot::{
-    CopyReport, DatabasePlan, Repository, RestoreOptions, RestorePlan, RestoreReport, Way, copy_out, dry_run, finish,
-    restore,
+    CacheMoved, CopyReport, DatabasePlan, Repository, RestoreOptions, RestorePlan, RestoreReport, Way, copy_out,
+    dry_run, finish, restore,
 };
 
 use super::output::STRONG;
@@ -96,6 +96,7 @@ pub(super) fn tell(context: &Context, report: &RestoreReport, json: bool) -> Res
     let terminal = context.terminal;
     let said = if json { terminal.json(report) } else { tell_done(context, report) };
     terminal.counts(&report.counts);
+    tell_caches(context, &report.zeo_caches);
     if report.plan.goes_back() {
         // Even when it is to be quiet, and when nothing else can be said.
         terminal.warn(ZEO);
@@ -132,6 +133,12 @@ fn tell_finished(context: &Context, repository: &mut Repository, way: Way, json:
     let finished = finish(repository, way, context.progress)?;
     context.progress.clear();
     let terminal = context.terminal;
+    if let Some(finished) = &finished {
+        tell_caches(context, &finished.zeo_caches);
+        for name in &finished.left_alone {
+            terminal.warn(format_args!("{name} had not been touched yet, and was used since: it was left as it is"));
+        }
+    }
     if json {
         terminal.json(&finished)?;
         return Ok(Outcome::Done);
@@ -142,11 +149,30 @@ fn tell_finished(context: &Context, repository: &mut Repository, way: Way, json:
             terminal.say(format_args!("restored {}", finished.id))?;
             terminal.warn(ZEO);
         }
+        Some(finished) if finished.dropped => {
+            terminal.say(format_args!(
+                "everything is as it was before the restore of {}, but for what no snapshot held: --discard dropped it for good",
+                finished.id
+            ))?;
+            terminal.warn(ZEO);
+        }
         Some(finished) => {
             terminal.say(format_args!("everything is as it was before the restore of {}", finished.id))?
         }
     }
     Ok(Outcome::Done)
+}
+
+fn tell_caches(context: &Context, caches: &[CacheMoved]) {
+    for cache in caches {
+        let path = words::clean(&cache.path.to_string_lossy());
+        match &cache.now {
+            Some(now) => context.terminal.note(format_args!("the ZEO cache {path} is called {now} now: remove it")),
+            None => context
+                .terminal
+                .warn(format_args!("the ZEO cache {path} could not be renamed: delete it before its client starts")),
+        }
+    }
 }
 
 /// What a ZEO client remembers of transactions that are gone.

@@ -9,6 +9,7 @@
 //! - [`mod@scan`] parses and checks every record of a range of bytes, [`changes`] collects what it finds;
 //! - [`index`], [`index_check`] and [`index_writer`] read, judge and write `Data.fs.index`;
 //! - [`lock`], [`holders`] and [`ownership`] keep out of the way of a running server, and [`fence`] keeps one out;
+//! - [`zeo_cache`] finds what clients of a ZEO server remember;
 //! - [`mod@write`] and [`pickles`] make small storages for tests and demonstrations.
 //!
 //! Everything that a file claims about itself is checked before it is believed.
@@ -29,6 +30,7 @@ pub mod tid;
 pub mod transaction;
 pub mod warning;
 pub mod write;
+pub mod zeo_cache;
 
 mod bytes;
 mod index_pickle;
@@ -48,6 +50,7 @@ pub use tid::{Oid, Tid};
 pub use transaction::{Backwards, Forwards, Header, Transaction, header_at, read_transaction, transaction_ending_at};
 pub use warning::{Warning, WarningKind, Warnings};
 pub use write::{Payload, TransactionBuilder, Writer};
+pub use zeo_cache::zeo_caches;
 
 use std::path::Path;
 

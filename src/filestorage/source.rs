@@ -144,11 +144,10 @@ impl DataFile {
         Ok(DataFile { file, path, magic, fenced: false, identity, bytes_read: AtomicU64::new(0) })
     }
 
-    /// Opens a file that may be fenced, for reading and writing. If it is, it reads as if its magic, which the caller
-    /// knows, were there.
-    pub fn open_fenced_or_not(path: impl AsRef<Path>, magic: Magic) -> Result<DataFile> {
+    /// Opens a file that may be fenced. If it is, it reads as if its magic, which the caller knows, were there.
+    pub fn open_fenced_or_not(path: impl AsRef<Path>, writable: bool, magic: Magic) -> Result<DataFile> {
         let path = path.as_ref();
-        let mut data = Self::with_magic(open_plain(path, true)?, path, magic)?;
+        let mut data = Self::with_magic(open_plain(path, writable)?, path, magic)?;
         let mut bytes = [0; 4];
         data.fenced = data.size()? >= FIRST_TRANSACTION && {
             data.read_exact_at(&mut bytes, 0)?;
@@ -299,11 +298,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("Data.fs");
         std::fs::write(&path, b"FS21 more").unwrap();
-        let data = DataFile::open_fenced_or_not(&path, Magic::Fs21).unwrap();
+        let data = DataFile::open_fenced_or_not(&path, true, Magic::Fs21).unwrap();
         assert!(!data.is_fenced());
         crate::filestorage::fence::fence(&Disk::default(), data.file(), &path).unwrap();
         assert!(DataFile::open(&path).unwrap_err().to_string().contains("half restored"));
-        let data = DataFile::open_fenced_or_not(&path, Magic::Fs21).unwrap();
+        let data = DataFile::open_fenced_or_not(&path, true, Magic::Fs21).unwrap();
         assert!(data.is_fenced());
         for (offset, length) in [(0, 9), (0, 2), (1, 3), (2, 5), (4, 5)] {
             let mut bytes = vec![0; length];
@@ -313,7 +312,7 @@ mod tests {
         crate::filestorage::fence::unfence(&Disk::default(), data.file(), &path, data.magic()).unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"FS21 more");
         std::fs::write(&path, b"FS").unwrap();
-        assert!(DataFile::open_fenced_or_not(&path, Magic::Fs30).is_err());
+        assert!(DataFile::open_fenced_or_not(&path, true, Magic::Fs30).is_err());
     }
 
     #[test]

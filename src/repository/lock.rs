@@ -7,7 +7,7 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, SeekFrom};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::disk::Disk;
@@ -47,7 +47,7 @@ impl WriterLock {
         loop {
             match file.try_lock() {
                 Ok(()) => break,
-                Err(TryLockError::Error(error)) => return Err(Error::io("lock", &path, error)),
+                Err(TryLockError::Error(error)) => return Err(Error::io("lock", &path, error).hint(NO_LOCKS)),
                 Err(TryLockError::WouldBlock) => {}
             }
             let holder = read_text(&mut file).lines().next().unwrap_or("another znap").to_string();
@@ -61,6 +61,10 @@ impl WriterLock {
             }
             monitor.check()?;
             std::thread::sleep(Duration::from_millis(50));
+        }
+        if !keeps_others_out(&path)? {
+            let what = format!("the file system of {} says that it locks files, but does not", path.display());
+            return Err(Error::failed(what).hint(NO_LOCKS));
         }
         let left_over = announced_in(&read_text(&mut file));
         let mut lock = WriterLock { disk: layout.disk().clone(), file, path, left_over };
@@ -110,6 +114,19 @@ fn announced_in(text: &str) -> Option<Hash> {
     lines.find(|(word, _)| *word == INTENT).and_then(|(_, name)| Hash::from_hex(name))
 }
 
+const NO_LOCKS: &str = "without locks two commands at once would damage the repository: keep it on a local disk (-R DIR), or mount \
+    this file system with locks";
+
+/// Whether a file that is locked can't be locked once more: some network and user-space file systems grant every lock.
+fn keeps_others_out(path: &Path) -> Result<bool> {
+    let other = File::open(path).at("open", path)?;
+    match other.try_lock() {
+        Ok(()) => Ok(false),
+        Err(TryLockError::WouldBlock) => Ok(true),
+        Err(TryLockError::Error(error)) => Err(Error::io("lock", path, error).hint(NO_LOCKS)),
+    }
+}
+
 fn read_text(file: &mut File) -> String {
     let mut text = String::new();
     let read = file.seek(SeekFrom::Start(0)).and_then(|_| file.take(1000).read_to_string(&mut text));
@@ -152,5 +169,21 @@ impl Gate {
             }
             std::thread::sleep(Duration::from_millis(1));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_system_whose_locks_keep_nobody_out_is_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let file = File::create(&path).unwrap();
+        // As where every lock is granted.
+        assert!(!keeps_others_out(&path).unwrap());
+        file.lock().unwrap();
+        assert!(keeps_others_out(&path).unwrap());
     }
 }

@@ -7,7 +7,7 @@
 use std::path::PathBuf;
 
 use crate::error::{Error, Result};
-use crate::filestorage::{DataFile, FIRST_TRANSACTION, Source, Tid, header_at, transaction_ending_at};
+use crate::filestorage::{DataFile, FIRST_TRANSACTION, Magic, Source, Tid, header_at, transaction_ending_at};
 use crate::repository::catalog::{Catalog, Stream};
 use crate::repository::hash::Hash;
 use crate::repository::manifest::{CutEntry, Generation};
@@ -60,6 +60,11 @@ pub fn recognise(file: &DataFile, generation: &Generation) -> Result<Recognition
     } else {
         Recognition::Replaced
     })
+}
+
+/// The magic of files of this generation; `None` if there is no such.
+pub fn magic_of(generation: &Generation) -> Option<Magic> {
+    <[u8; 4]>::try_from(generation.magic.as_bytes()).ok().and_then(Magic::from_bytes)
 }
 
 fn old_path(path: &std::path::Path) -> PathBuf {

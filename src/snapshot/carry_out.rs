@@ -4,10 +4,13 @@
 //! done, before [`carry_out`] begins. Its order is what makes it possible to stop anywhere:
 //!
 //! 1. every database is fenced, so that ZODB opens none of them, and a text beside each says why;
-//! 2. of each, the old index goes, the file is cut, written and synced, and the new index takes its place;
-//! 3. the journal records that all of them are whole;
-//! 4. every database is un-fenced.
+//! 2. of each, the old index goes, the file is cut, written and synced, and the new index takes its place (a file that
+//!    other names share is not cut: a new one, fenced already, takes its name first);
+//! 3. caches of ZEO clients that remember what is gone get another name;
+//! 4. the journal records that all databases are whole;
+//! 5. every database is un-fenced.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -15,15 +18,17 @@ use crate::disk::Disk;
 use crate::error::{Error, IoContext, Result};
 use crate::filestorage::fence::{FENCE, fence, notice_path, unfence};
 use crate::filestorage::ownership::create_like;
-use crate::filestorage::{DataFile, Source, index_path};
+use crate::filestorage::{DataFile, Source, index_path, zeo_caches};
 use crate::monitor::Monitor;
 use crate::repository::catalog::{Stream, StreamChunk};
 use crate::repository::frames::FrameFiles;
 use crate::repository::in_order::beside;
 use crate::repository::run_reader::RunReader;
+use crate::snapshot::caches::{CacheMoved, move_away};
 use crate::snapshot::database::shell_word;
 use crate::snapshot::handle::Repository;
 use crate::snapshot::journal::{Journal, Stage};
+use crate::snapshot::restore::refuse_opened;
 use crate::snapshot::writing::{
     IndexSource, TemporaryFile, copy_range, folder_of, temporary_path, write_chunks, write_index,
 };
@@ -40,6 +45,8 @@ pub(crate) struct Change<'a> {
     pub(crate) chunks: &'a [StreamChunk],
     /// Whether the file has other names: then a new one is built and renamed in, and they keep theirs.
     pub(crate) beside: bool,
+    /// Whether transactions that it had are gone then.
+    pub(crate) goes_back: bool,
 }
 
 /// A change of which everything is checked, and all that can be is written beside.
@@ -130,12 +137,14 @@ impl<'a> Prepared<'a> {
 
     fn fence(&self, repository: &Repository, text: &str) -> Result<()> {
         let (disk, file) = (repository.disk(), self.change.file);
-        let notice = notice_path(file.path());
-        disk.remove_if_there(&notice)?;
-        let written = create_like(disk, &notice, &file.metadata()?)?;
-        disk.write_at(&written, &notice, text.as_bytes(), 0)?;
-        disk.sync(&written, &notice)?;
-        repository.counters.fsync();
+        for path in names(file.path())? {
+            let notice = notice_path(&path);
+            disk.remove_if_there(&notice)?;
+            let written = create_like(disk, &notice, &file.metadata()?)?;
+            disk.write_at(&written, &notice, text.as_bytes(), 0)?;
+            disk.sync(&written, &notice)?;
+            repository.counters.fsync();
+        }
         if self.new_file.is_none() {
             fence(disk, file.file(), file.path())?;
             repository.counters.fsync();
@@ -147,22 +156,25 @@ impl<'a> Prepared<'a> {
     fn apply(&mut self, repository: &Repository, monitor: &dyn Monitor) -> Result<u64> {
         let disk = repository.disk();
         let (file, path) = (self.change.file.file(), self.change.file.path());
+        if let Some((new, real)) = &mut self.new_file {
+            // It is fenced: nobody sees it with the old index.
+            new.put(real)?;
+            disk.sync_directory(folder_of(real))?;
+            repository.counters.fsync();
+        }
         for (_, index) in &self.indexes {
             disk.remove_if_there(index)?;
             disk.sync_directory(folder_of(index))?;
             repository.counters.fsync();
         }
-        if let Some((new, real)) = &mut self.new_file {
-            new.put(real)?;
-            disk.sync_directory(folder_of(real))?;
-        } else {
+        if self.new_file.is_none() {
             if file.metadata().at("look at", path)?.len() > self.change.keep {
                 disk.set_length(file, path, self.change.keep)?;
             }
             self.write(disk, file, path, monitor)?;
             disk.sync(file, path)?;
+            repository.counters.fsync();
         }
-        repository.counters.fsync();
         let mut written = self.change.bytes();
         for (temporary, index) in &mut self.indexes {
             let Some(temporary) = temporary else { continue };
@@ -172,6 +184,11 @@ impl<'a> Prepared<'a> {
             repository.counters.fsync();
         }
         Ok(written)
+    }
+
+    /// The caches near it that may remember what it won't have any more.
+    fn caches(&self) -> Vec<PathBuf> {
+        if self.change.goes_back { zeo_caches(self.change.file.path()) } else { Vec::new() }
     }
 
     fn unfence(&self, repository: &Repository) -> Result<()> {
@@ -199,40 +216,79 @@ pub(crate) fn open_again(repository: &Repository, file: &fs::File, path: &Path, 
 
 /// Removes what a restore that was killed left beside a database.
 pub(crate) fn tidy(disk: &Disk, path: &Path) -> Result<()> {
-    disk.remove_if_there(&notice_path(path))?;
-    for index in index_paths(path)? {
-        disk.remove_if_there(&temporary_path(&index))?;
+    for name in names(path)? {
+        disk.remove_if_there(&notice_path(&name))?;
+        disk.remove_if_there(&temporary_path(&index_path(&name)))?;
     }
     let real = fs::canonicalize(path).at("resolve", path)?;
     disk.remove_if_there(&temporary_path(&real))
 }
 
-/// Does it: see the module. The journal is written, and says [`Stage::Writing`]; at the end it says `stage`, or is over. Returns
-/// the bytes written into databases.
+/// What was done.
+#[derive(Default)]
+pub(crate) struct Done {
+    /// Bytes written into databases and their indexes.
+    pub(crate) written: u64,
+    pub(crate) caches: Vec<CacheMoved>,
+}
+
+/// Does it: see the module. The journal is written, and says [`Stage::Writing`]; at the end it says `stage`, or is over.
+/// `untouched` says that nothing was changed before.
 pub(crate) fn carry_out(
     repository: &Repository,
     prepared: &mut [Prepared<'_>],
     journal: &mut Journal,
-    stage: Stage,
+    (stage, untouched): (Stage, bool),
     monitor: &dyn Monitor,
-) -> Result<u64> {
-    let mut all = || -> Result<u64> {
+) -> Result<Done> {
+    let mut all = || -> Result<Done> {
         let text = notice(repository, journal);
         for database in prepared.iter() {
             database.fence(repository, &text)?;
         }
+        // Readers take no lock; from now on nobody opens it.
+        if let Err(error) = prepared.iter().try_for_each(|database| refuse_opened(database.change.file)) {
+            return if untouched { take_back(repository, prepared, journal, error) } else { Err(error) };
+        }
         let mut written = 0;
         for database in prepared.iter_mut() {
             written += database.apply(repository, monitor)?;
+        }
+        // What is taken back was never served.
+        let mut caches = Vec::new();
+        if stage == Stage::Restored {
+            let found: BTreeSet<PathBuf> = prepared.iter().flat_map(Prepared::caches).collect();
+            caches = move_away(repository, found.into_iter().collect());
         }
         journal.record(stage, &repository.layout, &repository.counters)?;
         for database in prepared.iter() {
             database.unfence(repository)?;
         }
         end(repository, journal)?;
-        Ok(written)
+        Ok(Done { written, caches })
     };
-    all().map_err(|error| unfinished(error, &repository.root().display().to_string()))
+    all().map_err(|error| match Journal::unfinished(&repository.layout, repository.uid) {
+        Ok(None) => error,
+        _ => unfinished(error, &shell_word(repository.root())),
+    })
+}
+
+/// Takes the fences down again: nothing else was changed. Gives the error that is the reason.
+fn take_back(repository: &Repository, prepared: &[Prepared<'_>], journal: &Journal, reason: Error) -> Result<Done> {
+    for database in prepared {
+        unfence(
+            repository.disk(),
+            database.change.file.file(),
+            database.change.file.path(),
+            database.change.file.magic(),
+        )?;
+        repository.counters.fsync();
+        for name in names(database.change.file.path())? {
+            repository.disk().remove_if_there(&notice_path(&name))?;
+        }
+    }
+    journal.discard(&repository.layout, &repository.counters)?;
+    Err(reason)
 }
 
 /// Ends a journal of which everything is done.
@@ -268,14 +324,19 @@ fn notice(repository: &Repository, journal: &Journal) -> String {
     )
 }
 
-/// The names under which ZODB may look for the index: beside the path as typed, and beside the file itself.
-fn index_paths(path: &Path) -> Result<Vec<PathBuf>> {
+/// The names that ZODB may know a file by: the path as typed, and, where that is a link, the file's own.
+pub(crate) fn names(path: &Path) -> Result<Vec<PathBuf>> {
     let real = fs::canonicalize(path).at("resolve", path)?;
-    let mut paths = vec![index_path(path)];
     let same_folder =
         fs::canonicalize(folder_of(path)).at("resolve", folder_of(path))?.join(path.file_name().unwrap_or_default());
+    let mut names = vec![path.to_path_buf()];
     if real != same_folder {
-        paths.push(index_path(&real));
+        names.push(real);
     }
-    Ok(paths)
+    Ok(names)
+}
+
+/// The names under which ZODB may look for the index.
+fn index_paths(path: &Path) -> Result<Vec<PathBuf>> {
+    Ok(names(path)?.iter().map(|name| index_path(name)).collect())
 }

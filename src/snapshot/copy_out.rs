@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::disk::Disk;
 use crate::error::{Error, IoContext, Kind, Result};
-use crate::filestorage::{DataFile, FIRST_TRANSACTION, index_path};
+use crate::filestorage::{DataFile, FIRST_TRANSACTION, Magic, index_path};
 use crate::monitor::Monitor;
 use crate::repository::catalog::{Database, Stream, StreamChunk};
 use crate::repository::counters::Counts;
@@ -17,12 +17,14 @@ use crate::repository::hash::Hash;
 use crate::repository::in_order::beside;
 use crate::repository::lock::Gate;
 use crate::repository::run_reader::RunReader;
-use crate::snapshot::anchor::{damaged_list, recognise, refusal};
+use crate::snapshot::anchor::{damaged_list, magic_of, recognise, refusal};
 use crate::snapshot::database;
 use crate::snapshot::handle::Repository;
 use crate::snapshot::plan::checked_chunks;
 use crate::snapshot::set_aside::refuse_set_aside;
-use crate::snapshot::writing::{IndexSource, TemporaryFile, copy_range, require_room, write_chunks, write_index};
+use crate::snapshot::writing::{
+    IndexSource, TemporaryFile, copy_range, folder_of, require_room, write_chunks, write_index,
+};
 
 /// What was written, and where.
 #[derive(Debug, Clone, Serialize)]
@@ -89,7 +91,7 @@ struct Job {
     stream: Stream,
     base: Option<DataFile>,
     base_length: u64,
-    magic: String,
+    magic: Magic,
     object_files: FrameFiles,
     chunks: Vec<StreamChunk>,
     folder: PathBuf,
@@ -107,8 +109,11 @@ impl Job {
     ) -> Result<Self> {
         let generation = repository.catalog.generation(stream.generation)?.known;
         let path = repository.path_of(database);
+        // What is needed of it never changes, not even while it is half restored.
+        let magic = magic_of(&generation).ok_or_else(|| damaged_list(&stream))?;
+        let open = || DataFile::open_fenced_or_not(&path, false, magic);
         let base = if generation.base_length > FIRST_TRANSACTION {
-            let file = database::open_patiently(&path, monitor).map_err(|error| {
+            let file = database::patiently(open, monitor).map_err(|error| {
                 let missing = error.kind() == Kind::NotFound;
                 let error = error.context(needs(&stream, &path, generation.base_length));
                 if missing { error.hint("put a copy of it back") } else { error }
@@ -123,7 +128,7 @@ impl Job {
             if Hash::of(generation.magic.as_bytes()) != generation.base_check {
                 return Err(damaged_list(&stream));
             }
-            DataFile::open(&path).ok()
+            open().ok()
         };
         let chunks = checked_chunks(&repository.catalog, &stream, None, generation.base_length)?;
         let object_files = FrameFiles::new(&repository.layout, &repository.counters);
@@ -134,7 +139,7 @@ impl Job {
             stream,
             base,
             base_length: generation.base_length,
-            magic: generation.magic,
+            magic,
             object_files,
             chunks,
             folder: to.join(&database.name),
@@ -149,7 +154,7 @@ impl Job {
             // No file to take after: as the repository's own.
             None => fs::metadata(repository.layout.catalog()).at("look at", repository.layout.catalog())?,
         };
-        create_folders(&self.folder, &model)?;
+        create_folders(repository.disk(), &self.folder, &model)?;
         let path = self.folder.join(&self.file_name);
         let index_path = index_path(&path);
         // Under other names until both are whole: what fails half-way must not look like a database.
@@ -178,11 +183,12 @@ impl Job {
 
     /// Copies the base while the tail is decompressed and written behind it.
     fn write_data(&self, disk: &Disk, data: &TemporaryFile, monitor: &dyn Monitor) -> Result<()> {
-        let copy_base = || match &self.base {
-            Some(base) if self.base_length > FIRST_TRANSACTION => {
-                copy_range(disk, base.file(), 0..self.base_length, (&data.file, &data.path), monitor)
+        let copy_base = || {
+            if let Some(base) = self.base.as_ref().filter(|_| self.base_length > FIRST_TRANSACTION) {
+                copy_range(disk, base.file(), 0..self.base_length, (&data.file, &data.path), monitor)?;
             }
-            _ => disk.write_at(&data.file, &data.path, self.magic.as_bytes(), 0),
+            // A restore may have put its fence there meanwhile.
+            disk.write_at(&data.file, &data.path, &self.magic.bytes(), 0)
         };
         let write_tail = || {
             let reader = RunReader::new(&self.object_files, self.chunks.iter().map(|chunk| &chunk.location));
@@ -196,11 +202,12 @@ impl Job {
 
 /// Creates a folder and those above it that are missing; where root does, they get the database's owner, who has
 /// to make a lock file in there.
-fn create_folders(folder: &Path, model: &fs::Metadata) -> Result<()> {
+fn create_folders(disk: &Disk, folder: &Path, model: &fs::Metadata) -> Result<()> {
     let missing: Vec<&Path> =
         folder.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists()).collect();
     for path in missing.into_iter().rev() {
         DirBuilder::new().create(path).at("create", path)?;
+        disk.sync_directory(folder_of(path))?;
         if rustix::process::geteuid().is_root() {
             std::os::unix::fs::chown(path, Some(model.uid()), Some(model.gid())).at("set the owner of", path)?;
         }

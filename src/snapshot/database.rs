@@ -18,9 +18,14 @@ const MISSING: Duration = Duration::from_millis(500);
 
 /// Opens a database's file; waits a moment if it isn't there.
 pub fn open_patiently(path: &Path, monitor: &dyn Monitor) -> Result<DataFile> {
+    patiently(|| DataFile::open(path), monitor)
+}
+
+/// Opens a file in this way, which is tried for a moment if it isn't there.
+pub fn patiently(open: impl Fn() -> Result<DataFile>, monitor: &dyn Monitor) -> Result<DataFile> {
     let deadline = Instant::now() + MISSING;
     loop {
-        match DataFile::open(path) {
+        match open() {
             Err(error) if error.kind() == Kind::NotFound && Instant::now() < deadline => {
                 monitor.check()?;
                 std::thread::sleep(Duration::from_millis(20));

@@ -2,6 +2,7 @@
 //! do can be shown without doing it. Joins [`crate::filestorage`] and [`crate::repository`].
 
 pub mod anchor;
+mod caches;
 mod carry_out;
 mod check;
 mod copy_out;
@@ -27,6 +28,7 @@ mod status;
 mod tail;
 mod writing;
 
+pub use caches::CacheMoved;
 pub use check::{
     Affected, AffectedRange, CheckOptions, CheckReport, DataCheck, DatabaseCheck, Finding, Subject, check,
 };

@@ -23,6 +23,7 @@ use crate::repository::frames::FrameFiles;
 use crate::repository::hash::Hash;
 use crate::repository::lock::Gate;
 use crate::snapshot::anchor::{begins_with, damaged_list};
+use crate::snapshot::caches::CacheMoved;
 use crate::snapshot::carry_out::{Change, Prepared, carry_out};
 use crate::snapshot::database;
 use crate::snapshot::handle::Repository;
@@ -61,6 +62,8 @@ pub struct RestoreReport {
     pub verified: u64,
     /// The bytes that stayed from before init, of which only the structure could be checked.
     pub verified_structure: u64,
+    /// Caches of ZEO clients that remember what is gone, and were taken away.
+    pub zeo_caches: Vec<CacheMoved>,
     /// What it cost.
     pub counts: Counts,
 }
@@ -160,6 +163,7 @@ fn put_back(
             target: Some(&work.target),
             chunks: &work.chunks,
             beside: database.beside,
+            goes_back: database.goes_back,
         };
         prepared.push(Prepared::new(repository, change, &object_files, &mut budget, monitor)?);
         let back = work.now.as_ref();
@@ -174,8 +178,12 @@ fn put_back(
         });
     }
     monitor.check()?;
-    // Preparing may have taken minutes, and readers take no lock.
-    refuse_open(&files)?;
+    // Preparing may have taken minutes.
+    for database in &plan.databases {
+        let file = files.iter().find(|(other, _)| other.name == database.name).map(|(_, file)| file);
+        require_unchanged(file.ok_or_else(|| damaged_list(&database.work.target))?, database.size, database.beside)?;
+    }
+    check_room_for_the_rest(repository, &plan)?;
     let named = |snapshot: &Snapshot| Named { uid: snapshot.uid, id: snapshot.name.clone() };
     let mut journal = Journal::new(
         repository.uid,
@@ -185,15 +193,16 @@ fn put_back(
         entries,
     );
     journal.write(&repository.layout, &repository.counters)?;
-    let written = carry_out(repository, &mut prepared, &mut journal, Stage::Restored, monitor)?;
+    let done = carry_out(repository, &mut prepared, &mut journal, (Stage::Restored, true), monitor)?;
     drop(prepared);
     drop(locks);
     let counts = Counts {
         database_bytes_read: files.iter().map(|(_, file)| file.bytes_read()).sum(),
-        database_bytes_written: written,
+        database_bytes_written: done.written,
         ..repository.counts()
     };
-    Ok(RestoreReport { plan, kept, undoable: before.is_some(), verified, verified_structure, counts })
+    let undoable = before.is_some();
+    Ok(RestoreReport { plan, kept, undoable, verified, verified_structure, zeo_caches: done.caches, counts })
 }
 
 /// The snapshot that holds all databases exactly as they are, up to their last complete transactions, if there is one.
@@ -298,6 +307,28 @@ fn check_room(plan: &RestorePlan) -> Result<()> {
     }
     needed.into_values().try_for_each(|(folder, bytes)| require_room(folder, bytes))
 }
+
+/// Refuses a file that isn't any more what was planned for. Whoever takes no lock may have renamed, linked or changed it.
+pub(crate) fn require_unchanged(file: &DataFile, size: u64, beside: bool) -> Result<()> {
+    let metadata = file.metadata()?;
+    if file.is_still_at_path()? && metadata.len() == size && (metadata.nlink() > 1) == beside {
+        return Ok(());
+    }
+    Err(Error::failed(format!("{} was changed or replaced meanwhile", file.path().display()))
+        .hint("nothing was changed; find out what did that, and try again"))
+}
+
+/// Refuses to begin if what is still to be written may not fit: the indexes and new files are there by now.
+fn check_room_for_the_rest(repository: &Repository, plan: &RestorePlan) -> Result<()> {
+    require_room(repository.root(), SPARE)?;
+    plan.databases.iter().try_for_each(|database| {
+        let growth = if database.beside { 0 } else { database.target.saturating_sub(database.size) };
+        require_room(folder_of(&database.path), growth + SPARE)
+    })
+}
+
+/// Room for the journal, and the texts beside databases.
+const SPARE: u64 = 1 << 20;
 
 /// Checks the bytes that a restore keeps: the tail by the hashes of its chunks, the base by its structure.
 /// Returns how many bytes were checked in each way.

@@ -9,7 +9,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::disk::Disk;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::filestorage::fence::notice_path;
 use crate::filestorage::{DataFile, Magic, Source, StorageLock};
 use crate::monitor::Monitor;
@@ -17,11 +17,13 @@ use crate::repository::catalog::{Database, Stream, StreamChunk};
 use crate::repository::data::FRAME_LIMIT;
 use crate::repository::frames::FrameFiles;
 use crate::snapshot::anchor::{Recognition, begins_with, damaged_list, recognise};
-use crate::snapshot::carry_out::{Change, Prepared, carry_out, end, open_again, tidy};
+use crate::snapshot::caches::CacheMoved;
+use crate::snapshot::carry_out::{Change, Done, Prepared, carry_out, end, open_again, tidy};
 use crate::snapshot::handle::Repository;
 use crate::snapshot::journal::{Entry, Journal, Named, Stage};
 use crate::snapshot::plan::{checked_chunks, shared_with};
-use crate::snapshot::restore::{lock_all, refuse_opened};
+use crate::snapshot::reserve;
+use crate::snapshot::restore::{lock_all, refuse_opened, require_unchanged};
 
 /// In which direction an unfinished restore is to be finished.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,16 +41,26 @@ pub struct Finished {
     pub id: String,
     /// Whether it is restored now; else everything is as it was before.
     pub restored: bool,
+    /// Whether what no snapshot held is gone for good, because the restore was told to drop it.
+    pub dropped: bool,
+    /// Databases that the restore hadn't touched yet, and that have been used since: they were left alone.
+    pub left_alone: Vec<String>,
     /// Bytes written into databases and their indexes.
     pub database_bytes_written: u64,
+    /// Caches of ZEO clients that remember what is gone, and were taken away.
+    pub zeo_caches: Vec<CacheMoved>,
 }
 
 /// A database of the unfinished restore, and what it is to become.
 struct Left {
+    name: String,
     file: DataFile,
     goal: Option<Stream>,
     keep: u64,
     chunks: Vec<StreamChunk>,
+    goes_back: bool,
+    /// Whether it wasn't touched by the restore, and is not as it was then.
+    was_used: bool,
 }
 
 /// Finishes the unfinished restore. `None` if there is none: what may be left beside databases is removed.
@@ -56,10 +68,16 @@ pub fn finish(repository: &mut Repository, way: Way, monitor: &dyn Monitor) -> R
     repository.writer_lock()?;
     let Some(mut journal) = Journal::unfinished(&repository.layout, repository.uid)? else {
         for database in repository.catalog.databases()? {
-            remove_stale_notice(repository.disk(), &repository.path_of(&database))?;
+            let path = repository.path_of(&database);
+            refuse_lost_journal(&path)?;
+            remove_stale_notice(repository.disk(), &path)?;
         }
         return Ok(None);
     };
+    // What is read may not be on the disk yet, if it was interrupted just then; and files are about to be changed.
+    repository.disk().sync_directory(repository.layout.root())?;
+    repository.counters.fsync();
+    reserve::release_if_needed(&repository.layout)?;
     if way == Way::Back && journal.stage == Stage::Restored {
         return Err(Error::failed(format!(
             "it is too late to abort: all of {} is restored, and a database may be in use again",
@@ -67,31 +85,67 @@ pub fn finish(repository: &mut Repository, way: Way, monitor: &dyn Monitor) -> R
         ))
         .hint("znap restore --resume ends it; then znap undo takes it back"));
     }
+    let finished = |journal: &Journal, goal: Way, left_alone: Vec<String>, done: Done| Finished {
+        id: journal.target.id.clone(),
+        restored: goal == Way::Forward,
+        dropped: goal == Way::Back && journal.before.is_none(),
+        left_alone,
+        database_bytes_written: done.written,
+        zeo_caches: done.caches,
+    };
+    if journal.stage != Stage::Writing {
+        let goal = if journal.stage == Stage::Restored { Way::Forward } else { Way::Back };
+        open_all_again(repository, &journal, goal)?;
+        end(repository, &journal)?;
+        let _ = reserve::replenish(&repository.layout);
+        return Ok(Some(finished(&journal, goal, Vec::new(), Done::default())));
+    }
     let _locks = lock_all(repository)?;
     let entries = journal.databases.clone();
-    let goal = match (way, journal.stage) {
-        (Way::Back, _) | (_, Stage::TakenBack) => Way::Back,
-        _ => Way::Forward,
-    };
     let databases = repository.catalog.databases()?;
     let mut left = Vec::new();
     for entry in &entries {
-        left.push(look(repository, &databases, &journal, entry, goal)?);
+        let database = look(repository, &databases, &journal, entry, way)?;
+        refuse_opened(&database.file)?;
+        left.push(database);
     }
     // Before the journal ends, or nobody would know of it.
     for database in left.iter().filter(|database| !database.file.is_fenced()) {
         tidy(repository.disk(), database.file.path())?;
     }
-    let written = if journal.stage == Stage::Writing {
-        write(repository, &mut journal, &left, goal, monitor)?
-    } else {
-        for database in left.iter().filter(|database| database.file.is_fenced()) {
-            open_again(repository, database.file.file(), database.file.path(), &database.file)?;
+    let done = write(repository, &mut journal, &left, way, monitor)?;
+    let _ = reserve::replenish(&repository.layout);
+    let left_alone = left.iter().filter(|database| database.was_used).map(|database| database.name.clone()).collect();
+    Ok(Some(finished(&journal, way, left_alone, done)))
+}
+
+/// Lets ZODB open every database again: all of them are whole.
+fn open_all_again(repository: &Repository, journal: &Journal, goal: Way) -> Result<()> {
+    let databases = repository.catalog.databases()?;
+    for entry in &journal.databases {
+        let path = repository.path_of(known(&databases, entry)?);
+        let lock = StorageLock::acquire(&path);
+        let database = look(repository, &databases, journal, entry, goal)?;
+        match lock {
+            // Also where there is no fence any more: it may not be on the disk that there is none.
+            Ok(_lock) => open_again(repository, database.file.file(), &path, &database.file)?,
+            Err(error) if database.file.is_fenced() || error.kind() != Kind::Busy => return Err(error),
+            Err(_) => tidy(repository.disk(), &path)?,
         }
-        end(repository, &journal)?;
-        0
-    };
-    Ok(Some(Finished { id: journal.target.id, restored: goal == Way::Forward, database_bytes_written: written }))
+    }
+    Ok(())
+}
+
+/// Refuses a half restored database of which there is no journal: there is nothing that could be said to be finished.
+fn refuse_lost_journal(path: &Path) -> Result<()> {
+    match DataFile::open_fenced_or_not(path, false, Magic::Fs30) {
+        Ok(file) if file.is_fenced() => Err(Error::failed(format!(
+            "{} is half restored, but this repository knows of no unfinished restore",
+            path.display()
+        ))
+        .hint("if another repository has its journal, give that one with -R; else write a snapshot elsewhere (znap restore --to DIR ID), and put that in its place")),
+        _ => Ok(()),
+    }
 }
 
 /// Removes the text that a power cut may have left beside a database that is whole.
@@ -99,7 +153,11 @@ fn remove_stale_notice(disk: &Disk, path: &Path) -> Result<()> {
     let notice = notice_path(path);
     // Who restores it from another repository holds its lock.
     if notice.exists() && DataFile::open(path).is_ok() {
-        let _lock = StorageLock::acquire(path)?;
+        let _lock = match StorageLock::acquire(path) {
+            // It is in use, and so is whole: another time.
+            Err(error) if error.kind() == Kind::Busy => return Ok(()),
+            lock => lock?,
+        };
         if DataFile::open(path).is_ok() {
             disk.remove(&notice)?;
         }
@@ -107,21 +165,23 @@ fn remove_stale_notice(disk: &Disk, path: &Path) -> Result<()> {
     Ok(())
 }
 
+fn missing(what: &str) -> Error {
+    Error::damaged(format!("the catalog lacks {what}, which the unfinished restore needs"))
+        .hint("put the catalog.db back that belongs to it")
+}
+
+fn known<'a>(databases: &'a [Database], entry: &Entry) -> Result<&'a Database> {
+    let found = databases.iter().find(|database| database.uid == entry.uid);
+    found.ok_or_else(|| missing(&format!("the database {}", entry.name)))
+}
+
 /// Opens a database and checks that it is as the journal left it.
 fn look(repository: &Repository, databases: &[Database], journal: &Journal, entry: &Entry, goal: Way) -> Result<Left> {
-    let missing = |what: &str| {
-        Error::damaged(format!("the catalog lacks {what}, which the unfinished restore needs"))
-            .hint("put the catalog.db back that belongs to it")
-    };
-    let database = databases
-        .iter()
-        .find(|database| database.uid == entry.uid)
-        .ok_or_else(|| missing(&format!("the database {}", entry.name)))?;
+    let database = known(databases, entry)?;
     let bytes = <[u8; 4]>::try_from(entry.magic.as_bytes()).ok();
     let magic = bytes.and_then(Magic::from_bytes).ok_or_else(|| missing("the kind of the database"))?;
     let path = repository.path_of(database);
-    let file = DataFile::open_fenced_or_not(&path, magic)?;
-    refuse_opened(&file)?;
+    let file = DataFile::open_fenced_or_not(&path, true, magic)?;
     let stream = |named: &Named| -> Result<Stream> {
         let snapshot = repository
             .catalog
@@ -134,6 +194,14 @@ fn look(repository: &Repository, databases: &[Database], journal: &Journal, entr
     let target = stream(&journal.target)?;
     let back = entry.back.as_ref().map(stream).transpose()?;
     let base_length = database.generation.known.base_length;
+    let possible = [Some(&target), back.as_ref()]
+        .into_iter()
+        .flatten()
+        .all(|stream| stream.generation == database.generation.row && entry.keep <= stream.cut.offset);
+    if !possible || entry.keep < base_length || entry.keep > entry.size {
+        return Err(missing("what is in its journal"));
+    }
+    let size = file.size()?;
     let is_as_left = match (file.is_fenced(), journal.stage) {
         (true, Stage::Writing) => {
             recognise(&file, &database.generation.known)? == Recognition::Same
@@ -144,10 +212,14 @@ fn look(repository: &Repository, databases: &[Database], journal: &Journal, entr
         (true, Stage::TakenBack) => ends_at(repository, &file, back.as_ref(), base_length)?,
         (false, Stage::Writing) => {
             let begins = match &back {
-                Some(back) => begins_with(&file, file.size()?, &repository.catalog, back)?,
+                Some(back) => begins_with(&file, size, &repository.catalog, back)?,
                 None => true,
             };
-            recognise(&file, &database.generation.known)? == Recognition::Same && file.size()? == entry.size && begins
+            // ZODB may have opened it since, cut off what was incomplete, and written: there is nothing to take back then.
+            let is_usable = size == entry.size || back.as_ref().is_some_and(|back| size == back.cut.offset);
+            recognise(&file, &database.generation.known)? == Recognition::Same
+                && begins
+                && (is_usable || goal == Way::Back)
         }
         // Done, and perhaps in use since.
         (false, _) => true,
@@ -163,6 +235,7 @@ fn look(repository: &Repository, databases: &[Database], journal: &Journal, entr
             journal.target.id
         )));
     }
+    let was_used = goal == Way::Back && !file.is_fenced() && size != entry.size;
     let goal = if goal == Way::Forward { Some(target) } else { back };
     let (keep, chunks) = match &goal {
         Some(goal) => {
@@ -173,7 +246,8 @@ fn look(repository: &Repository, databases: &[Database], journal: &Journal, entr
         }
         None => (entry.keep.min(base_length), Vec::new()),
     };
-    Ok(Left { file, goal, keep, chunks })
+    let goes_back = entry.size > entry.keep;
+    Ok(Left { name: entry.name.clone(), file, goal, keep, chunks, goes_back, was_used })
 }
 
 /// Whether the last chunk of what stays is what the snapshot has there.
@@ -205,7 +279,7 @@ fn write(
     left: &[Left],
     way: Way,
     monitor: &dyn Monitor,
-) -> Result<u64> {
+) -> Result<Done> {
     use std::os::unix::fs::MetadataExt;
     let object_files = FrameFiles::new(&repository.layout, &repository.counters);
     let mut budget = 2 * FRAME_LIMIT;
@@ -221,9 +295,13 @@ fn write(
             target: database.goal.as_ref(),
             chunks: &database.chunks,
             beside: !database.file.is_fenced() && database.file.metadata()?.nlink() > 1,
+            goes_back: database.goes_back,
         };
         prepared.push(Prepared::new(repository, change, &object_files, &mut budget, monitor)?);
     }
+    for database in left {
+        require_unchanged(&database.file, database.file.size()?, database.file.metadata()?.nlink() > 1)?;
+    }
     let stage = if way == Way::Forward { Stage::Restored } else { Stage::TakenBack };
-    carry_out(repository, &mut prepared, journal, stage, monitor)
+    carry_out(repository, &mut prepared, journal, (stage, false), monitor)
 }

@@ -15,7 +15,8 @@ mod common;
 /// Whether a case is tried: one in so many, or each with `ZNAP_ATTACKS=all`, which takes half an hour.
 fn is_tried(case: usize, one_in: usize) -> bool {
     static ALL: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
-    *ALL.get_or_init(|| std::env::var_os("ZNAP_ATTACKS").is_some_and(|value| value == "all")) || case.is_multiple_of(one_in)
+    *ALL.get_or_init(|| std::env::var_os("ZNAP_ATTACKS").is_some_and(|value| value == "all"))
+        || case.is_multiple_of(one_in)
 }
 
 mod errors;

@@ -9,9 +9,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use znap::disk::{Change, Disk, Watcher};
+use znap::snapshot::Way;
 
+use crate::kills::killed;
 use crate::script::script;
-use crate::world::{Command, World, copy_all};
+use crate::world::{Command, World};
 
 /// How many bytes a disk writes at once, at least; no write of fewer within them is torn.
 const SECTOR: usize = 512;
@@ -39,6 +41,8 @@ struct Recorder(Mutex<Recorded>);
 struct Recorded {
     ops: Vec<Op>,
     catalog: Option<(PathBuf, Vec<u8>)>,
+    /// How many changes are still made before all fail, if there is such a number.
+    alive: Option<usize>,
 }
 
 impl Recorded {
@@ -57,6 +61,9 @@ impl Watcher for Recorder {
     fn before(&self, change: &Change<'_>) -> io::Result<usize> {
         let mut recorded = self.0.lock().unwrap();
         recorded.look_at_catalog();
+        if let Some(alive) = &mut recorded.alive {
+            *alive = alive.checked_sub(1).ok_or_else(|| io::Error::other("killed"))?;
+        }
         match *change {
             // What SQLite has made of a new one is on the disk only now.
             Change::Sync { path } if path.ends_with("catalog.db.new") => {
@@ -281,6 +288,16 @@ fn rename(names: &mut Names, from: &Path, to: &Path) {
     }
 }
 
+fn hash_of(command: Command, image: &Image) -> blake3::Hash {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(format!("{command:?}").as_bytes());
+    for (path, bytes) in image {
+        hasher.update(path.as_os_str().as_encoded_bytes());
+        hasher.update(blake3::hash(bytes).as_bytes());
+    }
+    hasher.finalize()
+}
+
 /// A folder as the image has it.
 fn world_of(image: &Image, root: &Path) -> World {
     let world = World::empty();
@@ -297,46 +314,89 @@ fn world_of(image: &Image, root: &Path) -> World {
 }
 
 /// Runs a command, and gives to `check` all that may be there after a power cut behind one of its changes, and what that
-/// was. Returns what is there, whatever happens, once it says it is done.
+/// was. Returns what is there, whatever happens, once it says it is done. `killed`, if there is one, is run before it, and killed
+/// before that change: what it hadn't forced to the disk is in memory only, when the command begins. `None` if it ended before.
 pub fn cut_power(
     before: &World,
+    killed: Option<(Command, usize)>,
     command: Command,
     seen: &mut HashSet<blake3::Hash>,
     check: impl Fn(World, &str),
-) -> World {
-    let world = World::empty();
-    copy_all(before.path(), world.path());
+) -> Option<World> {
+    let world = before.copy();
     let recorder = Arc::new(Recorder::default());
     let catalog = world.path().join(".znap/catalog.db");
     if catalog.exists() {
         recorder.0.lock().unwrap().catalog = Some((catalog.clone(), fs::read(&catalog).unwrap()));
     }
     let mut sim = Sim::of(&world);
-    world.run(command, &Disk::watched(recorder.clone())).unwrap();
+    let disk = Disk::watched(recorder.clone());
+    if let Some((first, change)) = killed {
+        recorder.0.lock().unwrap().alive = Some(change);
+        world.run(first, &disk).err()?;
+        recorder.0.lock().unwrap().alive = None;
+    }
+    let earlier = recorder.0.lock().unwrap().ops.len();
+    world.run(command, &disk).unwrap();
     let mut recorded = recorder.0.lock().unwrap();
     recorded.look_at_catalog();
     for (at, op) in recorded.ops.iter().enumerate() {
         sim.apply(op);
-        for (what, image) in sim.images() {
-            let is_new = seen.insert(blake3::hash(format!("{command:?}{image:?}").as_bytes()));
-            if is_new && crate::is_tried(seen.len(), 5) {
-                let what = format!("{command:?}, power cut after change {at}: {what}");
+        for (what, image) in if at < earlier { Vec::new() } else { sim.images() } {
+            let is_new = seen.insert(hash_of(command, &image));
+            // Of the commands that are killed first there are many.
+            if is_new && crate::is_tried(seen.len(), if killed.is_some() { 10 } else { 5 }) {
+                let what = format!("{killed:?}, {command:?}, power cut after change {at}: {what}");
                 check(world_of(&image, world.path()), &what);
             }
         }
     }
-    world_of(&sim.image(&sim.durable, |node| node.durable.clone()), world.path())
+    Some(world_of(&sim.image(&sim.durable, |node| node.durable.clone()), world.path()))
 }
 
 #[test]
 fn p5_the_power_may_be_cut_at_any_time() {
     let mut seen = HashSet::new();
     for step in script() {
-        let end = cut_power(&step.before, step.command, &mut seen, |world, what| step.check(world, what));
+        let end =
+            cut_power(&step.before, None, step.command, &mut seen, |world, what| step.check(world, what)).unwrap();
         // What it says is done is done.
         assert!(end.state().0 == step.after.state().0, "{:?}", step.command);
         assert!(end.snapshots() == step.after.snapshots(), "{:?}", step.command);
     }
     println!("{} different images", seen.len());
     assert!(seen.len() > 400, "{}", seen.len());
+}
+
+/// What finishes a restore must not rely on what that one had not yet forced to the disk.
+#[test]
+fn p5_the_power_may_be_cut_while_a_killed_restore_is_finished() {
+    let mut seen = HashSet::new();
+    let mut finished = 0;
+    let restores = script().into_iter().filter(|step| matches!(step.command, Command::Restore("a" | "c")));
+    for step in restores {
+        for change in (0..).step_by(if crate::is_tried(1, 2) { 1 } else { 7 }) {
+            for way in [Way::Forward, Way::Back] {
+                let copy = step.before.copy();
+                let unfinished = killed(&copy, step.command, change);
+                let begun = copy.read().unfinished_restore().unwrap().is_some();
+                if unfinished
+                    && begun
+                    && !(way == Way::Back && copy.run(Command::Finish(way), &Disk::default()).is_err())
+                {
+                    let finish = Command::Finish(way);
+                    let killed = Some((step.command, change));
+                    let end = cut_power(&step.before, killed, finish, &mut seen, |world, what| step.check(world, what));
+                    let expected = if way == Way::Forward { &step.after } else { &step.before };
+                    assert!(end.unwrap().state().0 == expected.state().0, "{:?} at {change}", step.command);
+                    finished += 1;
+                }
+            }
+            if !killed(&step.before.copy(), step.command, change) {
+                break;
+            }
+        }
+    }
+    println!("{finished} killed restores finished, {} different images", seen.len());
+    assert!(finished > 8 && seen.len() > 300, "{finished} {}", seen.len());
 }

@@ -160,9 +160,10 @@ fn p5_the_power_may_be_cut_during_a_repair() {
     let mut seen = HashSet::new();
     for (name, world) in damaged() {
         let (before, after) = (restorable(&world), repaired(&world));
-        let end = cut_power(&world, Command::Repair, &mut seen, |world, what| {
+        let end = cut_power(&world, None, Command::Repair, &mut seen, |world, what| {
             check(&world, &before, &after, &format!("{name}: {what}"));
         });
+        let end = end.unwrap();
         assert_eq!(ids(&end), ids(&after), "{name}");
         assert!(restorable(&end) == restorable(&after), "{name}");
     }
