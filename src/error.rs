@@ -163,12 +163,16 @@ impl Error {
         if let Some(error) = self.io_error() {
             return matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
         }
-        self.0
-            .source
-            .as_ref()
-            .and_then(|source| source.downcast_ref::<rusqlite::Error>())
-            .and_then(|error| error.sqlite_error_code())
-            .is_some_and(|code| code == rusqlite::ErrorCode::DiskFull)
+        self.sqlite_code() == Some(rusqlite::ErrorCode::DiskFull)
+    }
+
+    /// Whether SQLite couldn't read the catalog, because the disk can't.
+    pub fn is_catalog_unreadable(&self) -> bool {
+        self.sqlite_code() == Some(rusqlite::ErrorCode::SystemIoFailure)
+    }
+
+    fn sqlite_code(&self) -> Option<rusqlite::ErrorCode> {
+        self.0.source.as_ref()?.downcast_ref::<rusqlite::Error>()?.sqlite_error_code()
     }
 }
 
@@ -203,5 +207,21 @@ impl<T> IoContext<T> for io::Result<T> {
 impl<T> IoContext<T> for Result<T, rustix::io::Errno> {
     fn at(self, action: &str, path: impl AsRef<Path>) -> Result<T> {
         self.map_err(|error| Error::io(action, path, error.into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_catalog_that_the_disk_cannot_read_is_told_from_one_that_cannot_be_opened() {
+        let error = |code| {
+            let failure = rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None);
+            Error::catalog("read", "catalog.db", failure)
+        };
+        assert!(error(rusqlite::ffi::SQLITE_IOERR_READ).is_catalog_unreadable());
+        assert!(!error(rusqlite::ffi::SQLITE_CANTOPEN).is_catalog_unreadable());
+        assert!(error(rusqlite::ffi::SQLITE_FULL).is_no_space());
     }
 }

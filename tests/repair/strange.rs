@@ -118,3 +118,30 @@ fn p6_what_is_in_a_second_damaged_file_of_a_name_is_found() {
     assert!(report.is_whole() && report.found.damaged_files > 0, "{report:?}");
     keeps_all(&bench, &held);
 }
+
+#[test]
+fn p6_a_block_that_cannot_be_read_is_tried_once() {
+    let (bench, held) = three();
+    let data = own_data(&bench, "b");
+    let sql = bench.sql();
+    let name = data.file_name().unwrap().to_str().unwrap();
+    let mut select = sql
+        .prepare(
+            "SELECT f.offset FROM frame f JOIN object_file o ON o.id = f.object_file
+             WHERE lower(hex(o.name)) = ?1 AND f.codec = 1",
+        )
+        .unwrap();
+    let frames: Vec<i64> = select.query_map([name], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+    assert!(!frames.is_empty());
+    // The first byte of what zstd takes for its own.
+    for offset in &frames {
+        flip(&data, *offset as usize);
+    }
+    drop(select);
+    drop(sql);
+    let length = fs::metadata(&data).unwrap().len();
+    let report = run(&bench, &[]);
+    assert!(report.is_whole() && report.found.databases > 2, "{report:?}");
+    assert!(report.counts.object_bytes_read <= length, "{} of {length}", report.counts.object_bytes_read);
+    keeps_all(&bench, &held);
+}

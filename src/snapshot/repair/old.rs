@@ -44,7 +44,9 @@ impl Old {
             return Ok(Old { condition: Condition::Missing, catalog: None });
         }
         let catalog = match Catalog::open_read_only(layout, counters) {
-            Err(error) if error.kind() == Kind::Damaged => return damaged(error.to_string()),
+            Err(error) if error.kind() == Kind::Damaged || error.is_catalog_unreadable() => {
+                return damaged(error.to_string());
+            }
             result => result?,
         };
         match catalog.problem() {
