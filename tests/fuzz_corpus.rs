@@ -2,7 +2,7 @@
 //! long runs found stays found. docs/reliability.md has the command for those.
 
 #![allow(missing_docs)]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
 #[path = "fuzz/targets/mod.rs"]
 mod targets;
