@@ -136,6 +136,9 @@ fn read_text(file: &mut File) -> String {
     }
 }
 
+/// How long is waited for the gate.
+const GATE_PATIENCE: Duration = Duration::from_secs(10);
+
 /// The gate, held shared or exclusively until it is dropped.
 #[derive(Debug)]
 pub struct Gate {
@@ -153,7 +156,7 @@ impl Gate {
         Self::acquire(layout, File::try_lock, monitor)
     }
 
-    /// It is held for moments only; still, whoever holds it may be stopped, and a user may want to go.
+    /// It is held for moments only: whoever has it for longer was stopped.
     fn acquire(
         layout: &Layout,
         lock: impl Fn(&File) -> Result<(), TryLockError>,
@@ -161,9 +164,17 @@ impl Gate {
     ) -> Result<Self> {
         let path = layout.gate();
         let file = File::open(&path).at("open", &path)?;
+        let deadline = Instant::now() + GATE_PATIENCE;
         loop {
             match lock(&file) {
                 Ok(()) => return Ok(Gate { _file: file }),
+                Err(TryLockError::WouldBlock) if Instant::now() >= deadline => {
+                    return Err(Error::busy(format!(
+                        "another znap that is at work in {} has stopped in the middle",
+                        layout.root().display()
+                    ))
+                    .hint("let it go on (kill -CONT), or end it: nothing is lost by that"));
+                }
                 Err(TryLockError::Error(error)) => return Err(Error::io("lock", &path, error)),
                 Err(TryLockError::WouldBlock) => monitor.check()?,
             }
