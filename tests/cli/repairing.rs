@@ -16,21 +16,30 @@ fn objects(site: &Site, kind: u8) -> Vec<PathBuf> {
 #[test]
 fn repair_of_what_is_whole() {
     let site = Site::with_snapshots();
-    assert_data_eq!(site.shown(&["repair"]), str![[r#"
+    assert_data_eq!(
+        site.shown(&["repair"]),
+        str![[r#"
 nothing to repair: 2 snapshots, and all that they need is there
 exit code 0
 
-"#]]);
-    assert_data_eq!(site.shown(&["repair", "--dry-run"]), str![[r#"
+"#]]
+    );
+    assert_data_eq!(
+        site.shown(&["repair", "--dry-run"]),
+        str![[r#"
 nothing to repair: 2 snapshots, and all that they need is there
 stderr: nothing was changed
 exit code 0
 
-"#]]);
-    assert_data_eq!(site.shown(&["-q", "repair"]), str![[r#"
+"#]]
+    );
+    assert_data_eq!(
+        site.shown(&["-q", "repair"]),
+        str![[r#"
 exit code 0
 
-"#]]);
+"#]]
+    );
 }
 
 #[test]
@@ -38,35 +47,47 @@ fn repair_without_a_catalog() {
     let site = Site::with_snapshots();
     let catalog = site.sandbox.file(".znap/catalog.db");
     fs::remove_file(&catalog).unwrap();
-    assert_data_eq!(site.shown(&["repair", "--dry-run"]), str![[r#"
+    assert_data_eq!(
+        site.shown(&["repair", "--dry-run"]),
+        str![[r#"
 the catalog would be made anew, with 2 snapshots: it is missing
 2 snapshots can be restored
 stderr: nothing was changed
 exit code 0
 
-"#]]);
+"#]]
+    );
     assert!(!catalog.exists());
-    assert_data_eq!(site.shown(&["repair"]), str![[r#"
+    assert_data_eq!(
+        site.shown(&["repair"]),
+        str![[r#"
 the catalog was made anew, with 2 snapshots: it is missing
 2 snapshots can be restored
 exit code 0
 
-"#]]);
-    assert_data_eq!(site.shown(&["list"]), str![[r#"
+"#]]
+    );
+    assert_data_eq!(
+        site.shown(&["list"]),
+        str![[r#"
 id when up to tail added state message
 one [DATE] [TIME] UTC 2026-01-01 00:00 UTC 1.51 kB 477 bytes complete the first
 two [DATE] [TIME] UTC 2026-01-01 00:00 UTC 2.43 kB 442 bytes complete
 exit code 0
 
-"#]]);
+"#]]
+    );
     fs::write(&catalog, "no database at all, but long enough to be taken for one".repeat(100)).unwrap();
-    assert_data_eq!(site.shown(&["repair"]), str![[r#"
+    assert_data_eq!(
+        site.shown(&["repair"]),
+        str![[r#"
 the catalog was made anew, with 2 snapshots: cannot open what is in the catalog .znap/catalog.db: file is not a database
 the one before it is kept as catalog.db.damaged-1
 2 snapshots can be restored
 exit code 0
 
-"#]]);
+"#]]
+    );
     let site = Site::started();
     fs::remove_file(site.sandbox.file(".znap/catalog.db")).unwrap();
     site.refuses(&["repair"], 3, "name no database");
@@ -81,7 +102,9 @@ fn repair_sets_aside_what_nobody_has_and_brings_it_back() {
     for path in objects(&site, 1) {
         fs::remove_file(path).unwrap();
     }
-    assert_data_eq!(site.shown(&["repair", "--dry-run"]), str![[r#"
+    assert_data_eq!(
+        site.shown(&["repair", "--dry-run"]),
+        str![[r#"
 object file c64f86a12b51… (data): it is missing; not all of it could be had again
 object file 88c8fd2e14b7… (data): it is missing; not all of it could be had again
 would be stored again: 1 chunk out of the databases, 1 chunk made again from the transactions
@@ -92,8 +115,11 @@ stderr: warning: snapshot two is damaged: nobody has bytes 1513 to 2435 of data,
 stderr: hint: znap repair --from PATH looks in a copy of a database or of .znap, too; znap delete ID forgets a snapshot
 exit code 6
 
-"#]]);
-    assert_data_eq!(site.shown(&["repair"]), str![[r#"
+"#]]
+    );
+    assert_data_eq!(
+        site.shown(&["repair"]),
+        str![[r#"
 object file c64f86a12b51… (data): it is missing; not all of it could be had again
 object file 88c8fd2e14b7… (data): it is missing; not all of it could be had again
 were stored again: 1 chunk out of the databases, 1 chunk made again from the transactions
@@ -103,23 +129,30 @@ stderr: warning: snapshot two is damaged: nobody has bytes 1513 to 2435 of data,
 stderr: hint: znap repair --from PATH looks in a copy of a database or of .znap, too; znap delete ID forgets a snapshot
 exit code 6
 
-"#]]);
-    assert_data_eq!(site.shown(&["list"]), str![[r#"
+"#]]
+    );
+    assert_data_eq!(
+        site.shown(&["list"]),
+        str![[r#"
 id when up to tail added state message
 one [DATE] [TIME] UTC 2026-01-01 00:00 UTC 1.51 kB 477 bytes complete the first
 two [DATE] [TIME] UTC 2026-01-01 00:00 UTC 2.43 kB 442 bytes damaged
 exit code 0
 
-"#]]);
+"#]]
+    );
     site.refuses(&["restore", "two"], 3, "snapshot two is damaged: nobody has");
     site.refuses(&["restore", "two", "--to", "x"], 3, "snapshot two is damaged: nobody has");
     assert_eq!(site.znap(&["-q", "repair"]).code, 6);
-    assert_data_eq!(site.shown(&["repair", "--from", "copy.fs"]), str![[r#"
+    assert_data_eq!(
+        site.shown(&["repair", "--from", "copy.fs"]),
+        str![[r#"
 were stored again: 1 chunk out of copies, 1 chunk made again from the transactions
 was brought back: two
 2 snapshots can be restored
 exit code 0
 
-"#]]);
+"#]]
+    );
     site.znap_ok(&["restore", "two"]);
 }

@@ -2,12 +2,14 @@
 
 use super::*;
 
+type Damage = Box<dyn Fn(&Path)>;
+
 #[test]
 fn p6_damaged_files_are_made_good_from_what_is_left_and_from_the_database() {
     let (bench, held) = three();
     let damaged = own_data(&bench, "b");
     let length = fs::read(&damaged).unwrap().len();
-    let bad: [Box<dyn Fn(&Path)>; 8] = [
+    let bad: [Damage; 8] = [
         Box::new(|path| flip(path, 100)),
         Box::new(move |path| flip(path, length / 2)),
         Box::new(move |path| flip(path, length - 100)),

@@ -121,9 +121,8 @@ impl Inventory {
                 self.left_over.push((path, bytes));
             }
             Unnamed::Newer(manifest) => {
-                return Err(catalog_is_older(layout, &manifest).hint(
-                    "put the newest catalog.db back; or rebuild it with znap repair; nothing was removed",
-                ));
+                return Err(catalog_is_older(layout, &manifest)
+                    .hint("put the newest catalog.db back; or rebuild it with znap repair; nothing was removed"));
             }
             Unnamed::Unknown => {
                 self.unknown.push(path.file_name().unwrap_or_default().to_string_lossy().into_owned());
