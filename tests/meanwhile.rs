@@ -403,3 +403,73 @@ fn p5_taking_back_a_restore_that_dropped_something_says_so() {
     let finished = to_finish(&bench, Way::Back).unwrap().unwrap();
     assert!(finished.dropped && !finished.restored);
 }
+
+/// All databases come back together or not at all, one of them with other names: killed at each change, and finished either way.
+#[test]
+fn p5_several_databases_come_back_together_or_not_at_all() {
+    struct Count(Mutex<usize>);
+    impl Watcher for Count {
+        fn before(&self, _: &Change<'_>) -> io::Result<usize> {
+            let mut left = self.0.lock().unwrap();
+            *left = left.checked_sub(1).ok_or_else(|| io::Error::other("killed"))?;
+            Ok(usize::MAX)
+        }
+    }
+    let make = || {
+        let folder = tempfile::tempdir().unwrap();
+        let names = ["Data.fs", "catalog.fs"];
+        for name in names {
+            Writer::create(folder.path().join(name)).unwrap();
+        }
+        let place = Place { root: folder.path().join(".znap"), trusted: Vec::new() };
+        let options = InitOptions {
+            root: place.root.clone(),
+            databases: names.iter().map(PathBuf::from).collect(),
+            current: folder.path().to_path_buf(),
+            share_with_group: false,
+        };
+        init(&options, &Silent).unwrap();
+        let bench = Bench { folder, place };
+        for id in ["a", "b"] {
+            for name in names {
+                commit(&bench.folder.path().join(name));
+            }
+            bench.save(id);
+        }
+        fs::hard_link(bench.folder.path().join("catalog.fs"), bench.folder.path().join("other")).unwrap();
+        bench
+    };
+    let both = |bench: &Bench| ["Data.fs", "catalog.fs"].map(|name| fs::read(bench.folder.path().join(name)).unwrap());
+    let (mut forward, mut back) = (0, 0);
+    for change in 0.. {
+        let bench = make();
+        let before = both(&bench);
+        let disk = Disk::watched(Arc::new(Count(Mutex::new(change))));
+        if restore_on(&disk, &bench, "a").is_ok() {
+            break;
+        }
+        let way = if change % 2 == 0 { Way::Forward } else { Way::Back };
+        let finished = to_finish(&bench, way);
+        let now = both(&bench);
+        let reference = make();
+        restore_on(&Disk::default(), &reference, "a").unwrap();
+        let after = both(&reference);
+        match finished {
+            Ok(Some(finished)) if finished.restored => {
+                assert!(now == after, "P5: change {change}");
+                forward += 1;
+            }
+            Ok(Some(_)) => {
+                assert!(now == before, "P5: change {change}");
+                back += 1;
+            }
+            Ok(None) => assert!(now == before || now == after, "P5: change {change}"),
+            Err(error) => {
+                assert!(error.to_string().contains("too late"), "{error}");
+                to_finish(&bench, Way::Forward).unwrap();
+                assert!(both(&bench) == after, "P5: change {change}");
+            }
+        }
+    }
+    assert!(forward > 5 && back > 5, "{forward} {back}");
+}

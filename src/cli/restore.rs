@@ -141,6 +141,9 @@ fn tell_finished(context: &Context, repository: &mut Repository, way: Way, json:
     }
     if json {
         terminal.json(&finished)?;
+        if finished.is_some_and(|finished| finished.restored || finished.dropped) {
+            terminal.warn(ZEO);
+        }
         return Ok(Outcome::Done);
     }
     match finished {

@@ -119,7 +119,8 @@ const NO_LOCKS: &str = "without locks two commands at once would damage the repo
 
 /// Whether a file that is locked can't be locked once more: some network and user-space file systems grant every lock.
 fn keeps_others_out(path: &Path) -> Result<bool> {
-    let other = File::open(path).at("open", path)?;
+    // Some file systems grant an exclusive lock only to who may write.
+    let other = OpenOptions::new().read(true).write(true).open(path).at("open", path)?;
     match other.try_lock() {
         Ok(()) => Ok(false),
         Err(TryLockError::WouldBlock) => Ok(true),
@@ -148,22 +149,24 @@ pub struct Gate {
 impl Gate {
     /// Waits until gc isn't removing files, and keeps it from doing so.
     pub fn shared(layout: &Layout, monitor: &dyn Monitor) -> Result<Self> {
-        Self::acquire(layout, File::try_lock_shared, monitor)
+        Self::acquire(layout, false, File::try_lock_shared, monitor)
     }
 
     /// Waits until nobody is about to open object files.
     pub fn exclusive(layout: &Layout, monitor: &dyn Monitor) -> Result<Self> {
-        Self::acquire(layout, File::try_lock, monitor)
+        Self::acquire(layout, true, File::try_lock, monitor)
     }
 
     /// It is held for moments only: whoever has it for longer was stopped.
     fn acquire(
         layout: &Layout,
+        writable: bool,
         lock: impl Fn(&File) -> Result<(), TryLockError>,
         monitor: &dyn Monitor,
     ) -> Result<Self> {
         let path = layout.gate();
-        let file = File::open(&path).at("open", &path)?;
+        // Some file systems grant an exclusive lock only to who may write.
+        let file = OpenOptions::new().read(true).write(writable).open(&path).at("open", &path)?;
         let deadline = Instant::now() + GATE_PATIENCE;
         loop {
             match lock(&file) {

@@ -143,6 +143,7 @@ impl<'a> Prepared<'a> {
             let written = create_like(disk, &notice, &file.metadata()?)?;
             disk.write_at(&written, &notice, text.as_bytes(), 0)?;
             disk.sync(&written, &notice)?;
+            disk.sync_directory(folder_of(&notice))?;
             repository.counters.fsync();
         }
         if self.new_file.is_none() {

@@ -13,7 +13,7 @@ use jiff::tz::TimeZone;
 use serde::Serialize;
 
 use crate::error::{Error, IoContext, Result};
-use crate::filestorage::{DataFile, FIRST_TRANSACTION, Position, Source, StorageLock, openers, scan};
+use crate::filestorage::{DataFile, FIRST_TRANSACTION, Magic, Position, Source, StorageLock, openers, scan};
 use crate::monitor::Monitor;
 use crate::repository::catalog::{Database, Snapshot, Stream};
 use crate::repository::chunk_reader::ChunkReader;
@@ -275,6 +275,8 @@ pub(crate) fn lock_all(repository: &Repository) -> Result<Vec<StorageLock>> {
                     .hint("put a copy of it back, or write the snapshot somewhere else with znap restore --to DIR ID"),
                 _ => Error::io("look at", &path, error),
             })?;
+            // A lock file is made, or written to, only beside what is a FileStorage.
+            drop(DataFile::open_fenced_or_not(&path, false, Magic::Fs30)?);
             StorageLock::acquire(&path)
         })
         .collect()

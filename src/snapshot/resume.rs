@@ -4,6 +4,7 @@
 //! it, the last chunk is checked, and all that follows is written again. One that isn't fenced was not touched yet, and has to be as
 //! it was; or, once [`Stage::Restored`] or [`Stage::TakenBack`] is recorded, it is done, and may be in use again.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use serde::Serialize;
@@ -55,6 +56,9 @@ pub struct Finished {
 struct Left {
     name: String,
     file: DataFile,
+    /// What it was when it was looked at: how long, and whether it has other names.
+    size: u64,
+    linked: bool,
     goal: Option<Stream>,
     keep: u64,
     chunks: Vec<StreamChunk>,
@@ -247,7 +251,8 @@ fn look(repository: &Repository, databases: &[Database], journal: &Journal, entr
         None => (entry.keep.min(base_length), Vec::new()),
     };
     let goes_back = entry.size > entry.keep;
-    Ok(Left { name: entry.name.clone(), file, goal, keep, chunks, goes_back, was_used })
+    let linked = file.metadata()?.nlink() > 1;
+    Ok(Left { name: entry.name.clone(), file, size, linked, goal, keep, chunks, goes_back, was_used })
 }
 
 /// Whether the last chunk of what stays is what the snapshot has there.
@@ -280,7 +285,6 @@ fn write(
     way: Way,
     monitor: &dyn Monitor,
 ) -> Result<Done> {
-    use std::os::unix::fs::MetadataExt;
     let object_files = FrameFiles::new(&repository.layout, &repository.counters);
     let mut budget = 2 * FRAME_LIMIT;
     let mut prepared = Vec::new();
@@ -294,13 +298,13 @@ fn write(
             keep: database.keep,
             target: database.goal.as_ref(),
             chunks: &database.chunks,
-            beside: !database.file.is_fenced() && database.file.metadata()?.nlink() > 1,
+            beside: !database.file.is_fenced() && database.linked,
             goes_back: database.goes_back,
         };
         prepared.push(Prepared::new(repository, change, &object_files, &mut budget, monitor)?);
     }
     for database in left {
-        require_unchanged(&database.file, database.file.size()?, database.file.metadata()?.nlink() > 1)?;
+        require_unchanged(&database.file, database.size, database.linked)?;
     }
     let stage = if way == Way::Forward { Stage::Restored } else { Stage::TakenBack };
     carry_out(repository, &mut prepared, journal, (stage, false), monitor)

@@ -62,6 +62,8 @@ impl Step {
             world.run(Command::Init, &Disk::default()).unwrap_or_else(|error| panic!("{what}: {error}"));
             return;
         }
+        let damage = world.damage();
+        assert!(damage.is_empty(), "P6: {what}: check calls it damage: {damage:?}");
         let found = world.snapshots();
         for (id, state) in &found {
             assert!(self.held.get(id) == Some(state), "P6: {what}: {id} came back wrong");
@@ -107,6 +109,8 @@ impl Step {
             world.run(Command::Gc(all), &Disk::default()).unwrap_or_else(|error| panic!("{what}: {error}"));
         }
         assert!(world.snapshots() == new, "P10: {what}: gc changed a snapshot");
+        let damage = world.damage();
+        assert!(damage.is_empty(), "P6: {what}: {damage:?}");
         let unnamed = unnamed_objects(&world);
         assert!(unnamed.is_empty(), "P10: {what}: {unnamed:?}");
     }

@@ -11,8 +11,8 @@ use znap::filestorage::{Oid, Writer, index_path};
 use znap::monitor::Silent;
 use znap::repository::chunk_writer::Compression;
 use znap::snapshot::{
-    GcOptions, InitOptions, Place, RepairOptions, Repository, RestoreOptions, SaveOptions, Way, copy_out, delete,
-    finish, gc, init_on, list, repair_on, restore, save, undo,
+    CheckOptions, GcOptions, InitOptions, Place, RepairOptions, Repository, RestoreOptions, SaveOptions, Way, check,
+    copy_out, delete, finish, gc, init_on, list, repair_on, restore, save, undo,
 };
 
 /// A database and its index, if it has one.
@@ -125,6 +125,12 @@ impl World {
         let ids: Vec<String> =
             list(&self.read()).unwrap().into_iter().filter(|info| info.kind == "save").map(|info| info.id).collect();
         ids.into_iter().map(|id| (id.clone(), self.elsewhere(&id))).collect()
+    }
+
+    /// What `check` finds in the repository, all data included.
+    pub fn damage(&self) -> Vec<String> {
+        let options = CheckOptions { data: true, ..CheckOptions::default() };
+        check(&self.read(), &options, &Silent).unwrap().findings.into_iter().map(|finding| finding.what).collect()
     }
 
     /// A snapshot, written elsewhere.

@@ -91,7 +91,7 @@ object file [NAME]… in .znap/objects is damaged: the compressed block at offse
   data: 1.51 kB affected
     offset 4 to 1513, 3 transactions, 6 records; the database still has it
     objects 0x00, 0x01
-  put the file back from a copy of .znap, if there is one
+  put the file back from a copy of .znap, if there is one; or try znap repair
 
 can't be restored whole: one, two
 checked the catalog, 2 snapshots and 5 object files
@@ -114,7 +114,7 @@ object file [NAME]… in .znap/objects is damaged: it is missing
     offset 4 to 1513, 3 transactions, 6 records; the database still has it
     objects 0x00, 0x01
   data: its stored index is affected
-  put the file back from a copy of .znap, if there is one
+  put the file back from a copy of .znap, if there is one; or try znap repair
 
 can't be restored whole: one, two
 checked the catalog, 2 snapshots and 5 object files

@@ -39,7 +39,7 @@ pub(super) fn follow(check: &mut Check<'_>) -> Result<()> {
             what: sentence(check, name, file),
             object_file: Some(name.to_string()),
             prevents_restore: true,
-            hint: Some("put the file back from a copy of .znap, if there is one".into()),
+            hint: Some("put the file back from a copy of .znap, if there is one; or try znap repair".into()),
             ..Finding::about(Subject::Data)
         };
         // A gc may have removed it meanwhile.
