@@ -165,7 +165,7 @@ mod filestorage {
         let file = SITE.open();
         bencher
             .counter(BytesCount::new(SITE.length()))
-            .bench(|| find_cut(&file, Position::START, SITE.length()).unwrap().offset);
+            .bench(|| find_cut(&file, Position::START, SITE.length(), &Silent).unwrap().offset);
     }
 
     #[divan::bench]

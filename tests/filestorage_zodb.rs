@@ -23,7 +23,7 @@ type Layer = Box<dyn Iterator<Item = Result<(u64, u64)>>>;
 /// What is in a file from a boundary on, and where its complete transactions end.
 fn read(path: &Path, from: Position) -> Result<(ScanSummary, Pairs, bool)> {
     let data = DataFile::open(path)?;
-    let cut = find_cut(&data, from, data.size()?)?;
+    let cut = find_cut(&data, from, data.size()?, &Silent)?;
     let mut changes = Changes::new(from.offset);
     let summary = scan(&data, from, cut.offset, &mut changes, &Silent)?;
     assert_eq!((summary.end, summary.transactions), (cut.position(), cut.transactions));

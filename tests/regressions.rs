@@ -122,7 +122,7 @@ fn p6_a_copy_that_fails_leaves_nothing_that_looks_like_a_database() {
     let path = to.join("data/Data.fs");
     if path.exists() {
         let file = DataFile::open(&path).unwrap();
-        let cut = find_cut(&file, Position::START, file.size().unwrap()).unwrap();
+        let cut = find_cut(&file, Position::START, file.size().unwrap(), &Silent).unwrap();
         panic!("P6: after \"{error}\" there is a Data.fs that opens, with {} transactions", cut.transactions);
     }
 }

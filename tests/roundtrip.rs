@@ -205,6 +205,57 @@ fn p3_torn_tails_are_left_out_and_said_so() {
 }
 
 #[test]
+fn p5_what_lies_behind_the_last_transaction_is_kept_as_zodb_keeps_it() {
+    for kind in ["garbage10", "partial100", "voted", "zeros4096", "broken length"] {
+        let sandbox = Sandbox::with_database(43, 20, "small");
+        sandbox.znap_ok(&["init", "Data.fs"]);
+        sandbox.znap_ok(&["save", "a"]);
+        let saved = fs::read(sandbox.data_fs()).unwrap();
+        sandbox.grow(44, 5, "small");
+        if kind == "broken length" {
+            // Of the first transaction since: whole ones follow it.
+            let mut bytes = fs::read(sandbox.data_fs()).unwrap();
+            bytes[saved.len() + 8] ^= 1;
+            fs::write(sandbox.data_fs(), bytes).unwrap();
+        } else {
+            zodb(&["torn", kind, sandbox.data_fs().to_str().unwrap()]);
+        }
+        let (copy, copied) = (sandbox.file("copy.fs"), sandbox.file("copy.fs.tr0"));
+        fs::copy(sandbox.data_fs(), &copy).unwrap();
+        zodb(&["open", copy.to_str().unwrap()]);
+        let (kept, other) = (sandbox.file("Data.fs.tr0"), sandbox.file("Data.fs.tr1"));
+        // A name that is taken.
+        fs::write(&kept, "something else").unwrap();
+        let said = sandbox.znap_ok(&["restore", "a"]);
+        assert_same_bytes(&fs::read(sandbox.data_fs()).unwrap(), &saved, kind);
+        assert_eq!(fs::read(&kept).unwrap(), b"something else");
+        assert_eq!(other.exists(), kind != "garbage10", "{kind}: ZODB drops what is shorter than a header, too");
+        assert_eq!(said.contains("Data.fs.tr1"), other.exists(), "{kind}: {said}");
+        assert_eq!(fs::read(&other).ok(), fs::read(&copied).ok(), "{kind}");
+    }
+}
+
+#[test]
+fn undo_can_drop_what_came_after_the_restore() {
+    let sandbox = Sandbox::with_database(45, 20, "small");
+    sandbox.znap_ok(&["init", "Data.fs"]);
+    sandbox.znap_ok(&["save", "a"]);
+    sandbox.grow(46, 5, "small");
+    let grown = fs::read(sandbox.data_fs()).unwrap();
+    sandbox.znap_ok(&["restore", "a"]);
+    sandbox.grow(47, 3, "small");
+    let plan = sandbox.znap_ok(&["undo", "--discard", "--dry-run"]);
+    assert!(plan.contains("dropped for good, because no snapshot holds them: 3 transactions"), "{plan}");
+    let said = sandbox.znap_ok(&["undo", "--discard"]);
+    assert!(said.contains("dropped for good, because no snapshot held them: 3 transactions"), "{said}");
+    assert_same_bytes(&fs::read(sandbox.data_fs()).unwrap(), &grown, "undone");
+    assert_eq!(sandbox.znap_ok(&["list"]).matches("undo-").count(), 1);
+    let output = sandbox.znap(&["undo"]);
+    assert!(output.code == 1 && output.stderr.contains("told to drop"), "{output:?}");
+    sandbox.check();
+}
+
+#[test]
 fn p7_restore_refuses_while_anything_has_the_database_open() {
     let sandbox = Sandbox::with_database(51, 20, "small");
     sandbox.znap_ok(&["init", "Data.fs"]);

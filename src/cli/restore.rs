@@ -121,6 +121,10 @@ fn tell_done(context: &Context, report: &RestoreReport) -> Result<()> {
     if let Some(kept) = &report.kept {
         lines.push(format!("what no snapshot held is kept as {kept}"));
     }
+    for path in &report.left_out {
+        let path = words::clean(&path.to_string_lossy());
+        lines.push(format!("what lay behind the last complete transaction is kept in {path}"));
+    }
     lines.extend(words::checked(report.verified, report.verified_structure));
     context.terminal.say(lines.join("\n"))?;
     if report.undoable {
@@ -223,7 +227,7 @@ fn facts(context: &Context, database: &DatabasePlan) -> Vec<(&'static str, Strin
         ("then", format!("{}, {}", words::exact_size(database.target), now(context, database))),
     ];
     if let Some(left_out) = &database.left_out {
-        facts.push(("dropped", left_out.clone()));
+        facts.push(("left out", left_out.clone()));
     }
     if database.beside {
         facts.push(("links", "the file has other names (hard links); they keep it as it is now".into()));

@@ -11,7 +11,7 @@ use super::{Context, Outcome, place, restore};
 ///
 /// Puts the databases back as they were before the last znap restore: to the snapshot that they were then, or to the one
 /// that the restore made of what no snapshot held. It is a restore like any other, so a second undo takes the first one back. What
-/// came after the restore is kept in a snapshot too.
+/// came after the restore is kept in a snapshot too; --discard drops it instead.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -21,6 +21,10 @@ pub struct Undo {
     /// Say what would be done, and do nothing; takes no lock, so the server may be running
     #[arg(long)]
     dry_run: bool,
+
+    /// Don't save transactions that no snapshot holds: list them, and drop them for good
+    #[arg(long)]
+    discard: bool,
 
     /// Check the bytes that stay in the database, too: reads the whole file
     #[arg(long)]
@@ -36,9 +40,9 @@ pub(super) fn run(context: &Context, args: &Undo) -> Result<Outcome> {
     if args.dry_run {
         let plan = undo_dry_run(&place::open(context, &place)?, context.progress)?;
         context.progress.clear();
-        return restore::tell_plan(context, &plan, false, args.json);
+        return restore::tell_plan(context, &plan, args.discard, args.json);
     }
-    let options = RestoreOptions { discard: false, verify: args.verify, zone: context.terminal.zone.clone() };
+    let options = RestoreOptions { discard: args.discard, verify: args.verify, zone: context.terminal.zone.clone() };
     let report = undo(&mut Repository::open_to_write(&place, context.progress)?, &options, context.progress)?;
     context.progress.clear();
     restore::tell(context, &report, args.json)

@@ -13,6 +13,7 @@ use super::warning::{WarningKind, Warnings};
 use super::window::Window;
 use super::{FIRST_TRANSACTION, unopenable};
 use crate::error::{Error, Result};
+use crate::monitor::Monitor;
 
 /// A boundary between transactions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -105,11 +106,12 @@ enum Verdict {
 /// Goes from header to header, beginning at `from`, which must be a boundary (it is not checked), and
 /// looks at no byte from `size` on, which is the size of the file as the caller found it. It reads at most
 /// 8 KiB per transaction, however long that is. The file may be written to meanwhile, and may shrink.
+/// Stops when the monitor says so.
 ///
 /// Fails if ZODB would refuse to open the file for what is wrong with a header, and with
 /// `Kind::Failed` if `from` lies beyond the end of the file. Oddities of transactions that are left out
 /// are not worth a warning.
-pub fn find_cut<S: Source + ?Sized>(source: &S, from: Position, size: u64) -> Result<Cut> {
+pub fn find_cut<S: Source + ?Sized>(source: &S, from: Position, size: u64, monitor: &dyn Monitor) -> Result<Cut> {
     let mut walk = Walk { source, size, window: Window::new() };
     let mut cut = Cut {
         offset: from.offset,
@@ -120,6 +122,7 @@ pub fn find_cut<S: Source + ?Sized>(source: &S, from: Position, size: u64) -> Re
         warnings: Warnings::default(),
     };
     loop {
+        monitor.check()?;
         if cut.offset > walk.size || cut.offset < FIRST_TRANSACTION {
             return Err(Error::failed(format!(
                 "{} has {} bytes and can't be read from offset {} on",

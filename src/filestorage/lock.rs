@@ -1,6 +1,6 @@
 //! The lock that ZODB takes on a storage that it opens for writing (zc.lockfile on `Data.fs.lock`).
 
-use std::fs::{File, Permissions, TryLockError};
+use std::fs::{File, OpenOptions, Permissions, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -58,12 +58,19 @@ impl StorageLock {
             Err(TryLockError::WouldBlock) => return Err(busy(data_fs, &path, identity)),
             Err(TryLockError::Error(error)) => return Err(Error::io("lock", &path, error)),
         }
-        // Only a hint for people: what excludes others is the lock.
-        let text = format!(" {}\n", std::process::id());
-        file.rewind()
-            .and_then(|()| file.write_all(text.as_bytes()))
-            .and_then(|()| file.set_len(text.len() as u64))
-            .at("write", &path)?;
+        if !keeps_others_out(&path).at("lock", &path)? {
+            let what = format!("the file system of {} says that it locks files, but does not", path.display());
+            return Err(Error::failed(what).hint(NO_LOCKS));
+        }
+        // Only a hint for people: what excludes others is the lock. So nothing else is overwritten for it, wherever
+        // somebody may have had this name lead to.
+        if is_plain(&path, identity)? && holds_a_pid(&file) {
+            let text = format!(" {}\n", std::process::id());
+            file.rewind()
+                .and_then(|()| file.write_all(text.as_bytes()))
+                .and_then(|()| file.set_len(text.len() as u64))
+                .at("write", &path)?;
+        }
         self.locks.push((path, file));
         Ok(())
     }
@@ -75,6 +82,36 @@ impl Drop for StorageLock {
             // Closing the file gives the lock back in any case, unless a child process has inherited it.
             let _ = file.unlock();
         }
+    }
+}
+
+const NO_LOCKS: &str = "so it can't be told whether a server has the database open: move the database to a local disk, or mount this \
+    file system with locks; a snapshot can be written elsewhere with znap restore --to DIR ID";
+
+/// Whether a file that is locked can't be locked once more: some network and user-space file systems grant every lock.
+pub(crate) fn keeps_others_out(path: &Path) -> std::io::Result<bool> {
+    // Some file systems grant an exclusive lock only to who may write.
+    let other = OpenOptions::new().read(true).write(true).open(path)?;
+    match other.try_lock() {
+        Ok(()) => Ok(false),
+        Err(TryLockError::WouldBlock) => Ok(true),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+/// Whether the path is this file's only name, and no symbolic link.
+fn is_plain(path: &Path, identity: FileIdentity) -> Result<bool> {
+    let metadata = std::fs::symlink_metadata(path).at("look at", path)?;
+    Ok(FileIdentity::of(&metadata) == identity && metadata.nlink() == 1)
+}
+
+/// Whether nothing is in it, or what ZODB and znap write: a number, perhaps with something behind it.
+fn holds_a_pid(mut file: &File) -> bool {
+    let mut start = Vec::new();
+    match file.rewind().and_then(|()| file.take(64).read_to_end(&mut start)) {
+        Ok(0) => true,
+        Ok(_) => start.trim_ascii_start().first().is_some_and(u8::is_ascii_digit),
+        Err(_) => false,
     }
 }
 
@@ -176,6 +213,46 @@ mod tests {
         let lock = StorageLock::acquire(&data).unwrap();
         assert_eq!(lock.paths().count(), 1);
         assert_eq!(std::fs::read_to_string(&path).unwrap(), format!(" {}\n", std::process::id()));
+    }
+
+    #[test]
+    fn p9_nothing_but_a_pid_is_overwritten() {
+        let dir = tempfile::tempdir().unwrap();
+        let (data, other) = (dir.path().join("Data.fs"), dir.path().join("other"));
+        std::fs::write(&data, "FS30").unwrap();
+        let lock = dir.path().join("Data.fs.lock");
+        for text in ["", "12 is a number", "precious"] {
+            std::fs::write(&other, text).unwrap();
+            let links: [&dyn Fn(); 2] = [&|| std::os::unix::fs::symlink(&other, &lock).unwrap(), &|| {
+                std::fs::hard_link(&other, &lock).unwrap()
+            }];
+            for link in links {
+                link();
+                let held = StorageLock::acquire(&data).unwrap();
+                assert_eq!(StorageLock::acquire(&data).unwrap_err().kind(), Kind::Busy);
+                drop(held);
+                assert_eq!(std::fs::read_to_string(&other).unwrap(), text);
+                std::fs::remove_file(&lock).unwrap();
+            }
+        }
+        std::fs::write(&lock, "precious").unwrap();
+        drop(StorageLock::acquire(&data).unwrap());
+        assert_eq!(std::fs::read_to_string(&lock).unwrap(), "precious");
+        std::fs::remove_file(&lock).unwrap();
+        std::os::unix::fs::symlink(dir.path().join("new"), &lock).unwrap();
+        assert!(StorageLock::acquire(&data).is_err(), "a link that leads nowhere");
+        assert!(!dir.path().join("new").exists());
+    }
+
+    #[test]
+    fn a_file_system_whose_locks_keep_nobody_out_is_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let file = File::create(&path).unwrap();
+        // As where every lock is granted.
+        assert!(!keeps_others_out(&path).unwrap());
+        file.lock().unwrap();
+        assert!(keeps_others_out(&path).unwrap());
     }
 
     #[test]

@@ -63,7 +63,7 @@ impl Writer {
     /// Opens a file to append to it. What follows its last complete transaction is cut off by the next one.
     pub fn open(path: impl AsRef<Path>) -> Result<Writer> {
         let data = DataFile::open_for_writing(path.as_ref())?;
-        let cut = find_cut(&data, Position::START, data.size()?)?;
+        let cut = find_cut(&data, Position::START, data.size()?, &Silent)?;
         let mut changes = Changes::new(FIRST_TRANSACTION);
         scan(&data, Position::START, cut.offset, &mut changes, &Silent)?;
         Ok(Writer {

@@ -7,11 +7,12 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crate::disk::Disk;
 use crate::error::{Error, IoContext, Result};
+use crate::filestorage::lock::keeps_others_out;
 use crate::monitor::Monitor;
 use crate::repository::hash::Hash;
 use crate::repository::layout::{Layout, user_name};
@@ -62,7 +63,7 @@ impl WriterLock {
             monitor.check()?;
             std::thread::sleep(Duration::from_millis(50));
         }
-        if !keeps_others_out(&path)? {
+        if !keeps_others_out(&path).map_err(|error| Error::io("lock", &path, error).hint(NO_LOCKS))? {
             let what = format!("the file system of {} says that it locks files, but does not", path.display());
             return Err(Error::failed(what).hint(NO_LOCKS));
         }
@@ -116,17 +117,6 @@ fn announced_in(text: &str) -> Option<Hash> {
 
 const NO_LOCKS: &str = "without locks two commands at once would damage the repository: keep it on a local disk (-R DIR), or mount \
     this file system with locks";
-
-/// Whether a file that is locked can't be locked once more: some network and user-space file systems grant every lock.
-fn keeps_others_out(path: &Path) -> Result<bool> {
-    // Some file systems grant an exclusive lock only to who may write.
-    let other = OpenOptions::new().read(true).write(true).open(path).at("open", path)?;
-    match other.try_lock() {
-        Ok(()) => Ok(false),
-        Err(TryLockError::WouldBlock) => Ok(true),
-        Err(TryLockError::Error(error)) => Err(Error::io("lock", path, error).hint(NO_LOCKS)),
-    }
-}
 
 fn read_text(file: &mut File) -> String {
     let mut text = String::new();
@@ -183,21 +173,5 @@ impl Gate {
             }
             std::thread::sleep(Duration::from_millis(1));
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_file_system_whose_locks_keep_nobody_out_is_noticed() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("lock");
-        let file = File::create(&path).unwrap();
-        // As where every lock is granted.
-        assert!(!keeps_others_out(&path).unwrap());
-        file.lock().unwrap();
-        assert!(keeps_others_out(&path).unwrap());
     }
 }

@@ -90,7 +90,7 @@ impl<'a> Prepared<'a> {
         let write_indexes = || {
             let Some((index, stream)) = &index else { return Ok(()) };
             indexes.iter().filter_map(|(file, _)| file.as_ref()).try_for_each(|temporary| {
-                write_index(index, stream, disk, &temporary.file, &temporary.path)?;
+                write_index(index, stream, disk, (&temporary.file, &temporary.path), monitor)?;
                 counters.fsync();
                 Ok(())
             })
@@ -277,16 +277,9 @@ pub(crate) fn carry_out(
 /// Takes the fences down again: nothing else was changed. Gives the error that is the reason.
 fn take_back(repository: &Repository, prepared: &[Prepared<'_>], journal: &Journal, reason: Error) -> Result<Done> {
     for database in prepared {
-        unfence(
-            repository.disk(),
-            database.change.file.file(),
-            database.change.file.path(),
-            database.change.file.magic(),
-        )?;
-        repository.counters.fsync();
-        for name in names(database.change.file.path())? {
-            repository.disk().remove_if_there(&notice_path(&name))?;
-        }
+        // The file that was there, also where a new one is ready.
+        let file = database.change.file;
+        open_again(repository, file.file(), file.path(), file)?;
     }
     journal.discard(&repository.layout, &repository.counters)?;
     Err(reason)

@@ -162,7 +162,7 @@ impl Job {
             None
         } else {
             let index = TemporaryFile::create(repository.disk(), &index_path, &model)?;
-            write_index(&self.index, &self.stream, repository.disk(), &index.file, &index.path)?;
+            write_index(&self.index, &self.stream, repository.disk(), (&index.file, &index.path), monitor)?;
             repository.counters.fsync();
             Some(index)
         };

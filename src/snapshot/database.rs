@@ -100,6 +100,11 @@ pub fn as_text<S: serde::Serializer>(path: &Path, serializer: S) -> Result<S::Ok
     serializer.collect_str(&path.display())
 }
 
+/// The same for several.
+pub fn as_texts<S: serde::Serializer>(paths: &[PathBuf], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(paths.iter().map(|path| path.display().to_string()))
+}
+
 /// The same for a path that may not be there.
 pub fn maybe_as_text<S: serde::Serializer>(path: &Option<PathBuf>, serializer: S) -> Result<S::Ok, S::Error> {
     match path {

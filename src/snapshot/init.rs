@@ -132,7 +132,7 @@ fn begin(
         }
         Err(unusable) => (Position::START, Some(unusable.to_string())),
     };
-    let cut = find_cut(file, start, size)?;
+    let cut = find_cut(file, start, size, monitor)?;
     monitor.begin("reading the database", cut.offset - start.offset);
     let summary = scan(file, start, cut.offset, &mut (), monitor)?;
     monitor.end();

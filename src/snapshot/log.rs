@@ -157,7 +157,7 @@ impl Place {
     /// A live file, up to its last complete transaction.
     fn live(repository: &Repository, database: &Database, monitor: &dyn Monitor) -> Result<Self> {
         let file = database::open_patiently(&repository.path_of(database), monitor)?;
-        let end = live_end(repository, database, &file)?;
+        let end = live_end(repository, database, &file, monitor)?;
         Ok(Place { database: database.name.clone(), source: Box::new(file), end, oldest: 0 })
     }
 
@@ -186,7 +186,7 @@ impl Place {
 }
 
 /// The end of the last complete transaction of a live file.
-fn live_end(repository: &Repository, database: &Database, file: &DataFile) -> Result<u64> {
+fn live_end(repository: &Repository, database: &Database, file: &DataFile, monitor: &dyn Monitor) -> Result<u64> {
     let generation = &database.generation;
     let recognition = recognise(file, &generation.known)?;
     if let Some(error) = refusal(file.path(), &recognition, &generation.known) {
@@ -197,7 +197,7 @@ fn live_end(repository: &Repository, database: &Database, file: &DataFile) -> Re
         Some(stream) => Position { offset: stream.cut.offset, tid: Tid(stream.cut.tid) },
         None => Position { offset: generation.known.base_length, tid: Tid(generation.known.base_tid) },
     };
-    Ok(find_cut(file, from, size)?.offset)
+    Ok(find_cut(file, from, size, monitor)?.offset)
 }
 
 fn read(place: &Place, options: &LogOptions, monitor: &dyn Monitor) -> Result<DatabaseLog> {

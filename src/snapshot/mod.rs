@@ -15,6 +15,7 @@ mod index_parts;
 mod index_reader;
 mod init;
 mod journal;
+mod left_out;
 mod list;
 mod log;
 mod plan;

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::error::{Error, Kind, Result};
 use crate::filestorage::{DataFile, Forwards, Position, Source, Tid, find_cut, read_transaction};
+use crate::monitor::Monitor;
 use crate::repository::catalog::{Catalog, Database, Snapshot, Stream, StreamChunk};
 use crate::repository::chunk_reader::ChunkReader;
 use crate::repository::hash::{Hash, ListHash};
@@ -98,13 +99,14 @@ pub(crate) fn plan(
     repository: &Repository,
     snapshot: &Snapshot,
     files: &[(Database, DataFile)],
+    monitor: &dyn Monitor,
 ) -> Result<RestorePlan> {
     refuse_set_aside(repository, snapshot)?;
     let mut databases = Vec::new();
     for stream in repository.catalog.streams_of(snapshot.row)? {
         let (database, file) =
             files.iter().find(|(database, _)| database.row == stream.database).ok_or_else(|| damaged_list(&stream))?;
-        databases.push(plan_database(repository, database, file, stream)?);
+        databases.push(plan_database(repository, database, file, stream, monitor)?);
     }
     Ok(RestorePlan { id: snapshot.name.clone(), databases })
 }
@@ -114,6 +116,7 @@ fn plan_database(
     database: &Database,
     file: &DataFile,
     target: Stream,
+    monitor: &dyn Monitor,
 ) -> Result<DatabasePlan> {
     let catalog = &repository.catalog;
     let generation = &database.generation;
@@ -136,7 +139,7 @@ fn plan_database(
         None => Position { offset: base_length, tid: Tid(generation.known.base_tid) },
     };
     // Damage behind the last snapshot is a reason to go back, not one to refuse it.
-    let (cut, damage) = match find_cut(file, saved, size) {
+    let (cut, damage) = match find_cut(file, saved, size, monitor) {
         Ok(cut) => (Some(cut), None),
         Err(error) if error.kind() == Kind::Failed && error.io_error().is_none() => (None, Some(error.to_string())),
         Err(error) => return Err(error),
@@ -159,6 +162,7 @@ fn plan_database(
     let mut unsaved = 0;
     let mut unsaved_transactions = Vec::new();
     for header in Forwards::new(file, saved.offset, end) {
+        monitor.check()?;
         let header = header?;
         if header.end() <= held {
             continue;

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -28,6 +28,7 @@ use crate::snapshot::carry_out::{Change, Prepared, carry_out};
 use crate::snapshot::database;
 use crate::snapshot::handle::Repository;
 use crate::snapshot::journal::{Entry, Journal, Named, Stage};
+use crate::snapshot::left_out::{keep_left_out, left_out_from};
 use crate::snapshot::plan::{DatabasePlan, RestorePlan, Work, plan, refuse_damage};
 use crate::snapshot::save::save_for_undo;
 use crate::snapshot::writing::{folder_of, require_room};
@@ -62,6 +63,9 @@ pub struct RestoreReport {
     pub verified: u64,
     /// The bytes that stayed from before init, of which only the structure could be checked.
     pub verified_structure: u64,
+    /// The files that hold what lay behind the last complete transactions.
+    #[serde(serialize_with = "crate::snapshot::database::as_texts")]
+    pub left_out: Vec<PathBuf>,
     /// Caches of ZEO clients that remember what is gone, and were taken away.
     pub zeo_caches: Vec<CacheMoved>,
     /// What it cost.
@@ -75,7 +79,7 @@ const KEPT: usize = 2 * FRAME_LIMIT;
 pub fn dry_run(repository: &Repository, word: &str, monitor: &dyn Monitor) -> Result<RestorePlan> {
     let files = open_all(repository, false, monitor)?;
     let _gate = Gate::shared(&repository.layout, monitor)?;
-    repository.catalog.snapshot_of(|_| plan(repository, &repository.resolve(word)?, &files))
+    repository.catalog.snapshot_of(|_| plan(repository, &repository.resolve(word)?, &files, monitor))
 }
 
 /// Puts the databases of a snapshot back. What no snapshot holds is saved first, unless that is to be dropped.
@@ -102,7 +106,7 @@ pub fn undo_dry_run(repository: &Repository, monitor: &dyn Monitor) -> Result<Re
     let snapshot = before_last(repository)?;
     let files = open_all(repository, false, monitor)?;
     let _gate = Gate::shared(&repository.layout, monitor)?;
-    repository.catalog.snapshot_of(|_| plan(repository, &snapshot, &files))
+    repository.catalog.snapshot_of(|_| plan(repository, &snapshot, &files, monitor))
 }
 
 /// The snapshot that holds what was there before the last restore.
@@ -129,7 +133,7 @@ fn put_back(
     let locks = lock_all(repository)?;
     let files = open_all(repository, true, monitor)?;
     refuse_open(&files)?;
-    let mut plan = plan(repository, snapshot, &files)?;
+    let mut plan = plan(repository, snapshot, &files, monitor)?;
     if !options.discard {
         refuse_damage(&plan)?;
     }
@@ -137,7 +141,7 @@ fn put_back(
     let mut kept = None;
     if before.is_none() && !options.discard {
         let report = save_for_undo(repository, &plan.id, &options.zone, monitor)?;
-        plan = crate::snapshot::plan::plan(repository, snapshot, &files)?;
+        plan = crate::snapshot::plan::plan(repository, snapshot, &files, monitor)?;
         before = Some(repository.exactly(&report.id)?);
         kept = Some(report.id);
     }
@@ -146,11 +150,13 @@ fn put_back(
     let mut prepared = Vec::new();
     let mut entries = Vec::new();
     let (mut verified, mut verified_structure) = (0, 0);
-    check_room(&plan)?;
+    check_room(repository, &plan, options, false)?;
+    let mut pairs = Vec::new();
     for database in &plan.databases {
-        let Some((tracked, file)) = files.iter().find(|(other, _)| other.name == database.name) else {
-            return Err(damaged_list(&database.work.target));
-        };
+        let found = files.iter().find(|(other, _)| other.name == database.name);
+        pairs.push((database, found.ok_or_else(|| damaged_list(&database.work.target))?));
+    }
+    for &(database, (tracked, file)) in &pairs {
         if options.verify {
             let (hashed, parsed) = verify(repository, database, file, monitor)?;
             verified += hashed;
@@ -179,11 +185,16 @@ fn put_back(
     }
     monitor.check()?;
     // Preparing may have taken minutes.
-    for database in &plan.databases {
-        let file = files.iter().find(|(other, _)| other.name == database.name).map(|(_, file)| file);
-        require_unchanged(file.ok_or_else(|| damaged_list(&database.work.target))?, database.size, database.beside)?;
+    for &(database, (_, file)) in &pairs {
+        require_unchanged(file, database.size, database.beside)?;
     }
-    check_room_for_the_rest(repository, &plan)?;
+    check_room(repository, &plan, options, true)?;
+    let mut left_out = Vec::new();
+    for &(database, (_, file)) in &pairs {
+        if let Some(from) = left_out_from(database, options) {
+            left_out.push(keep_left_out(repository, file, from..database.size, monitor)?);
+        }
+    }
     let named = |snapshot: &Snapshot| Named { uid: snapshot.uid, id: snapshot.name.clone() };
     let mut journal = Journal::new(
         repository.uid,
@@ -202,7 +213,7 @@ fn put_back(
         ..repository.counts()
     };
     let undoable = before.is_some();
-    Ok(RestoreReport { plan, kept, undoable, verified, verified_structure, zeo_caches: done.caches, counts })
+    Ok(RestoreReport { plan, kept, undoable, verified, verified_structure, left_out, zeo_caches: done.caches, counts })
 }
 
 /// The snapshot that holds all databases exactly as they are, up to their last complete transactions, if there is one.
@@ -298,14 +309,24 @@ pub(crate) fn refuse_opened(file: &DataFile) -> Result<()> {
         .hint("stop what has it open, and try again; the snapshot can also be written elsewhere with --to DIR"))
 }
 
-/// Refuses a plan for which there isn't room, on any of the file systems that the databases are on.
-fn check_room(plan: &RestorePlan) -> Result<()> {
+/// Refuses a plan for which there isn't room on one of the file systems that the databases and the repository are on.
+/// Once it is `prepared`, the indexes and new files are there, and only what is still to be written counts.
+fn check_room(repository: &Repository, plan: &RestorePlan, options: &RestoreOptions, prepared: bool) -> Result<()> {
     let mut needed: HashMap<u64, (&Path, u64)> = HashMap::new();
-    for database in &plan.databases {
-        let folder = folder_of(&database.path);
+    let mut need = |folder, bytes: u64| -> Result<()> {
         let device = fs::metadata(folder).at("look at", folder)?.dev();
-        let growth = if database.beside { database.target } else { database.target.saturating_sub(database.size) };
-        needed.entry(device).or_insert((folder, 0)).1 += growth;
+        needed.entry(device).or_insert((folder, SPARE)).1 += bytes;
+        Ok(())
+    };
+    need(repository.root(), 0)?;
+    for database in &plan.databases {
+        let growth = match (database.beside, prepared) {
+            (true, true) => 0,
+            (true, false) => database.target,
+            (false, _) => database.target.saturating_sub(database.size),
+        };
+        let left_out = left_out_from(database, options).map_or(0, |from| database.size - from);
+        need(folder_of(&database.path), growth + left_out)?;
     }
     needed.into_values().try_for_each(|(folder, bytes)| require_room(folder, bytes))
 }
@@ -318,15 +339,6 @@ pub(crate) fn require_unchanged(file: &DataFile, size: u64, beside: bool) -> Res
     }
     Err(Error::failed(format!("{} was changed or replaced meanwhile", file.path().display()))
         .hint("nothing was changed; find out what did that, and try again"))
-}
-
-/// Refuses to begin if what is still to be written may not fit: the indexes and new files are there by now.
-fn check_room_for_the_rest(repository: &Repository, plan: &RestorePlan) -> Result<()> {
-    require_room(repository.root(), SPARE)?;
-    plan.databases.iter().try_for_each(|database| {
-        let growth = if database.beside { 0 } else { database.target.saturating_sub(database.size) };
-        require_room(folder_of(&database.path), growth + SPARE)
-    })
 }
 
 /// Room for the journal, and the texts beside databases.

@@ -164,7 +164,7 @@ fn attempt(repository: &mut Repository, new: &New<'_>, monitor: &dyn Monitor) ->
     for database in repository.catalog.databases()? {
         let path = repository.path_of(&database);
         let file = database::open_patiently(&path, monitor)?;
-        match look(repository, database, file)? {
+        match look(repository, database, file, monitor)? {
             Some(source) => sources.push(source),
             None => return Ok(None),
         }
@@ -231,7 +231,7 @@ fn attempt(repository: &mut Repository, new: &New<'_>, monitor: &dyn Monitor) ->
 }
 
 /// Finds out what is new in a file; `None` if it was replaced meanwhile.
-fn look(repository: &Repository, database: Database, file: DataFile) -> Result<Option<Saving>> {
+fn look(repository: &Repository, database: Database, file: DataFile, monitor: &dyn Monitor) -> Result<Option<Saving>> {
     let generation = &database.generation.known;
     let recognition = recognise(&file, generation)?;
     if let Some(error) = refusal(file.path(), &recognition, generation) {
@@ -243,7 +243,7 @@ fn look(repository: &Repository, database: Database, file: DataFile) -> Result<O
         Some(stream) => Position { offset: stream.cut.offset, tid: Tid(stream.cut.tid) },
         None => Position { offset: generation.base_length, tid: Tid(generation.base_tid) },
     };
-    let cut = find_cut(&file, from, size)?;
+    let cut = find_cut(&file, from, size, monitor)?;
     Ok(Some(Saving { database, file, parent, from, cut }))
 }
 
@@ -260,7 +260,7 @@ fn settle_on_a_moment(sources: &mut [Saving], monitor: &dyn Monitor) -> Result<b
             if size < source.cut.offset {
                 return Ok(false);
             }
-            let next = find_cut(&source.file, source.cut.position(), size)?;
+            let next = find_cut(&source.file, source.cut.position(), size, monitor)?;
             quiet &= next.transactions == 0 && next.left_out.is_none();
             advance(&mut source.cut, next);
         }

@@ -107,12 +107,13 @@ fn look(repository: &Repository, database: &Database, monitor: &dyn Monitor) -> 
         }
         None => Position { offset: generation.known.base_length, tid: Tid(generation.known.base_tid) },
     };
-    match find_cut(&file, from, size) {
+    match find_cut(&file, from, size, monitor) {
         Ok(cut) => {
             status.new_transactions = cut.transactions;
             status.new_bytes = cut.offset - from.offset;
             status.left_out = cut.left_out.map(|left| left.to_string());
         }
+        Err(error) if matches!(error.kind(), Kind::Interrupted(_)) => return Err(error),
         Err(error) => status.problem = Some(error.to_string()),
     }
     Ok(status)

@@ -121,16 +121,29 @@ impl IndexSource {
 }
 
 /// Writes the index of a stream, as ZODB would, and syncs it.
-pub(crate) fn write_index(source: &IndexSource, stream: &Stream, disk: &Disk, file: &File, path: &Path) -> Result<()> {
-    write_pairs(source, stream, disk, file, path).map_err(|error| error.context(path.display()))
+pub(crate) fn write_index(
+    source: &IndexSource,
+    stream: &Stream,
+    disk: &Disk,
+    (file, path): (&File, &Path),
+    monitor: &dyn Monitor,
+) -> Result<()> {
+    write_pairs(source, stream, disk, (file, path), monitor).map_err(|error| error.context(path.display()))
 }
 
-fn write_pairs(source: &IndexSource, stream: &Stream, disk: &Disk, file: &File, path: &Path) -> Result<()> {
+fn write_pairs(
+    source: &IndexSource,
+    stream: &Stream,
+    disk: &Disk,
+    (file, path): (&File, &Path),
+    monitor: &dyn Monitor,
+) -> Result<()> {
     // Merging and writing take about as long.
     let (sender, pieces) = sync_channel(2);
     let write = || {
         let mut offset = 0;
         pieces.into_iter().try_for_each(|piece: Vec<u8>| {
+            monitor.check()?;
             disk.write_at(file, path, &piece, offset)?;
             offset += piece.len() as u64;
             Ok(())

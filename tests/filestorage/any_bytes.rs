@@ -88,7 +88,7 @@ mod nothing_panics {
             return;
         };
         let size = bytes.len() as u64;
-        if let Ok(cut) = find_cut(&data, Position::START, size) {
+        if let Ok(cut) = find_cut(&data, Position::START, size, &Silent) {
             let scanned = scan(&data, Position::START, cut.offset, &mut Changes::new(4), &Silent);
             assert!(scanned.is_err() || scanned.unwrap().end == cut.position());
         }

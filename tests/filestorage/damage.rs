@@ -55,18 +55,18 @@ fn p3_the_file_may_shrink_meanwhile() {
     let voted = data.size().unwrap();
     writer.set_tail(&[]).unwrap();
     for from in [Position::START, end] {
-        let cut = find_cut(&data, from, voted).unwrap();
+        let cut = find_cut(&data, from, voted, &Silent).unwrap();
         assert_eq!((cut.position(), cut.left_out), (end, None));
     }
     writer.transaction().data(Oid(1), vec![1; 500]).vote().unwrap();
-    let cut = find_cut(&data, Position::START, voted).unwrap();
+    let cut = find_cut(&data, Position::START, voted, &Silent).unwrap();
     assert_eq!(cut.position(), end);
     assert_eq!(cut.left_out.unwrap().kind, LeftOutKind::Voted);
     // Never below the start, though.
     writer.set_tail(&[]).unwrap();
     patch(&path, 0, b"FS30");
     fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(end.offset - 1).unwrap();
-    assert!(find_cut(&data, end, voted).is_err());
+    assert!(find_cut(&data, end, voted, &Silent).is_err());
 }
 
 #[test]

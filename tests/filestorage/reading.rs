@@ -62,7 +62,7 @@ fn p1_finding_the_cut_skips_the_data() {
     let read_from = |from| {
         let data = DataFile::open(&path).unwrap();
         let before = data.bytes_read();
-        find_cut(&data, from, data.size().unwrap()).unwrap();
+        find_cut(&data, from, data.size().unwrap(), &Silent).unwrap();
         data.bytes_read() - before
     };
     assert!(read_from(middle) <= 3 * 8192 + 8192, "small transactions share a read");

@@ -34,7 +34,7 @@ pub fn sample(path: &Path) -> Writer {
 
 pub fn cut(path: &Path, from: Position) -> Result<Cut> {
     let data = DataFile::open(path).unwrap();
-    find_cut(&data, from, data.size().unwrap())
+    find_cut(&data, from, data.size().unwrap(), &Silent)
 }
 
 pub fn whole(path: &Path) -> (ScanSummary, Vec<(u64, u64)>) {

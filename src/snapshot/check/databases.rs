@@ -150,7 +150,7 @@ fn structure(
         last: None,
     };
     check.monitor.begin("reading the database", size.saturating_sub(FIRST_TRANSACTION));
-    let cut = find_cut(file, Position::START, size);
+    let cut = find_cut(file, Position::START, size, check.monitor);
     let end = cut.as_ref().map_or(size, |cut| cut.offset);
     let scanned = scan(file, Position::START, end, &mut walk, check.monitor);
     check.monitor.end();

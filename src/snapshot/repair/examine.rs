@@ -145,7 +145,7 @@ pub(super) fn examine(
             search.sources.copies += search.in_folder(folder, monitor)?;
         }
         for file in &copies_of.files {
-            search.sources.copies += search.in_file(file, None, monitor);
+            search.sources.copies += search.in_file(file, None, monitor)?;
         }
         indexes::make_again(&mut picture, &objects, &mut search, &files, monitor)?;
         let judgement = picture.judge(|hash| objects.has(hash) || search.found.contains_key(hash));

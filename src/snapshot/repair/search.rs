@@ -256,11 +256,11 @@ impl Search {
 
     /// Looks in a database or a copy of one, of this database or of any: at the offsets where the chunks were.
     /// Returns how many were found.
-    pub(super) fn in_file(&mut self, path: &Path, of: Option<Uid>, monitor: &dyn Monitor) -> u64 {
+    pub(super) fn in_file(&mut self, path: &Path, of: Option<Uid>, monitor: &dyn Monitor) -> Result<u64> {
         if self.is_done() {
-            return 0;
+            return Ok(0);
         }
-        let Ok(file) = open_plain(path, false) else { return 0 };
+        let Ok(file) = open_plain(path, false) else { return Ok(0) };
         self.files.push((path.to_path_buf(), file));
         let number = self.files.len() - 1;
         let mut candidates: Vec<(u64, Hash)> = Vec::new();
@@ -271,12 +271,10 @@ impl Search {
         candidates.sort();
         let mut found = 0;
         for (offset, hash) in candidates {
-            if monitor.check().is_err() {
-                break;
-            }
+            monitor.check()?;
             found += u64::from(self.try_place(&hash, Place::File(number, offset)));
         }
-        found
+        Ok(found)
     }
 
     /// Looks in the databases as they are now, and in what a pack left of them.
@@ -285,8 +283,7 @@ impl Search {
             let mut old = path.as_os_str().to_owned();
             old.push(".old");
             for path in [path.clone(), PathBuf::from(old)] {
-                self.sources.databases += self.in_file(&path, Some(*uid), monitor);
-                monitor.check()?;
+                self.sources.databases += self.in_file(&path, Some(*uid), monitor)?;
             }
         }
         Ok(())

@@ -38,9 +38,9 @@ impl Source for Bytes<'_> {
 pub fn transactions(data: &[u8]) {
     let source = Bytes(data);
     let size = data.len() as u64;
-    if let Ok(cut) = find_cut(&source, Position::START, size) {
+    if let Ok(cut) = find_cut(&source, Position::START, size, &Silent) {
         assert!(cut.offset <= size);
-        let whole = find_cut(&Bytes(&data[..cut.offset as usize]), Position::START, cut.offset).unwrap();
+        let whole = find_cut(&Bytes(&data[..cut.offset as usize]), Position::START, cut.offset, &Silent).unwrap();
         assert_eq!((whole.position(), whole.left_out), (cut.position(), None));
         let mut changes = Changes::new(Position::START.offset);
         if let Ok(summary) = scan(&source, Position::START, cut.offset, &mut changes, &Silent) {
