@@ -50,12 +50,16 @@ pub struct Restore {
     #[arg(long)]
     discard: bool,
 
+    /// A file that begins as the database did before a pack, if the snapshot needs that
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["dry_run", "to"])]
+    base_from: Option<PathBuf>,
+
     /// Finish the restore that was interrupted
-    #[arg(long, conflicts_with_all = ["id", "dry_run", "verify", "discard", "to", "abort"])]
+    #[arg(long, conflicts_with_all = ["id", "dry_run", "verify", "discard", "to", "abort", "base_from"])]
     resume: bool,
 
     /// Go back to what was there before the restore that was interrupted
-    #[arg(long, conflicts_with_all = ["id", "dry_run", "verify", "discard", "to"])]
+    #[arg(long, conflicts_with_all = ["id", "dry_run", "verify", "discard", "to", "base_from"])]
     abort: bool,
 
     /// Write the databases whole to DIR/NAME/ instead, which must be new or empty
@@ -84,7 +88,12 @@ pub(super) fn run(context: &Context, args: &Restore) -> Result<Outcome> {
         context.progress.clear();
         return tell_plan(context, &plan, args.discard, args.json);
     }
-    let options = RestoreOptions { discard: args.discard, verify: args.verify, zone: context.terminal.zone.clone() };
+    let options = RestoreOptions {
+        discard: args.discard,
+        verify: args.verify,
+        base_from: args.base_from.clone(),
+        zone: context.terminal.zone.clone(),
+    };
     let mut repository = Repository::open_to_write(&place, context.progress)?;
     let report = restore(&mut repository, id, &options, context.progress)?;
     context.progress.clear();
@@ -228,6 +237,9 @@ fn facts(context: &Context, database: &DatabasePlan) -> Vec<(&'static str, Strin
     ];
     if let Some(left_out) = &database.left_out {
         facts.push(("left out", left_out.clone()));
+    }
+    if database.anew {
+        facts.push(("packed", "a pack lies between: the whole file is written beside and takes the other's place".into()));
     }
     if database.beside {
         facts.push(("links", "the file has other names (hard links); they keep it as it is now".into()));

@@ -3,7 +3,7 @@
 use clap::Args;
 
 use znap::error::Result;
-use znap::snapshot::{Repository, SaveOptions, SaveReport, SavedDatabase, save};
+use znap::snapshot::{Repository, SaveOptions, SaveReport, SavedDatabase, save, store_bases};
 
 use super::{Context, Outcome, place, words};
 
@@ -48,6 +48,22 @@ pub(super) fn run(context: &Context, args: &Save) -> Result<Outcome> {
         for warning in &database.warnings {
             terminal.warn(format_args!("{}: {warning}", database.name));
         }
+    }
+    for database in &report.databases {
+        if let Some(what) = database.new_life {
+            terminal.note(format_args!("{} was {what} since the last snapshot", database.name));
+        }
+    }
+    let bases = store_bases(&mut repository, context.progress)
+        .map_err(|error| error.context(format!("snapshot {} was taken, but", report.id)))?;
+    context.progress.clear();
+    for base in bases {
+        terminal.note(format_args!(
+            "{}: the first {} of the file before are stored now ({}), so that older snapshots need it no more",
+            base.database,
+            words::size(base.bytes),
+            words::size(base.stored_bytes)
+        ));
     }
     terminal.counts(&report.counts);
     said.map_err(|error| error.context(format!("snapshot {} was taken, but", report.id)))?;

@@ -124,6 +124,9 @@ fn facts(database: &DatabaseStatus, now: Timestamp) -> Vec<(&'static str, String
             number => format!("{} since {since}, {}", words::transactions(number), words::size(database.new_bytes)),
         },
     ));
+    if let Some(what) = database.new_life {
+        facts.push(("changed", format!("it was {what} since the last snapshot; the next save goes on from there")));
+    }
     if let Some(left_out) = &database.left_out {
         facts.push(("unfinished", left_out.clone()));
     }

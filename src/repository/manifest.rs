@@ -33,7 +33,7 @@ pub struct Manifest {
     pub revision: u32,
     /// The name that the user gave it.
     pub id: String,
-    /// Why it exists: `save`, or `undo`; or [`DAMAGED`].
+    /// Why it exists: `save`, or `undo`; [`STORED_BASE`]; or [`DAMAGED`].
     pub kind: String,
     /// Of a damaged one: its kind before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -52,6 +52,9 @@ pub struct Manifest {
 
 /// The kind of a snapshot that repair has set aside: it needs what nobody has any more.
 pub const DAMAGED: &str = "damaged";
+
+/// The kind of a snapshot that stores the base of a generation. Others need it, and users don't see it.
+pub const STORED_BASE: &str = "base";
 
 /// A snapshot's part of one database.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,6 +99,40 @@ pub struct Generation {
     pub base_check_length: u32,
     /// Their hash.
     pub base_check: Hash,
+}
+
+/// What is added to a generation's number for the one that stores its base.
+const BASE: u32 = 1 << 31;
+
+impl Generation {
+    /// The generation under which this one's base is stored: a file with the same magic that has no base of its own. The one
+    /// snapshot in it ends where the base does. Its identity follows from this one's.
+    pub fn of_base(&self) -> Generation {
+        Generation {
+            uid: self.uid_of_base(),
+            number: self.number | BASE,
+            began: self.began,
+            magic: self.magic.clone(),
+            base_length: self.magic.len() as u64,
+            base_tid: 0,
+            base_last_length: 0,
+            base_check_length: self.magic.len() as u32,
+            base_check: Hash::of(self.magic.as_bytes()),
+        }
+    }
+
+    /// The identity of that generation: the first half of a hash of this one's.
+    pub fn uid_of_base(&self) -> Uid {
+        let hash = Hash::of(&[b"znap base of".as_slice(), &self.uid.0].concat());
+        let mut uid = [0; 16];
+        uid.copy_from_slice(&hash.0[..16]);
+        Uid(uid)
+    }
+
+    /// Whether it stores the base of another one, and is no file's life.
+    pub fn is_of_base(&self) -> bool {
+        self.number >= BASE
+    }
 }
 
 /// Where a snapshot ends.

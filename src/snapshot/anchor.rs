@@ -36,17 +36,30 @@ pub enum Recognition {
     Replaced,
 }
 
+impl Recognition {
+    /// What happened to the file, in a word.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Recognition::Same => "same",
+            Recognition::Converted { .. } => "converted",
+            Recognition::Packed { .. } => "packed",
+            Recognition::Shorter => "shorter",
+            Recognition::Replaced => "replaced",
+        }
+    }
+}
+
 /// Compares a file with what is known of its base.
 pub fn recognise(file: &DataFile, generation: &Generation) -> Result<Recognition> {
+    if is_of(file, generation)? {
+        return Ok(Recognition::Same);
+    }
     if file.magic().to_string() != generation.magic {
         return Ok(Recognition::Converted { now: file.magic().to_string() });
     }
-    if begins_with_base(file, generation)? {
-        return Ok(Recognition::Same);
-    }
     let old = old_path(file.path());
     let old_is_base = match DataFile::open(&old) {
-        Ok(old) => old.magic() == file.magic() && begins_with_base(&old, generation)?,
+        Ok(old) => is_of(&old, generation)?,
         Err(_) => false,
     };
     let size = file.size()?;
@@ -62,12 +75,27 @@ pub fn recognise(file: &DataFile, generation: &Generation) -> Result<Recognition
     })
 }
 
+/// Whether a file has the magic of a generation, and begins with its base.
+pub fn is_of(file: &DataFile, generation: &Generation) -> Result<bool> {
+    Ok(file.magic().to_string() == generation.magic && begins_with_base(file, generation)?)
+}
+
+/// Whether a file, whatever its first four bytes are, begins with the base of any of these.
+pub(crate) fn begins_any(file: &DataFile, generations: &[&Generation]) -> Result<bool> {
+    for generation in generations {
+        if generation.base_length == FIRST_TRANSACTION || begins_with_base(file, generation)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// The magic of files of this generation; `None` if there is no such.
 pub fn magic_of(generation: &Generation) -> Option<Magic> {
     <[u8; 4]>::try_from(generation.magic.as_bytes()).ok().and_then(Magic::from_bytes)
 }
 
-fn old_path(path: &std::path::Path) -> PathBuf {
+pub(crate) fn old_path(path: &std::path::Path) -> PathBuf {
     let mut old = path.as_os_str().to_owned();
     old.push(".old");
     PathBuf::from(old)

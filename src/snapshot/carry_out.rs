@@ -18,7 +18,7 @@ use crate::disk::Disk;
 use crate::error::{Error, IoContext, Result};
 use crate::filestorage::fence::{FENCE, fence, notice_path, unfence};
 use crate::filestorage::ownership::create_like;
-use crate::filestorage::{DataFile, Source, index_path, zeo_caches};
+use crate::filestorage::{DataFile, Magic, Source, index_path, zeo_caches};
 use crate::monitor::Monitor;
 use crate::repository::catalog::{Stream, StreamChunk};
 use crate::repository::frames::FrameFiles;
@@ -43,8 +43,10 @@ pub(crate) struct Change<'a> {
     pub(crate) target: Option<&'a Stream>,
     /// The chunks that hold them.
     pub(crate) chunks: &'a [StreamChunk],
-    /// Whether the file has other names: then a new one is built and renamed in, and they keep theirs.
+    /// Whether the file has other names, or a pack lies between: then a new one is built and renamed in, and they keep theirs.
     pub(crate) beside: bool,
+    /// The first four bytes that it will have.
+    pub(crate) magic: Magic,
     /// Whether transactions that it had are gone then.
     pub(crate) goes_back: bool,
 }
@@ -197,7 +199,7 @@ impl<'a> Prepared<'a> {
             Some((new, real)) => (&new.file, real.as_path()),
             None => (self.change.file.file(), self.change.file.path()),
         };
-        open_again(repository, file, path, self.change.file)
+        open_again(repository, (file, path), self.change.file.path(), self.change.magic)
     }
 }
 
@@ -208,11 +210,16 @@ impl Change<'_> {
     }
 }
 
-/// Lets ZODB open a database again, and removes what said why it couldn't.
-pub(crate) fn open_again(repository: &Repository, file: &fs::File, path: &Path, known: &DataFile) -> Result<()> {
-    unfence(repository.disk(), file, path, known.magic())?;
+/// Lets ZODB open a database again, and removes what said why it couldn't, at the path by which it is known.
+pub(crate) fn open_again(
+    repository: &Repository,
+    (file, path): (&fs::File, &Path),
+    known: &Path,
+    magic: Magic,
+) -> Result<()> {
+    unfence(repository.disk(), file, path, magic)?;
     repository.counters.fsync();
-    tidy(repository.disk(), known.path())
+    tidy(repository.disk(), known)
 }
 
 /// Removes what a restore that was killed left beside a database.
@@ -279,7 +286,7 @@ fn take_back(repository: &Repository, prepared: &[Prepared<'_>], journal: &Journ
     for database in prepared {
         // The file that was there, also where a new one is ready.
         let file = database.change.file;
-        open_again(repository, file.file(), file.path(), file)?;
+        open_again(repository, (file.file(), file.path()), file.path(), file.magic())?;
     }
     journal.discard(&repository.layout, &repository.counters)?;
     Err(reason)

@@ -16,8 +16,10 @@ use crate::repository::frames::FrameFiles;
 use crate::repository::hash::Hash;
 use crate::repository::in_order::beside;
 use crate::repository::lock::Gate;
+use crate::repository::manifest::Generation;
 use crate::repository::run_reader::RunReader;
-use crate::snapshot::anchor::{damaged_list, magic_of, recognise, refusal};
+use crate::snapshot::anchor::{Recognition, damaged_list, magic_of, recognise, refusal};
+use crate::snapshot::base::whole_chunks;
 use crate::snapshot::database;
 use crate::snapshot::handle::Repository;
 use crate::snapshot::plan::checked_chunks;
@@ -112,25 +114,24 @@ impl Job {
         // What is needed of it never changes, not even while it is half restored.
         let magic = magic_of(&generation).ok_or_else(|| damaged_list(&stream))?;
         let open = || DataFile::open_fenced_or_not(&path, false, magic);
-        let base = if generation.base_length > FIRST_TRANSACTION {
-            let file = database::patiently(open, monitor).map_err(|error| {
-                let missing = error.kind() == Kind::NotFound;
-                let error = error.context(needs(&stream, &path, generation.base_length));
-                if missing { error.hint("put a copy of it back") } else { error }
-            })?;
-            let recognition = recognise(&file, &generation)?;
-            if let Some(error) = refusal(&path, &recognition, &generation) {
-                return Err(error.context(needs(&stream, &path, generation.base_length)));
+        let (base, base_length, chunks) = if generation.base_length > FIRST_TRANSACTION {
+            match find_base(&path, &generation, database::patiently(open, monitor))? {
+                Ok(file) => {
+                    let chunks = checked_chunks(&repository.catalog, &stream, None, generation.base_length)?;
+                    (Some(file), generation.base_length, chunks)
+                }
+                Err(why) => {
+                    let needs = || why.context(needs(&stream, &path, generation.base_length));
+                    (open().ok(), FIRST_TRANSACTION, whole_chunks(&repository.catalog, &stream)?.ok_or_else(needs)?)
+                }
             }
-            Some(file)
         } else {
             // It is written from the catalog, and so is checked, too.
             if Hash::of(generation.magic.as_bytes()) != generation.base_check {
                 return Err(damaged_list(&stream));
             }
-            open().ok()
+            (open().ok(), FIRST_TRANSACTION, checked_chunks(&repository.catalog, &stream, None, FIRST_TRANSACTION)?)
         };
-        let chunks = checked_chunks(&repository.catalog, &stream, None, generation.base_length)?;
         let object_files = FrameFiles::new(&repository.layout, &repository.counters);
         object_files.open(chunks.iter().map(|chunk| &chunk.location))?;
         let index = IndexSource::open(repository, &stream)?;
@@ -138,7 +139,7 @@ impl Job {
             name: database.name.clone(),
             stream,
             base,
-            base_length: generation.base_length,
+            base_length,
             magic,
             object_files,
             chunks,
@@ -213,6 +214,21 @@ fn create_folders(disk: &Disk, folder: &Path, model: &fs::Metadata) -> Result<()
         }
     }
     Ok(())
+}
+
+/// A file that begins with a base: the database's, or what a pack left of it; or why there is none.
+fn find_base(path: &Path, generation: &Generation, file: Result<DataFile>) -> Result<Result<DataFile, Error>> {
+    let file = match file {
+        Ok(file) => file,
+        Err(error) if error.kind() == Kind::NotFound => return Ok(Err(error.hint("put a copy of it back"))),
+        Err(error) => return Ok(Err(error)),
+    };
+    let recognition = recognise(&file, generation)?;
+    Ok(match (&recognition, refusal(path, &recognition, generation)) {
+        (_, None) => Ok(file),
+        (Recognition::Packed { old: Some(old) }, Some(_)) => DataFile::open(old),
+        (_, Some(error)) => Err(error),
+    })
 }
 
 /// What a snapshot needs of its database's file; a file that is kept whole is never needed, so it is a megabyte or more.

@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use crate::error::Result;
 use crate::monitor::Monitor;
+use crate::repository::catalog::Snapshot;
 use crate::repository::manifest::Tombstone;
 use crate::repository::object::publish;
 use crate::snapshot::handle::Repository;
@@ -31,18 +32,23 @@ pub fn delete(repository: &mut Repository, ids: &[String], monitor: &dyn Monitor
     let mut deleted = Vec::new();
     for snapshot in snapshots {
         monitor.check()?;
-        let tombstone = Tombstone {
-            repository: repository.uid,
-            snapshot: snapshot.uid,
-            sequence: snapshot.sequence,
-            id: snapshot.name.clone(),
-            deleted: Timestamp::now().as_microsecond(),
-        };
-        let file = tombstone.write(&repository.layout)?.finish(&repository.counters)?;
-        let name = (file.name, file.bytes);
-        publish(&repository.layout, vec![file], &repository.counters)?;
-        repository.catalog.record_tombstone(snapshot.row, name)?;
+        bury(repository, &snapshot)?;
         deleted.push(snapshot.name);
     }
     Ok(DeleteReport { deleted })
+}
+
+/// Writes a snapshot's tombstone, and records it.
+pub(super) fn bury(repository: &mut Repository, snapshot: &Snapshot) -> Result<()> {
+    let tombstone = Tombstone {
+        repository: repository.uid,
+        snapshot: snapshot.uid,
+        sequence: snapshot.sequence,
+        id: snapshot.name.clone(),
+        deleted: Timestamp::now().as_microsecond(),
+    };
+    let file = tombstone.write(&repository.layout)?.finish(&repository.counters)?;
+    let name = (file.name, file.bytes);
+    publish(&repository.layout, vec![file], &repository.counters)?;
+    repository.catalog.record_tombstone(snapshot.row, name)
 }

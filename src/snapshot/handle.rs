@@ -12,6 +12,7 @@ use crate::repository::counters::{Counters, Counts};
 use crate::repository::hash::Uid;
 use crate::repository::layout::Layout;
 use crate::repository::lock::WriterLock;
+use crate::repository::manifest::STORED_BASE;
 use crate::snapshot::id;
 use crate::snapshot::journal::Journal;
 
@@ -143,7 +144,7 @@ impl Repository {
                 .ok_or_else(|| Error::not_found("there is no snapshot yet").hint("znap save makes one"));
         }
         id::check(word, "a snapshot's id")?;
-        if let Some(snapshot) = self.catalog.snapshot(word)? {
+        if let Some(snapshot) = self.snapshot(word)? {
             return Ok(snapshot);
         }
         let ids = self.catalog.ids_beginning(word, 6)?;
@@ -162,8 +163,13 @@ impl Repository {
     /// The snapshot with exactly this id.
     pub fn exactly(&self, word: &str) -> Result<Snapshot> {
         id::check(word, "a snapshot's id")?;
-        self.catalog.snapshot(word)?.ok_or_else(|| {
+        self.snapshot(word)?.ok_or_else(|| {
             Error::not_found(format!("there is no snapshot {word}")).hint("znap list shows those there are")
         })
+    }
+
+    /// The snapshot with exactly this id, unless it is a stored base: those are no snapshots to users.
+    fn snapshot(&self, id: &str) -> Result<Option<Snapshot>> {
+        Ok(self.catalog.snapshot(id)?.filter(|snapshot| snapshot.kind != STORED_BASE))
     }
 }

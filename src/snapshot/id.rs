@@ -11,6 +11,9 @@ pub const LATEST: &str = "latest";
 /// What the ids of snapshots begin with that a restore makes of what it would drop.
 pub const UNDO: &str = "undo-";
 
+/// What the ids of snapshots begin with that store the beginning of a file for others.
+pub const BASE: &str = "base-";
+
 /// The longest id.
 pub const LONGEST: usize = 128;
 
@@ -39,9 +42,9 @@ pub fn check_new(id: &str) -> Result<()> {
         return Err(Error::usage("\"latest\" can't be a snapshot's id: it always means the newest one")
             .hint("choose another id"));
     }
-    if id.starts_with(UNDO) {
-        return Err(Error::usage(format!("{id} can't be the id of your snapshot: restore gives such ids to its own"))
-            .hint("choose an id that doesn't begin with undo-"));
+    if id.starts_with(UNDO) || id.starts_with(BASE) {
+        return Err(Error::usage(format!("{id} can't be the id of your snapshot: znap gives such ids to its own"))
+            .hint("choose an id that doesn't begin with undo- or base-"));
     }
     Ok(())
 }
@@ -89,9 +92,23 @@ mod tests {
             assert!(check_new(good).is_ok(), "{good}");
         }
         let longer = "x".repeat(129);
-        for bad in
-            ["", ".", "..", "-x", ".x", "a/b", "a b", "ä", "a\n", "a\0", "latest", "undo-1", "../x", longer.as_str()]
-        {
+        for bad in [
+            "",
+            ".",
+            "..",
+            "-x",
+            ".x",
+            "a/b",
+            "a b",
+            "ä",
+            "a\n",
+            "a\0",
+            "latest",
+            "undo-1",
+            "base-1",
+            "../x",
+            longer.as_str(),
+        ] {
             let error = check_new(bad).expect_err(bad);
             assert_eq!(error.kind(), crate::error::Kind::Usage);
             assert!(error.to_string().len() < 300);

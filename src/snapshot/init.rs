@@ -7,10 +7,7 @@ use serde::Serialize;
 
 use crate::disk::Disk;
 use crate::error::{Error, IoContext, Result};
-use crate::filestorage::{
-    DataFile, FIRST_TRANSACTION, FileIdentity, Position, Source, Tid, find_cut, index_path, scan,
-    transaction_ending_at, usable_index,
-};
+use crate::filestorage::{DataFile, FIRST_TRANSACTION, FileIdentity, Source};
 use crate::monitor::Monitor;
 use crate::repository::catalog::{Catalog, Registration};
 use crate::repository::counters::Counters;
@@ -18,12 +15,8 @@ use crate::repository::hash::Uid;
 use crate::repository::layout::{Access, Layout, already_there};
 use crate::repository::manifest::{ChunkerConfig, Config, Generation};
 use crate::repository::object::{VERSION, publish};
-use crate::snapshot::anchor::base_check;
 use crate::snapshot::database;
-
-/// A file up to this size is kept whole: its base is only the magic, and its snapshots need nothing
-/// but the repository.
-pub const KEPT_WHOLE: u64 = 1 << 20;
+use crate::snapshot::generations::{self, Beginning};
 
 /// What to start.
 #[derive(Debug, Clone)]
@@ -104,7 +97,7 @@ pub fn init_on(disk: &Disk, options: &InitOptions, monitor: &dyn Monitor) -> Res
             group = Some(file.metadata()?.gid());
         }
         let path = database::stored_path(typed, &options.current, &home);
-        let (generation, report) = begin(&file, &name, &path, now, monitor)?;
+        let (generation, report) = begin(&file, &name, &path, monitor)?;
         registrations.push(Registration { uid: Uid::random()?, name, path, generation });
         tracked.push(report);
     }
@@ -117,51 +110,17 @@ pub fn init_on(disk: &Disk, options: &InitOptions, monitor: &dyn Monitor) -> Res
 }
 
 /// Finds the end of a file's last transaction and records how to recognise it.
-fn begin(
-    file: &DataFile,
-    name: &str,
-    path: &Path,
-    now: i64,
-    monitor: &dyn Monitor,
-) -> Result<(Generation, TrackedDatabase)> {
-    let size = file.size()?;
-    let (start, index) = match usable_index(file, &index_path(file.path()))? {
-        Ok(index) => {
-            let tid = transaction_ending_at(file, index.position())?.map_or(Tid(0), |header| header.tid);
-            (Position { offset: index.position(), tid }, None)
-        }
-        Err(unusable) => (Position::START, Some(unusable.to_string())),
-    };
-    let cut = find_cut(file, start, size, monitor)?;
-    monitor.begin("reading the database", cut.offset - start.offset);
-    let summary = scan(file, start, cut.offset, &mut (), monitor)?;
-    monitor.end();
-    let warnings = summary.warnings;
-
-    let base_length = if cut.offset <= KEPT_WHOLE { FIRST_TRANSACTION } else { cut.offset };
-    database::check_tid(file.path(), cut.tid)?;
-    let last = transaction_ending_at(file, base_length)?;
-    let (base_check_length, base_check) = base_check(file, base_length)?;
-    let generation = Generation {
-        uid: Uid::random()?,
-        number: 1,
-        began: now,
-        magic: file.magic().to_string(),
-        base_length,
-        base_tid: last.map_or(0, |header| header.tid.0),
-        base_last_length: last.map_or(0, |header| header.end() - header.position),
-        base_check_length,
-        base_check,
-    };
+fn begin(file: &DataFile, name: &str, path: &Path, monitor: &dyn Monitor) -> Result<(Generation, TrackedDatabase)> {
+    let Beginning { generation, cut, warnings, index } = generations::begin(file, 1, monitor)?;
     let report = TrackedDatabase {
         name: name.to_string(),
         path: path.to_path_buf(),
-        size,
-        base_length,
-        complete: base_length == FIRST_TRANSACTION,
+        size: file.size()?,
+        base_length: generation.base_length,
+        complete: generation.base_length == FIRST_TRANSACTION,
         index,
         left_out: cut.left_out.map(|left| left.to_string()),
-        warnings: database::warning_lines(&warnings),
+        warnings,
     };
     Ok((generation, report))
 }

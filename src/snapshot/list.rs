@@ -6,10 +6,11 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::error::{Error, Kind, Result};
-use crate::filestorage::{FIRST_TRANSACTION, Tid};
+use crate::filestorage::Tid;
 use crate::repository::catalog::{Database, Snapshot, Stream};
 use crate::repository::manifest::DAMAGED;
 use crate::snapshot::anchor::damaged_list;
+use crate::snapshot::base::needs_base;
 use crate::snapshot::handle::Repository;
 use crate::snapshot::index_parts;
 
@@ -173,7 +174,7 @@ fn info(
             transactions: stream.cut.transactions,
             tail_bytes: stream.cut.offset.saturating_sub(generation.base_length),
             new_bytes: stream.cut.new_bytes,
-            needs: (generation.base_length > FIRST_TRANSACTION).then(|| database.path.clone()),
+            needs: needs_base(&repository.catalog, &generation)?.then(|| database.path.clone()),
         });
     }
     let complete = snapshot.kind != DAMAGED && cuts.iter().all(|cut| cut.needs.is_none());

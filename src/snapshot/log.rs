@@ -13,8 +13,9 @@ use crate::monitor::Monitor;
 use crate::repository::catalog::{Database, Stream, StreamChunk};
 use crate::repository::chunk_reader::ChunkReader;
 use crate::repository::lock::Gate;
-use crate::snapshot::anchor::{Recognition, begins_with, damaged_list, nearest, recognise, refusal};
+use crate::snapshot::anchor::{begins_with, damaged_list, is_of, nearest};
 use crate::snapshot::database;
+use crate::snapshot::generations::{Life, life_of};
 use crate::snapshot::handle::Repository;
 use crate::snapshot::plan::checked_chunks;
 use crate::snapshot::set_aside::refuse_set_aside;
@@ -167,7 +168,7 @@ impl Place {
         let (name, end) = (database.name.clone(), stream.cut.offset);
         let file = DataFile::open(repository.path_of(database)).ok();
         let file = match file {
-            Some(file) if recognise(&file, &generation)? == Recognition::Same => Some(file),
+            Some(file) if is_of(&file, &generation)? => Some(file),
             _ => None,
         };
         let begins = match &file {
@@ -187,15 +188,13 @@ impl Place {
 
 /// The end of the last complete transaction of a live file.
 fn live_end(repository: &Repository, database: &Database, file: &DataFile, monitor: &dyn Monitor) -> Result<u64> {
-    let generation = &database.generation;
-    let recognition = recognise(file, &generation.known)?;
-    if let Some(error) = refusal(file.path(), &recognition, &generation.known) {
-        return Err(error);
-    }
     let size = file.size()?;
-    let from = match nearest(file, size, &repository.catalog, generation.row)? {
-        Some(stream) => Position { offset: stream.cut.offset, tid: Tid(stream.cut.tid) },
-        None => Position { offset: generation.known.base_length, tid: Tid(generation.known.base_tid) },
+    let from = match life_of(&repository.catalog, database, file)? {
+        Life::Known(generation) => match nearest(file, size, &repository.catalog, generation.row)? {
+            Some(stream) => Position { offset: stream.cut.offset, tid: Tid(stream.cut.tid) },
+            None => Position { offset: generation.known.base_length, tid: Tid(generation.known.base_tid) },
+        },
+        Life::New(_) => Position::START,
     };
     Ok(find_cut(file, from, size, monitor)?.offset)
 }

@@ -2,6 +2,7 @@
 //! do can be shown without doing it. Joins [`crate::filestorage`] and [`crate::repository`].
 
 pub mod anchor;
+mod base;
 mod caches;
 mod carry_out;
 mod check;
@@ -9,6 +10,7 @@ mod copy_out;
 mod database;
 mod delete;
 mod gc;
+mod generations;
 mod handle;
 pub mod id;
 mod index_parts;
@@ -29,6 +31,7 @@ mod status;
 mod tail;
 mod writing;
 
+pub use base::{StoredBase, store_bases};
 pub use caches::CacheMoved;
 pub use check::{
     Affected, AffectedRange, CheckOptions, CheckReport, DataCheck, DatabaseCheck, Finding, Subject, check,
@@ -37,8 +40,9 @@ pub use copy_out::{CopiedDatabase, CopyReport, copy_out};
 pub use database::shell_word;
 pub use delete::{DeleteReport, delete};
 pub use gc::{GcOptions, GcReport, gc, gc_dry_run};
+pub use generations::KEPT_WHOLE;
 pub use handle::{PATIENCE, Place, Repository};
-pub use init::{InitOptions, InitReport, KEPT_WHOLE, TrackedDatabase, init, init_on};
+pub use init::{InitOptions, InitReport, TrackedDatabase, init, init_on};
 pub use list::{CutInfo, DatabaseDetails, SnapshotDetails, SnapshotInfo, list, show};
 pub use log::{DatabaseLog, LogEntry, LogOptions, log};
 pub use plan::{DatabasePlan, RestorePlan};

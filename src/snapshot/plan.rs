@@ -6,12 +6,13 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::error::{Error, Kind, Result};
-use crate::filestorage::{DataFile, Forwards, Position, Source, Tid, find_cut, read_transaction};
+use crate::filestorage::{DataFile, FIRST_TRANSACTION, Forwards, Position, Source, Tid, find_cut, read_transaction};
 use crate::monitor::Monitor;
 use crate::repository::catalog::{Catalog, Database, Snapshot, Stream, StreamChunk};
 use crate::repository::chunk_reader::ChunkReader;
 use crate::repository::hash::{Hash, ListHash};
-use crate::snapshot::anchor::{begins_with, damaged_list, nearest, recognise, refusal};
+use crate::snapshot::anchor::{begins_with, damaged_list, nearest};
+use crate::snapshot::base::{needs_file, whole_chunks};
 use crate::snapshot::handle::Repository;
 use crate::snapshot::log::LogEntry;
 use crate::snapshot::set_aside::refuse_set_aside;
@@ -61,6 +62,8 @@ pub struct DatabasePlan {
     pub goes_back: bool,
     /// Whether the file has other names (hard links), and so is built beside and renamed in.
     pub beside: bool,
+    /// Whether a pack lies between, and so the whole file is built beside and renamed in.
+    pub anew: bool,
     /// What execution needs beyond this.
     #[serde(skip)]
     pub(crate) work: Work,
@@ -120,17 +123,7 @@ fn plan_database(
 ) -> Result<DatabasePlan> {
     let catalog = &repository.catalog;
     let generation = &database.generation;
-    let recognition = recognise(file, &generation.known)?;
-    if let Some(error) = refusal(file.path(), &recognition, &generation.known) {
-        return Err(error);
-    }
-    if target.generation != generation.row {
-        return Err(Error::failed(format!(
-            "snapshot {} is of {} before it was packed or replaced",
-            target.snapshot_name, database.name
-        ))
-        .hint("restore a snapshot made since then"));
-    }
+    let anew = target.generation != generation.row;
     let size = file.size()?;
     let base_length = generation.known.base_length;
     let now = nearest(file, size, catalog, generation.row)?;
@@ -146,12 +139,14 @@ fn plan_database(
     };
     let damage_found = damage.is_some();
     let end = cut.as_ref().map_or(saved.offset, |cut| cut.offset);
-    let (mut keep, mut chunks) = if begins_with(file, size, catalog, &target)? {
+    let (mut keep, mut chunks) = if anew {
+        (FIRST_TRANSACTION, whole_chunks(catalog, &target)?.ok_or_else(|| needs_file(file.path(), &target))?)
+    } else if begins_with(file, size, catalog, &target)? {
         (target.cut.offset, Vec::new())
     } else {
         difference(catalog, now.as_ref(), &target, base_length)?
     };
-    if keep < size {
+    if keep < size && !anew {
         keep = shared_with(repository, file, size, &chunks, keep)?;
         chunks.retain(|chunk| chunk.end() > keep);
     }
@@ -190,7 +185,8 @@ fn plan_database(
         unsaved_transactions,
         goes_back: end > keep || damage_found,
         beside: file.metadata()?.nlink() > 1,
-        work: Work { base_length, target, now, end, chunks },
+        anew,
+        work: Work { base_length: if anew { FIRST_TRANSACTION } else { base_length }, target, now, end, chunks },
     })
 }
 

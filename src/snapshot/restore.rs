@@ -22,10 +22,12 @@ use crate::repository::data::FRAME_LIMIT;
 use crate::repository::frames::FrameFiles;
 use crate::repository::hash::Hash;
 use crate::repository::lock::Gate;
-use crate::snapshot::anchor::{begins_with, damaged_list};
+use crate::snapshot::anchor::{begins_with, damaged_list, is_of, magic_of, old_path};
+use crate::snapshot::base::{needs_base, store_base};
 use crate::snapshot::caches::CacheMoved;
 use crate::snapshot::carry_out::{Change, Prepared, carry_out};
 use crate::snapshot::database;
+use crate::snapshot::generations::{Life, in_its_life, life_of};
 use crate::snapshot::handle::Repository;
 use crate::snapshot::journal::{Entry, Journal, Named, Stage};
 use crate::snapshot::left_out::{keep_left_out, left_out_from};
@@ -40,13 +42,15 @@ pub struct RestoreOptions {
     pub discard: bool,
     /// Check the bytes that stay, too.
     pub verify: bool,
+    /// A file that begins as the database did before it was packed, if the snapshot needs that.
+    pub base_from: Option<PathBuf>,
     /// The zone of the times in messages.
     pub zone: TimeZone,
 }
 
 impl Default for RestoreOptions {
     fn default() -> Self {
-        RestoreOptions { discard: false, verify: false, zone: TimeZone::UTC }
+        RestoreOptions { discard: false, verify: false, base_from: None, zone: TimeZone::UTC }
     }
 }
 
@@ -77,7 +81,7 @@ const KEPT: usize = 2 * FRAME_LIMIT;
 
 /// What a restore of this snapshot would do, as things are now: nothing is locked.
 pub fn dry_run(repository: &Repository, word: &str, monitor: &dyn Monitor) -> Result<RestorePlan> {
-    let files = open_all(repository, false, monitor)?;
+    let files = open_all(repository, monitor)?;
     let _gate = Gate::shared(&repository.layout, monitor)?;
     repository.catalog.snapshot_of(|_| plan(repository, &repository.resolve(word)?, &files, monitor))
 }
@@ -104,7 +108,7 @@ pub fn undo(repository: &mut Repository, options: &RestoreOptions, monitor: &dyn
 /// What undo would do, as things are now: nothing is locked.
 pub fn undo_dry_run(repository: &Repository, monitor: &dyn Monitor) -> Result<RestorePlan> {
     let snapshot = before_last(repository)?;
-    let files = open_all(repository, false, monitor)?;
+    let files = open_all(repository, monitor)?;
     let _gate = Gate::shared(&repository.layout, monitor)?;
     repository.catalog.snapshot_of(|_| plan(repository, &snapshot, &files, monitor))
 }
@@ -131,20 +135,32 @@ fn put_back(
     monitor: &dyn Monitor,
 ) -> Result<RestoreReport> {
     let locks = lock_all(repository)?;
-    let files = open_all(repository, true, monitor)?;
+    let mut files = open_files(repository, true, monitor)?;
     refuse_open(&files)?;
+    let mut kept = None;
+    if begins_anew(repository, &files)? {
+        if options.discard {
+            return Err(Error::failed(
+                "a database was packed since the last snapshot, and --discard would drop all of it",
+            )
+            .hint("save it first, or restore without --discard"));
+        }
+        kept = Some(save_for_undo(repository, &snapshot.name, &options.zone, monitor)?.id);
+    }
+    into_their_lives(repository, &mut files)?;
+    take_bases(repository, snapshot, &files, options, monitor)?;
     let mut plan = plan(repository, snapshot, &files, monitor)?;
     if !options.discard {
         refuse_damage(&plan)?;
     }
     let mut before = holder(repository, &plan, &files)?;
-    let mut kept = None;
     if before.is_none() && !options.discard {
         let report = save_for_undo(repository, &plan.id, &options.zone, monitor)?;
         plan = crate::snapshot::plan::plan(repository, snapshot, &files, monitor)?;
         before = Some(repository.exactly(&report.id)?);
         kept = Some(report.id);
     }
+    keep_replaced(repository, &plan, &files, monitor)?;
     let object_files = FrameFiles::new(&repository.layout, &repository.counters);
     let mut budget = KEPT;
     let mut prepared = Vec::new();
@@ -168,7 +184,9 @@ fn put_back(
             keep: database.keep,
             target: Some(&work.target),
             chunks: &work.chunks,
-            beside: database.beside,
+            beside: database.beside || database.anew,
+            magic: magic_of(&repository.catalog.generation(work.target.generation)?.known)
+                .ok_or_else(|| damaged_list(&work.target))?,
             goes_back: database.goes_back,
         };
         prepared.push(Prepared::new(repository, change, &object_files, &mut budget, monitor)?);
@@ -254,11 +272,83 @@ fn holder(repository: &Repository, plan: &RestorePlan, files: &[(Database, DataF
     Ok(None)
 }
 
-pub(crate) fn open_all(
-    repository: &Repository,
-    writable: bool,
+/// Opens the databases' files, and finds out which life each is in, which must have begun before.
+fn open_all(repository: &Repository, monitor: &dyn Monitor) -> Result<Vec<(Database, DataFile)>> {
+    let mut files = open_files(repository, false, monitor)?;
+    into_their_lives(repository, &mut files)?;
+    Ok(files)
+}
+
+fn into_their_lives(repository: &Repository, files: &mut [(Database, DataFile)]) -> Result<()> {
+    for (database, file) in files {
+        *database = in_its_life(&repository.catalog, database.clone(), file)?;
+    }
+    Ok(())
+}
+
+/// Whether any file was packed, or converted, since it was saved last.
+fn begins_anew(repository: &Repository, files: &[(Database, DataFile)]) -> Result<bool> {
+    for (database, file) in files {
+        if let Life::New(_) = life_of(&repository.catalog, database, file)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Stores the bases that a snapshot needs and the files don't begin with, from a copy that was named or that a pack left.
+fn take_bases(
+    repository: &mut Repository,
+    snapshot: &Snapshot,
+    files: &[(Database, DataFile)],
+    options: &RestoreOptions,
     monitor: &dyn Monitor,
-) -> Result<Vec<(Database, DataFile)>> {
+) -> Result<()> {
+    for stream in repository.catalog.streams_of(snapshot.row)? {
+        let found = files.iter().find(|(database, _)| database.row == stream.database);
+        let (database, file) = found.ok_or_else(|| damaged_list(&stream))?;
+        let generation = repository.catalog.generation(stream.generation)?;
+        if stream.generation == database.generation.row || !needs_base(&repository.catalog, &generation.known)? {
+            continue;
+        }
+        for source in [options.base_from.clone(), Some(old_path(file.path()))].into_iter().flatten() {
+            if let Ok(source) = DataFile::open(&source)
+                && is_of(&source, &generation.known)?
+            {
+                store_base(repository, database, &generation, source, monitor)?;
+                break;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Stores the bases of files that a restore is about to replace: their snapshots need them.
+fn keep_replaced(
+    repository: &mut Repository,
+    plan: &RestorePlan,
+    files: &[(Database, DataFile)],
+    monitor: &dyn Monitor,
+) -> Result<()> {
+    for planned in plan.databases.iter().filter(|planned| planned.anew) {
+        let found = files.iter().find(|(database, _)| database.name == planned.name);
+        let (database, file) = found.ok_or_else(|| damaged_list(&planned.work.target))?;
+        if planned.work.now.is_none() {
+            return Err(Error::failed(format!(
+                "no snapshot holds {}, and all of it would be replaced",
+                file.path().display()
+            ))
+            .hint("save it first, or restore without --discard"));
+        }
+        if needs_base(&repository.catalog, &database.generation.known)? {
+            let again = DataFile::open(file.path())?;
+            store_base(repository, database, &database.generation, again, monitor)?;
+        }
+    }
+    Ok(())
+}
+
+fn open_files(repository: &Repository, writable: bool, monitor: &dyn Monitor) -> Result<Vec<(Database, DataFile)>> {
     repository
         .catalog
         .databases()?
@@ -320,7 +410,7 @@ fn check_room(repository: &Repository, plan: &RestorePlan, options: &RestoreOpti
     };
     need(repository.root(), 0)?;
     for database in &plan.databases {
-        let growth = match (database.beside, prepared) {
+        let growth = match (database.beside || database.anew, prepared) {
             (true, true) => 0,
             (true, false) => database.target,
             (false, _) => database.target.saturating_sub(database.size),

@@ -12,12 +12,14 @@ use serde::Serialize;
 use crate::disk::Disk;
 use crate::error::{Error, Kind, Result};
 use crate::filestorage::fence::notice_path;
-use crate::filestorage::{DataFile, Magic, Source, StorageLock};
+use crate::filestorage::{DataFile, FIRST_TRANSACTION, Magic, Source, StorageLock};
 use crate::monitor::Monitor;
 use crate::repository::catalog::{Database, Stream, StreamChunk};
 use crate::repository::data::FRAME_LIMIT;
 use crate::repository::frames::FrameFiles;
-use crate::snapshot::anchor::{Recognition, begins_with, damaged_list, recognise};
+use crate::repository::manifest::Generation;
+use crate::snapshot::anchor::{begins_any, begins_with, damaged_list, is_of, magic_of};
+use crate::snapshot::base::whole_chunks;
 use crate::snapshot::caches::CacheMoved;
 use crate::snapshot::carry_out::{Change, Done, Prepared, carry_out, end, open_again, tidy};
 use crate::snapshot::handle::Repository;
@@ -60,6 +62,9 @@ struct Left {
     size: u64,
     linked: bool,
     goal: Option<Stream>,
+    /// The first four bytes that it will have, and whether a pack lies between.
+    magic: Magic,
+    anew: bool,
     keep: u64,
     chunks: Vec<StreamChunk>,
     goes_back: bool,
@@ -132,7 +137,7 @@ fn open_all_again(repository: &Repository, journal: &Journal, goal: Way) -> Resu
         let database = look(repository, &databases, journal, entry, goal)?;
         match lock {
             // Also where there is no fence any more: it may not be on the disk that there is none.
-            Ok(_lock) => open_again(repository, database.file.file(), &path, &database.file)?,
+            Ok(_lock) => open_again(repository, (database.file.file(), &path), &path, database.magic)?,
             Err(error) if database.file.is_fenced() || error.kind() != Kind::Busy => return Err(error),
             Err(_) => tidy(repository.disk(), &path)?,
         }
@@ -197,19 +202,20 @@ fn look(repository: &Repository, databases: &[Database], journal: &Journal, entr
     };
     let target = stream(&journal.target)?;
     let back = entry.back.as_ref().map(stream).transpose()?;
-    let base_length = database.generation.known.base_length;
-    let possible = [Some(&target), back.as_ref()]
-        .into_iter()
-        .flatten()
-        .all(|stream| stream.generation == database.generation.row && entry.keep <= stream.cut.offset);
+    let generation = |stream: &Stream| repository.catalog.generation(stream.generation);
+    let (then, before) = (generation(&target)?, back.as_ref().map(generation).transpose()?);
+    // Where a pack lies between, there is always a snapshot that holds what was before.
+    let anew = before.as_ref().is_some_and(|before| before.row != then.row);
+    let lives: Vec<&Generation> = [Some(&then), before.as_ref()].into_iter().flatten().map(|row| &row.known).collect();
+    let base_length = if anew { FIRST_TRANSACTION } else { then.known.base_length };
+    let possible = [Some(&target), back.as_ref()].into_iter().flatten().all(|stream| entry.keep <= stream.cut.offset);
     if !possible || entry.keep < base_length || entry.keep > entry.size {
         return Err(missing("what is in its journal"));
     }
     let size = file.size()?;
     let is_as_left = match (file.is_fenced(), journal.stage) {
         (true, Stage::Writing) => {
-            recognise(&file, &database.generation.known)? == Recognition::Same
-                && keeps(repository, &file, &target, base_length, entry.keep)?
+            begins_any(&file, &lives)? && keeps(repository, &file, &target, base_length, entry.keep)?
         }
         // Whole, but for the fence.
         (true, Stage::Restored) => ends_at(repository, &file, Some(&target), base_length)?,
@@ -221,7 +227,7 @@ fn look(repository: &Repository, databases: &[Database], journal: &Journal, entr
             };
             // ZODB may have opened it since, cut off what was incomplete, and written: there is nothing to take back then.
             let is_usable = size == entry.size || back.as_ref().is_some_and(|back| size == back.cut.offset);
-            recognise(&file, &database.generation.known)? == Recognition::Same
+            is_of(&file, before.as_ref().map_or(&then.known, |before| &before.known))?
                 && begins
                 && (is_usable || goal == Way::Back)
         }
@@ -240,8 +246,14 @@ fn look(repository: &Repository, databases: &[Database], journal: &Journal, entr
         )));
     }
     let was_used = goal == Way::Back && !file.is_fenced() && size != entry.size;
+    let life = if goal == Way::Forward { &then.known } else { before.as_ref().map_or(&then.known, |row| &row.known) };
+    let magic = magic_of(life).ok_or_else(|| damaged_list(&target))?;
     let goal = if goal == Way::Forward { Some(target) } else { back };
     let (keep, chunks) = match &goal {
+        Some(goal) if anew => {
+            let chunks = whole_chunks(&repository.catalog, goal)?;
+            (FIRST_TRANSACTION, chunks.ok_or_else(|| missing("the beginning of a database"))?)
+        }
         Some(goal) => {
             let keep = entry.keep.min(goal.cut.offset);
             let mut chunks = checked_chunks(&repository.catalog, goal, None, base_length)?;
@@ -252,7 +264,7 @@ fn look(repository: &Repository, databases: &[Database], journal: &Journal, entr
     };
     let goes_back = entry.size > entry.keep;
     let linked = file.metadata()?.nlink() > 1;
-    Ok(Left { name: entry.name.clone(), file, size, linked, goal, keep, chunks, goes_back, was_used })
+    Ok(Left { name: entry.name.clone(), file, size, linked, goal, magic, anew, keep, chunks, goes_back, was_used })
 }
 
 /// Whether the last chunk of what stays is what the snapshot has there.
@@ -298,7 +310,8 @@ fn write(
             keep: database.keep,
             target: database.goal.as_ref(),
             chunks: &database.chunks,
-            beside: !database.file.is_fenced() && database.linked,
+            beside: !database.file.is_fenced() && (database.linked || database.anew),
+            magic: database.magic,
             goes_back: database.goes_back,
         };
         prepared.push(Prepared::new(repository, change, &object_files, &mut budget, monitor)?);

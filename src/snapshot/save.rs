@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::error::{Error, Result};
 use crate::filestorage::{Changes, Cut, DataFile, Position, Scanner, Source, Tid, find_cut, transaction_ending_at};
 use crate::monitor::Monitor;
-use crate::repository::catalog::{Database, PreparedSnapshot, Stream};
+use crate::repository::catalog::{Database, GenerationRow, PreparedSnapshot, Stream};
 use crate::repository::chunk_writer::{ChunkWriter, Compression};
 use crate::repository::counters::Counts;
 use crate::repository::data::Content;
@@ -17,7 +17,8 @@ use crate::repository::data_writer::NewDataFile;
 use crate::repository::hash::Uid;
 use crate::repository::manifest::{CutEntry, DatabaseEntry, IndexEntry, Manifest};
 use crate::repository::object::{Finished, publish};
-use crate::snapshot::anchor::{nearest, recognise, refusal};
+use crate::snapshot::anchor::nearest;
+use crate::snapshot::generations::{Life, begin, life_of};
 use crate::snapshot::handle::Repository;
 use crate::snapshot::tail::Tail;
 use crate::snapshot::{database, id, index_parts};
@@ -79,6 +80,9 @@ pub struct SavedDatabase {
     pub new_transactions: u64,
     /// Bytes since then.
     pub new_bytes: u64,
+    /// What happened to the file since the last snapshot, so that those before may need the file that was there: `packed` or
+    /// `converted`.
+    pub new_life: Option<&'static str>,
     /// What lies behind the cut and was left out, in words.
     pub left_out: Option<String>,
     /// What is odd about the new transactions.
@@ -124,11 +128,11 @@ pub(crate) fn save_for_undo(
 }
 
 /// A snapshot that is to be made.
-struct New<'a> {
-    id: String,
-    kind: &'static str,
-    created: Timestamp,
-    options: &'a SaveOptions,
+pub(super) struct New<'a> {
+    pub(super) id: String,
+    pub(super) kind: &'static str,
+    pub(super) created: Timestamp,
+    pub(super) options: &'a SaveOptions,
 }
 
 fn take(repository: &mut Repository, new: &New<'_>, monitor: &dyn Monitor) -> Result<SaveReport> {
@@ -150,12 +154,14 @@ fn take(repository: &mut Repository, new: &New<'_>, monitor: &dyn Monitor) -> Re
 }
 
 /// One database while it is being saved.
-struct Saving {
-    database: Database,
-    file: DataFile,
-    parent: Option<Stream>,
-    from: Position,
-    cut: Cut,
+pub(super) struct Saving {
+    pub(super) database: Database,
+    pub(super) file: DataFile,
+    pub(super) parent: Option<Stream>,
+    pub(super) from: Position,
+    pub(super) cut: Cut,
+    /// What began a new generation, if this is its first snapshot.
+    pub(super) new_life: Option<&'static str>,
 }
 
 /// One try; `None` if a file was replaced meanwhile.
@@ -170,21 +176,31 @@ fn attempt(repository: &mut Repository, new: &New<'_>, monitor: &dyn Monitor) ->
         }
     }
     let one_moment = settle_on_a_moment(&mut sources, monitor)?;
+    store(repository, new, &sources, one_moment, monitor)
+}
 
+/// Stores what is new of the databases, and commits the snapshot; `None` if a file was replaced meanwhile.
+pub(super) fn store(
+    repository: &mut Repository,
+    new: &New<'_>,
+    sources: &[Saving],
+    one_moment: bool,
+    monitor: &dyn Monitor,
+) -> Result<Option<SaveReport>> {
     let mut writer = ChunkWriter::new(&repository.layout, &repository.counters, new.options.compression);
     let mut entries = Vec::new();
     let mut saved = Vec::new();
     let total = sources.iter().map(|source| source.cut.offset - source.from.offset).sum();
     writer.announce(total);
     monitor.begin("saving", total);
-    for source in &sources {
+    for source in sources {
         let (entry, report) = save_database(repository, source, &mut writer, monitor)?;
         entries.push(entry);
         saved.push(report);
     }
     let data_files = writer.finish()?;
     monitor.end();
-    for source in &sources {
+    for source in sources {
         if !is_unchanged(source)? {
             return Ok(None);
         }
@@ -232,19 +248,25 @@ fn attempt(repository: &mut Repository, new: &New<'_>, monitor: &dyn Monitor) ->
 
 /// Finds out what is new in a file; `None` if it was replaced meanwhile.
 fn look(repository: &Repository, database: Database, file: DataFile, monitor: &dyn Monitor) -> Result<Option<Saving>> {
-    let generation = &database.generation.known;
-    let recognition = recognise(&file, generation)?;
-    if let Some(error) = refusal(file.path(), &recognition, generation) {
-        return if file.is_still_at_path()? { Err(error) } else { Ok(None) };
-    }
+    let catalog = &repository.catalog;
+    let (generation, new_life) = match life_of(catalog, &database, &file) {
+        Ok(Life::Known(generation)) => (generation, None),
+        Ok(Life::New(recognition)) => {
+            let newest = catalog.generations(database.row)?.first().map_or(0, |generation| generation.known.number);
+            let known = begin(&file, newest + 1, monitor)?.generation;
+            // It gets its row with the snapshot.
+            (GenerationRow { row: 0, known }, Some(recognition.word()))
+        }
+        Err(error) => return if file.is_still_at_path()? { Err(error) } else { Ok(None) },
+    };
     let size = file.size()?;
-    let parent = nearest(&file, size, &repository.catalog, database.generation.row)?;
+    let parent = nearest(&file, size, catalog, generation.row)?;
     let from = match &parent {
         Some(stream) => Position { offset: stream.cut.offset, tid: Tid(stream.cut.tid) },
-        None => Position { offset: generation.base_length, tid: Tid(generation.base_tid) },
+        None => Position { offset: generation.known.base_length, tid: Tid(generation.known.base_tid) },
     };
     let cut = find_cut(&file, from, size, monitor)?;
-    Ok(Some(Saving { database, file, parent, from, cut }))
+    Ok(Some(Saving { database: Database { generation, ..database }, file, parent, from, cut, new_life }))
 }
 
 /// Several databases are of one moment if, at two looks, nothing lies behind any cut and none moved: ZODB
@@ -308,7 +330,7 @@ fn save_database(
     writer: &mut ChunkWriter,
     monitor: &dyn Monitor,
 ) -> Result<(DatabaseEntry, SavedDatabase)> {
-    let Saving { database, file, parent, from, cut } = source;
+    let Saving { database, file, parent, from, cut, new_life } = source;
     let generation = &database.generation.known;
     let mut changes = Changes::new(from.offset);
     let mut tail = Tail::after(parent.as_ref(), generation.base_length, cut.offset);
@@ -347,13 +369,13 @@ fn save_database(
         IndexEntry::new(tail.entry.parent, Some(keyframe), Vec::new())
     };
     let last = match parent {
-        _ if cut.transactions > 0 => (cut.tid.0, cut.last_length),
+        _ if summary.transactions > 0 => (cut.tid.0, cut.last_length),
         Some(stream) => (stream.cut.tid, stream.cut.last_length),
         None => (generation.base_tid, generation.base_last_length),
     };
     database::check_tid(file.path(), Tid(last.0))?;
     let time = (last.1 > 0).then(|| Tid(last.0).time());
-    let transactions = parent.as_ref().map_or(0, |stream| stream.cut.transactions) + cut.transactions;
+    let transactions = parent.as_ref().map_or(0, |stream| stream.cut.transactions) + summary.transactions;
     let new_bytes = cut.offset - from.offset;
     let entry = DatabaseEntry {
         uid: database.uid,
@@ -379,8 +401,9 @@ fn save_database(
         tid: Tid(last.0).to_string(),
         time,
         parent: parent.as_ref().map(|stream| stream.snapshot_name.clone()),
-        new_transactions: cut.transactions,
+        new_transactions: summary.transactions,
         new_bytes,
+        new_life: *new_life,
         left_out: cut.left_out.map(|left| left.to_string()),
         warnings: database::warning_lines(&warnings),
     };

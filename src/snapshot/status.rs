@@ -9,8 +9,9 @@ use crate::error::{Kind, Result};
 use crate::filestorage::{Opener, Position, Source, Tid, find_cut, openers};
 use crate::monitor::Monitor;
 use crate::repository::catalog::Database;
-use crate::snapshot::anchor::{nearest, recognise, refusal};
+use crate::snapshot::anchor::nearest;
 use crate::snapshot::database;
+use crate::snapshot::generations::{Life, life_of};
 use crate::snapshot::handle::Repository;
 
 /// How things are.
@@ -51,6 +52,8 @@ pub struct DatabaseStatus {
     pub new_bytes: u64,
     /// What lies behind the last complete transaction, in words.
     pub left_out: Option<String>,
+    /// What happened to the file since the last snapshot, so that the next one begins anew: `packed` or `converted`.
+    pub new_life: Option<&'static str>,
 }
 
 /// Looks at every database. One that is missing or was replaced is reported, not an error.
@@ -81,6 +84,7 @@ fn look(repository: &Repository, database: &Database, monitor: &dyn Monitor) -> 
         new_transactions: 0,
         new_bytes: 0,
         left_out: None,
+        new_life: None,
     };
     let file = match database::open_patiently(&path, monitor) {
         Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Failed) => {
@@ -92,12 +96,18 @@ fn look(repository: &Repository, database: &Database, monitor: &dyn Monitor) -> 
     let size = file.size()?;
     status.size = Some(size);
     status.openers = openers(file.identity()).iter().map(Opener::to_string).collect();
-    let generation = &database.generation;
-    let recognition = recognise(&file, &generation.known)?;
-    if let Some(error) = refusal(&path, &recognition, &generation.known) {
-        status.problem = Some(error.to_string());
-        return Ok(status);
-    }
+    let generation = match life_of(&repository.catalog, database, &file) {
+        Ok(Life::Known(generation)) => generation,
+        Ok(Life::New(recognition)) => {
+            status.new_life = Some(recognition.word());
+            return Ok(status);
+        }
+        Err(error) if error.kind() == Kind::Failed && error.io_error().is_none() => {
+            status.problem = Some(error.to_string());
+            return Ok(status);
+        }
+        Err(error) => return Err(error),
+    };
     let from = match nearest(&file, size, &repository.catalog, generation.row)? {
         Some(stream) => {
             let snapshot = repository.catalog.snapshot(&stream.snapshot_name)?;

@@ -8,7 +8,7 @@ use crate::repository::catalog::rows::{Database, GenerationRow, IndexPartRow, Sn
 use crate::repository::data::Codec;
 use crate::repository::frames::{FrameAt, Location};
 use crate::repository::hash::{Hash, Uid};
-use crate::repository::manifest::ChunkName;
+use crate::repository::manifest::{ChunkName, Generation};
 
 /// A chunk of a stream: where it is in the file, and where its bytes are stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,6 +99,21 @@ impl Catalog {
         self.many("read the databases", &sql, [], Database::from_row)
     }
 
+    /// The snapshots that store bases which no snapshot needs any more.
+    pub fn idle_bases(&self) -> Result<Vec<Snapshot>> {
+        let mut idle = Vec::new();
+        for database in self.databases()? {
+            for generation in self.generations(database.row)? {
+                if let Some(base) = self.stored_base(&generation.known)?
+                    && self.streams_beyond(generation.row, 0, 1)?.is_empty()
+                {
+                    idle.extend(self.snapshot(&base.snapshot_name)?);
+                }
+            }
+        }
+        Ok(idle)
+    }
+
     /// One generation.
     pub fn generation(&self, row: i64) -> Result<GenerationRow> {
         let sql = format!("SELECT {} FROM generation g WHERE g.id = ?1", GenerationRow::COLUMNS);
@@ -106,20 +121,42 @@ impl Catalog {
             .ok_or_else(|| self.missing("a state of a database"))
     }
 
+    /// The generations of a database, newest first, but for those that store a base.
+    pub fn generations(&self, database: i64) -> Result<Vec<GenerationRow>> {
+        let sql =
+            format!("SELECT {} FROM generation g WHERE g.database = ?1 ORDER BY g.number DESC", GenerationRow::COLUMNS);
+        let all =
+            self.many("read the states of a database", &sql, [database], |row| GenerationRow::from_row(row, 0))?;
+        Ok(all.into_iter().filter(|generation| !generation.known.is_of_base()).collect())
+    }
+
+    /// The stream that stores the base of a generation, if there is one: all of the file up to where that base ends.
+    pub fn stored_base(&self, generation: &Generation) -> Result<Option<Stream>> {
+        let streams = self.streams_where(
+            "t.generation = (SELECT id FROM generation WHERE uid = ?1) AND t.offset = ?2 AND t.tid = ?3
+             AND s.tombstone IS NULL AND s.kind = 'base' ORDER BY s.sequence DESC LIMIT 1",
+            params![generation.uid_of_base(), generation.base_length, generation.base_tid],
+        )?;
+        Ok(streams.into_iter().next())
+    }
+
     pub(super) fn missing(&self, what: &str) -> Error {
         Error::damaged(format!("the catalog {} lacks {what} that it refers to", self.path.display()))
     }
 
-    /// All snapshots, oldest first.
+    /// All snapshots, oldest first, but for stored bases.
     pub fn snapshots(&self) -> Result<Vec<Snapshot>> {
-        let sql = format!("SELECT {} FROM snapshot s WHERE s.tombstone IS NULL ORDER BY s.sequence", Snapshot::COLUMNS);
+        let sql = format!(
+            "SELECT {} FROM snapshot s WHERE s.tombstone IS NULL AND s.kind <> 'base' ORDER BY s.sequence",
+            Snapshot::COLUMNS
+        );
         self.many("read the snapshots", &sql, [], Snapshot::from_row)
     }
 
     /// The newest snapshot by sequence, but none that a restore made or that is set aside.
     pub fn latest(&self) -> Result<Option<Snapshot>> {
         let sql = format!(
-            "SELECT {} FROM snapshot s WHERE s.tombstone IS NULL AND s.kind NOT IN ('undo', 'damaged') ORDER BY s.sequence DESC LIMIT 1",
+            "SELECT {} FROM snapshot s WHERE s.tombstone IS NULL AND s.kind NOT IN ('undo', 'base', 'damaged') ORDER BY s.sequence DESC LIMIT 1",
             Snapshot::COLUMNS
         );
         self.one("read the newest snapshot", &sql, [], Snapshot::from_row)
@@ -141,7 +178,7 @@ impl Catalog {
     pub fn ids_beginning(&self, prefix: &str, limit: usize) -> Result<Vec<String>> {
         self.many(
             "look for snapshots",
-            "SELECT name FROM snapshot WHERE tombstone IS NULL AND substr(name, 1, length(?1)) = ?1 ORDER BY sequence LIMIT ?2",
+            "SELECT name FROM snapshot WHERE tombstone IS NULL AND kind <> 'base' AND substr(name, 1, length(?1)) = ?1 ORDER BY sequence LIMIT ?2",
             params![prefix, limit],
             |row| row.get(0),
         )
@@ -153,9 +190,9 @@ impl Catalog {
         self.many("read the cuts", &sql, parameters, Stream::from_row)
     }
 
-    /// The cuts of all snapshots, by sequence of the snapshot, then by database.
+    /// The cuts of all these snapshots, by sequence of the snapshot, then by database.
     pub fn all_streams(&self) -> Result<Vec<Stream>> {
-        self.streams_where("s.tombstone IS NULL ORDER BY s.sequence, t.database", [])
+        self.streams_where("s.tombstone IS NULL AND s.kind <> 'base' ORDER BY s.sequence, t.database", [])
     }
 
     /// All streams, of deleted snapshots too, by sequence of the snapshot: parents come before those that build on them.

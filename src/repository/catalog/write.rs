@@ -226,7 +226,10 @@ fn insert_generation(tx: &Tx<'_>, database: i64, generation: &Generation) -> rus
         ],
     )?;
     let row = tx.last_insert_rowid();
-    tx.execute("UPDATE database SET generation = ?2 WHERE id = ?1", [database, row])?;
+    if !generation.is_of_base() {
+        // The newest is the present one. (A new catalog is made in the order in which the snapshots were.)
+        tx.execute("UPDATE database SET generation = ?2 WHERE id = ?1", [database, row])?;
+    }
     Ok(row)
 }
 

@@ -27,6 +27,7 @@ use crate::repository::chunk_writer::Compression;
 use crate::repository::counters::Counts;
 use crate::repository::layout::Layout;
 use crate::repository::lock::Gate;
+use crate::snapshot::delete::bury;
 use crate::snapshot::handle::Repository;
 use crate::snapshot::reserve;
 
@@ -115,6 +116,9 @@ pub fn gc(repository: &mut Repository, options: GcOptions, monitor: &dyn Monitor
     lists::check(&repository.catalog, monitor)?;
     reserve::release_if_needed(&repository.layout)?;
     inventory.finish_deletions(repository)?;
+    for base in repository.catalog.idle_bases()? {
+        bury(repository, &base)?;
+    }
 
     fold::fold_deleted(repository, monitor)?;
     repository.catalog.trim_dead_streams()?;

@@ -1,0 +1,135 @@
+//! Storing the base of a generation: what was in the file when it began. Snapshots whose base is stored need nothing but the
+//! repository.
+//!
+//! A stored base is a snapshot of kind `base`, of one database, that ends where the base does; it is in a
+//! generation of its own ([`Generation::of_base`](crate::repository::manifest::Generation::of_base)), which begins with the file.
+
+use std::path::Path;
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use serde::Serialize;
+
+use crate::error::{Error, Result};
+use crate::filestorage::{Cut, DataFile, FIRST_TRANSACTION, Position, Source, Tid};
+use crate::monitor::Monitor;
+use crate::repository::catalog::{Catalog, Database, GenerationRow, Stream, StreamChunk};
+use crate::repository::manifest::{Generation, STORED_BASE};
+use crate::snapshot::anchor::{is_of, old_path};
+use crate::snapshot::handle::Repository;
+use crate::snapshot::id;
+use crate::snapshot::plan::checked_chunks;
+use crate::snapshot::save::{New, SaveOptions, Saving, store};
+
+/// A base that was stored.
+#[derive(Debug, Clone, Serialize)]
+pub struct StoredBase {
+    /// The database.
+    pub database: String,
+    /// When its generation began: microseconds since 1970, UTC.
+    pub began: i64,
+    /// How long the base is.
+    pub bytes: u64,
+    /// How much it added to the repository.
+    pub stored_bytes: u64,
+}
+
+/// Stores every base that a snapshot needs and the file at the database's path has no more, as long as the file that a
+/// pack replaced (`Data.fs.old`) is there.
+pub fn store_bases(repository: &mut Repository, monitor: &dyn Monitor) -> Result<Vec<StoredBase>> {
+    repository.writer_lock()?;
+    let mut stored = Vec::new();
+    for database in repository.catalog.databases()? {
+        let old = old_path(&repository.path_of(&database));
+        for generation in repository.catalog.generations(database.row)? {
+            if generation.row == database.generation.row || !is_lacking(repository, &generation)? {
+                continue;
+            }
+            let Ok(file) = DataFile::open(&old) else { continue };
+            if is_of(&file, &generation.known)? {
+                stored.push(store_base(repository, &database, &generation, file, monitor)?);
+            }
+        }
+    }
+    Ok(stored)
+}
+
+/// Whether what is restored of a generation needs a file that begins with its base: the repository doesn't have it.
+pub(crate) fn needs_base(catalog: &Catalog, generation: &Generation) -> Result<bool> {
+    Ok(generation.base_length > FIRST_TRANSACTION && catalog.stored_base(generation)?.is_none())
+}
+
+/// Whether there is a snapshot that needs it.
+fn is_lacking(repository: &Repository, generation: &GenerationRow) -> Result<bool> {
+    let catalog = &repository.catalog;
+    Ok(needs_base(catalog, &generation.known)? && !catalog.streams_beyond(generation.row, 0, 1)?.is_empty())
+}
+
+/// A stream's chunks from the beginning of the file on, each list checked against its hash; `None` if its base isn't stored.
+pub(crate) fn whole_chunks(catalog: &Catalog, stream: &Stream) -> Result<Option<Vec<StreamChunk>>> {
+    let known = catalog.generation(stream.generation)?.known;
+    let mut chunks = Vec::new();
+    if known.base_length > FIRST_TRANSACTION {
+        let Some(base) = catalog.stored_base(&known)? else { return Ok(None) };
+        chunks = checked_chunks(catalog, &base, None, FIRST_TRANSACTION)?;
+    }
+    chunks.extend(checked_chunks(catalog, stream, None, known.base_length)?);
+    Ok(Some(chunks))
+}
+
+/// The error for a snapshot whose base isn't stored, and was replaced by a pack.
+pub(crate) fn needs_file(path: &Path, stream: &Stream) -> Error {
+    Error::failed(format!(
+        "snapshot {} needs {} as it was before it was packed or replaced",
+        stream.snapshot_name,
+        path.display()
+    ))
+    .hint(format!(
+        "znap restore {} --base-from FILE takes any copy of it, such as {}",
+        stream.snapshot_name,
+        old_path(path).display()
+    ))
+}
+
+/// Stores the base of a generation, from a file that begins with it.
+pub(crate) fn store_base(
+    repository: &mut Repository,
+    database: &Database,
+    generation: &GenerationRow,
+    file: DataFile,
+    monitor: &dyn Monitor,
+) -> Result<StoredBase> {
+    let known = &generation.known;
+    let base = known.of_base();
+    let options = SaveOptions::new(None, String::new(), TimeZone::UTC);
+    let uid = base.uid.to_string();
+    let id = format!("{}{}", id::BASE, uid.get(..12).unwrap_or(&uid));
+    let new = New { id, kind: STORED_BASE, created: Timestamp::now(), options: &options };
+    let cut = Cut {
+        offset: known.base_length,
+        tid: Tid(known.base_tid),
+        last_length: known.base_last_length,
+        transactions: 0,
+        left_out: None,
+        warnings: Default::default(),
+    };
+    let path = file.path().to_path_buf();
+    let source = Saving {
+        database: Database { generation: GenerationRow { row: 0, known: base }, ..database.clone() },
+        file,
+        parent: None,
+        from: Position::START,
+        cut,
+        new_life: None,
+    };
+    let report = store(repository, &new, &[source], true, monitor)?;
+    let report = report.ok_or_else(|| {
+        Error::failed(format!("{} was replaced while it was being stored", path.display())).hint("try again")
+    })?;
+    Ok(StoredBase {
+        database: database.name.clone(),
+        began: known.began,
+        bytes: known.base_length,
+        stored_bytes: report.stored_bytes,
+    })
+}
