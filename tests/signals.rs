@@ -7,20 +7,24 @@
 
 #![cfg(target_os = "linux")]
 #![allow(missing_docs)]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 mod common;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use common::{Output, Sandbox, Zodb, assert_same_bytes, code_of, spawn};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
+use znap::error::{Error, Kind, Result};
 use znap::filestorage::fence::{FENCE, notice_path};
 use znap::filestorage::{Oid, Tid, Writer, index_path};
+use znap::monitor::{Monitor, Silent};
+use znap::snapshot::{GcOptions, Place, Repository, gc};
 
 const SIGNALS: [Signal; 3] = [Signal::INT, Signal::TERM, Signal::HUP];
 /// How many bytes each transaction has, at first and if that was done too quickly.
@@ -273,6 +277,45 @@ fn p10_a_collection_loses_nothing() {
         world.znap_ok(&["gc", "--all"]);
         site.is_valid(&world, "c", "collected again");
     }
+}
+
+/// Has a gc stop when it asks for the second time whether it should, before its first frame is made.
+#[derive(Default)]
+struct Impatient {
+    asked: AtomicUsize,
+    is_made: AtomicBool,
+}
+
+impl Monitor for Impatient {
+    fn begin(&self, phase: &str, _bytes: u64) {
+        self.is_made.store(phase != "compacting", Ordering::Relaxed);
+        self.asked.store(0, Ordering::Relaxed);
+    }
+    fn advance(&self, _bytes: u64) {
+        self.is_made.store(true, Ordering::Relaxed);
+    }
+    fn end(&self) {}
+    fn notice(&self, _text: &str) {}
+    fn check(&self) -> Result<()> {
+        match self.asked.fetch_add(1, Ordering::Relaxed) > 0 && !self.is_made.load(Ordering::Relaxed) {
+            true => Err(Error::new(Kind::Interrupted(15), "interrupted")),
+            false => Ok(()),
+        }
+    }
+}
+
+/// One can take many seconds.
+#[test]
+fn p10_a_collection_ends_in_the_middle_of_a_frame() {
+    let site = site(SIZES[0]);
+    let world = site.sandbox.copy();
+    let place = Place { root: world.file(".znap"), trusted: Vec::new() };
+    let mut repository = Repository::open_to_write(&place, &Silent).unwrap();
+    let monitor = Impatient { is_made: true.into(), ..Impatient::default() };
+    let error = gc(&mut repository, GcOptions { all: true }, &monitor).unwrap_err();
+    assert_eq!(error.kind(), Kind::Interrupted(15), "{error}");
+    drop(repository);
+    site.is_valid(&world, "c", "a gc was interrupted in the middle of a frame");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::fs;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::common::{Output, Sandbox, ZodbProcess, assert_same_bytes};
-use crate::{Crowd, assert_whole, elsewhere, fine, ids, list};
+use crate::{Crowd, End, assert_whole, elsewhere, fine, ids, list};
 
 /// ZODB packs while it commits, in the middle of everything. What was saved before stays what it was, or is refused; nothing is called
 /// damaged that isn't.
@@ -68,13 +68,13 @@ fn packed_meanwhile(transactions: u32) {
                 assert!(what.contains("was packed since") && what.contains("snapshots need its first"), "{output:?}");
             }
         });
+        let _end = End(&crowd);
         crowd.wait_until(|| saved.load(Ordering::Relaxed) > 1 && crowd.done() > 10);
         writer.pack();
         crowd.wait_until(|| sandbox.file("Data.fs.old").exists());
         // Each of them some times more.
         let (done, saves) = (crowd.done(), tried.load(Ordering::Relaxed));
         crowd.wait_until(|| crowd.done() > done + 15 && tried.load(Ordering::Relaxed) > saves + 2);
-        crowd.end_after(0);
     });
     let report = writer.stop();
     assert_eq!(report["packed"], 1, "{report}");
