@@ -12,6 +12,6 @@ mod zodb;
 
 pub use bench::{Bench, stop_in_restore};
 pub use python::{python, script};
-pub use sandbox::{Output, Sandbox, assert_same_bytes, assert_same_file, output, spawn, undisturbed};
+pub use sandbox::{Output, Sandbox, assert_same_bytes, assert_same_file, code_of, output, spawn, undisturbed};
 pub use views::{file_views, names_all, views};
 pub use zodb::{Zodb, ZodbProcess, boundaries, try_zodb, zodb};
