@@ -1,0 +1,105 @@
+"""EIO: each system call about a file of a database or of the repository fails, once, or that one and all like it from then on; SQLite's too.
+
+strace makes them fail, before they do anything. It counts for each thread by itself, and only calls about that file; but for new object
+files and a new repository, whose names are not known before: there, all of one thread.
+"""
+
+import re
+import shutil
+from collections import Counter
+from dataclasses import dataclass
+
+import kills
+from after import check, done
+from place import Failure, need
+
+CALLS = (
+    *kills.CALLS, "open", "openat", "read", "readv", "pread64", "preadv", "getdents64", "statx", "newfstatat", "statfs", "access",
+)
+SYNCS = ("fsync", "fdatasync", "sync_file_range", "syncfs")
+EVERY = 16
+CODES = (0, 1, 3, 5)
+# What is made there has a name that nobody knows before.
+NEW = (".znap/objects/", ".znap-init-")
+ABOUT = re.compile(r'(AT_FDCWD(<[^<>]*>)?, )?(\d+<(?P<file>/[^<>]*)>|"(?P<name>[^"]*)")')
+
+
+@dataclass(frozen=True)
+class Error:
+    """The so many'th such call about a file; without a file, of all that the first thread makes."""
+
+    call: str
+    number: int
+    path: str | None
+    for_ever: bool
+
+    def __str__(self):
+        return f"EIO at {self.call} {self.number} of {self.path or 'all'}{', for ever' * self.for_ever}"
+
+
+def attack(place, options):
+    total = ignored = 0
+    for step in kills.all_steps(place):
+        if options.only and options.only not in step.name:
+            continue
+        # All of them, if one step is repeated.
+        chosen = errors(place, step)[:: options.every or EVERY]
+        for error in chosen:
+            try:
+                ignored += fail(place, step, error)
+            except Failure as failure:
+                raise failure.at(step.name, error) from failure
+        total += len(chosen)
+        print(f"errors: {step.name}: {len(chosen)}; without effect until here: {ignored}", flush=True)
+    return total
+
+
+def errors(place, step):
+    """What can fail."""
+    world = place.copy(step.before)
+    result, lines = kills.traced(place, world, step.words, CALLS)
+    need(result.code == 0, step.name, "fails under strace", result)
+    calls = kills.entered(lines)
+    first = calls[0][0]
+    counts = Counter()
+    found = {}
+    for thread, call, arguments in calls:
+        path = about(arguments, world)
+        counts[thread, call, None] += 1
+        counts[thread, call, path] += 1
+        if path is None:
+            continue
+        if path.startswith(NEW) and not (step.before / path).exists():
+            if thread != first:
+                continue
+            path = None
+        for for_ever in (False, True):
+            found[Error(call, counts[thread, call, path], path, for_ever)] = True
+    shutil.rmtree(world)
+    return list(found)
+
+
+def about(arguments, world):
+    """The file or folder of the world that a call is about, if it is about one."""
+    found = ABOUT.match(arguments)
+    path = found and (world / (found["file"] or found["name"])).resolve()
+    return str(path.relative_to(world)) if path and path.is_relative_to(world) else None
+
+
+def fail(place, step, error):
+    """Runs the command; whether it went on all the same."""
+    world = place.copy(step.before)
+    only = ["-P", world / error.path, "-P", error.path] if error.path else []
+    inject = f"inject={error.call}:error=EIO:when={error.number}{'+' * error.for_ever}"
+    result, lines = kills.traced(place, world, step.words, [error.call], *only, "-e", inject)
+    need(any("(INJECTED)" in line for line in lines), "nothing failed", result)
+    said = [line for line in result.err.splitlines() if not line.startswith("strace: Requested path")]
+    need(result.code in CODES and "panicked" not in result.err, "it ends in another way", result)
+    if result.code == 0:
+        need(error.call not in SYNCS, "something wasn't synced, and it says it is done", result)
+        done(place, step, world)
+    else:
+        message = next((line for line in said if "error: " in line), "")
+        need(".fs" in message or ".znap" in message or f" {error.path}: " in message, "it doesn't say which file", result)
+    check(place, step, world)
+    return result.code == 0
