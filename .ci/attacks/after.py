@@ -169,7 +169,10 @@ def nothing_beside(world, step):
     # A killed init leaves a directory of its own, which is in nobody's way.
     names = {name for name in names if not name.startswith(".znap-init-")}
     need(not names, "left beside the database", names)
-    left = {path.name for path in (world / ".znap").iterdir()} - ITS_FILES - ({"damaged"} if step.is_damaged else set())
+    left = {path.name for path in (world / ".znap").iterdir()} - ITS_FILES
+    if step.is_damaged:
+        # What repair replaced, which is kept.
+        left = {name for name in left if name != "damaged" and not name.startswith("catalog.db.damaged-")}
     need(not left, "left in the repository", left)
 
 

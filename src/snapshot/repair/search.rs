@@ -145,10 +145,16 @@ impl Search {
     /// The bytes of a chunk that was found; an error if it can't be read any more.
     pub(super) fn bytes(&mut self, hash: &Hash) -> Result<Vec<u8>> {
         let (wanted, place) = (self.wanted.get(hash).cloned(), self.found.get(hash).cloned());
+        let path = match &place {
+            Some(Place::File(file, _)) => self.files.get(*file).map(|(path, _)| path.clone()),
+            Some(Place::Folder(folder, _)) => self.folders.get(*folder).map(|(path, _)| path.clone()),
+            _ => None,
+        };
         let read = wanted.zip(place).and_then(|(wanted, place)| self.read(hash, wanted.length, &place));
         read.ok_or_else(|| {
-            Error::failed("a file that a missing part was found in has changed meanwhile")
-                .hint("nothing was changed; try again")
+            let path = path.unwrap_or_default();
+            let what = "a missing part was found there, and can't be read any more";
+            Error::failed(format!("{} has changed meanwhile: {what}", path.display())).hint("nothing was changed; try again")
         })
     }
 
