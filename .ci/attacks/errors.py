@@ -18,6 +18,7 @@ CALLS = (
 )
 SYNCS = ("fsync", "fdatasync", "sync_file_range", "syncfs")
 EVERY = 25
+MISTAKES = ("differ", "too short", "the catalog is wrong")
 # What is made there has a name that nobody knows before.
 NEW = (".znap/objects/", ".znap-init-")
 ABOUT = re.compile(r'(AT_FDCWD(<[^<>]*>)?, )?(\d+<(?P<file>/[^<>]*)>|"(?P<name>[^"]*)")')
@@ -96,20 +97,21 @@ def fail(place, step, error):
     inject = f"inject={error.call}:error=EIO:when={error.number}{'+' * error.for_ever}"
     result, lines = kills.traced(place, world, step.words, [error.call], *only, "-e", inject)
     need(any("(INJECTED)" in line for line in lines), "nothing failed", result)
-    said = [line for line in result.err.splitlines() if "error: " in line]
+    err = "\n".join(line for line in result.err.splitlines() if not line.startswith("strace: "))
+    need("panicked" not in err, "it panics", result)
     if result.code == 6 and step.is_damaged:
         # What couldn't be read was set aside, and isn't damaged at all.
-        need("cannot read" in result.out, "it doesn't say why", result)
+        need("the disk cannot read it" in result.out or f" {error.path}: " in err, "it doesn't say why", result)
         place.znap_ok(world, "repair", "--from", ".znap/damaged")
-        result.code = 1
-    need(result.code in (0, 1, 3) and "panicked" not in result.err, "it ends in another way", result)
-    if result.code == 0:
+    elif result.code == 0:
         need(error.may_pass, "something wasn't synced, and it says it is done", result)
         done(place, step, world)
     else:
-        # What check finds is its result, and no error.
-        says = result.out if result.code == 3 and step.words[0] == "check" else "".join(said)
+        need(result.code in (1, 3), "it ends in another way", result)
+        # What check finds is its result.
+        says = err + (result.out if step.words[0] == "check" else "")
         need(".fs" in says or ".znap" in says or f" {error.path}: " in says, "it doesn't say which file", result)
-        need("differ" not in result.out, "it takes what can't be read for something else", result)
+    wrong = [words for words in MISTAKES if words in result.out + err]
+    need(not wrong, "it takes what can't be read for something else", wrong, result)
     check(place, step, world)
     return result.code == 0
