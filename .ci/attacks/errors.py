@@ -17,7 +17,7 @@ CALLS = (
     *kills.CALLS, "open", "openat", "read", "readv", "pread64", "preadv", "getdents64", "statx", "newfstatat", "statfs", "access",
 )
 SYNCS = ("fsync", "fdatasync", "sync_file_range", "syncfs")
-EVERY = 25
+EVERY = 35
 MISTAKES = ("differ", "too short", "the catalog is wrong")
 # What is made there has a name that nobody knows before.
 NEW = (".znap/objects/", ".znap-init-")
@@ -109,7 +109,8 @@ def fail(place, step, error):
     else:
         need(result.code in (1, 3), "it ends in another way", result)
         # What check finds is its result.
-        says = err + (result.out if step.words[0] == "check" else "")
+        says = "".join(line for line in err.splitlines() if "error: " in line)
+        says += result.out if step.words[0] == "check" else ""
         need(".fs" in says or ".znap" in says or f" {error.path}: " in says, "it doesn't say which file", result)
     wrong = [words for words in MISTAKES if words in result.out + err]
     need(not wrong, "it takes what can't be read for something else", wrong, result)
