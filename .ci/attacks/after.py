@@ -92,9 +92,10 @@ def opened_by_zodb(place, step, world):
     now = State.of(world)
     opened = {name for name in now if opens(place, world, name, now[name])}
     states = {
-        "writing": [restore.source], "restored": [restore.target], "taken-back": [restore.source, restore.back], None: [
-            restore.source, restore.target, restore.back,
-        ],
+        None: [restore.source, restore.target, restore.back],
+        "writing": [restore.source],
+        "restored": [restore.target],
+        "taken-back": [restore.source, restore.back],
     }[journal(world)]
     need(now.keys() == restore.source.keys(), "P5: databases are gone", now)
     need(opened == now.keys() or journal(world), "P5: a database is fenced, and no restore is unfinished", now)

@@ -1,7 +1,8 @@
-"""EIO: each system call about a file of a database or of the repository fails, once, or that one and all like it from then on; SQLite's too.
+"""EIO: each system call about a file of a database or of the repository fails, once, or it and all like it from then on; SQLite's too.
 
-strace makes them fail, before they do anything. It counts for each thread by itself, and only calls about that file; but for new object
-files and a new repository, whose names are not known before: there, all of one thread.
+strace makes them fail, before they do anything. It counts for each thread by itself, and only calls about that file; but for new
+object files and a new repository, whose names are not known before: there, all of one thread. For each failure it is checked that
+there was one.
 """
 
 import re
