@@ -156,3 +156,17 @@ exit code 0
     );
     site.znap_ok(&["restore", "two"]);
 }
+
+#[test]
+fn p9_repair_says_which_database_it_could_not_look_into() {
+    let site = Site::with_snapshots();
+    for path in objects(&site, 1) {
+        fs::remove_file(path).unwrap();
+    }
+    // As a disk that gives errors.
+    fs::remove_file(site.sandbox.file("Data.fs")).unwrap();
+    std::os::unix::fs::symlink("Data.fs", site.sandbox.file("Data.fs")).unwrap();
+    let output = site.znap(&["repair"]);
+    assert_eq!(output.code, 6, "{output:?}");
+    assert!(output.stderr.contains("cannot open Data.fs"), "{output:?}");
+}
