@@ -77,7 +77,7 @@ fn p6_damage_costs_neither_memory_nor_time() {
         };
         // Headers, and the tables at the ends: there are the lengths.
         let length = whole.len();
-        let ends = (9..length.min(32)).step_by(3).chain((length.saturating_sub(160)..length).step_by(5));
+        let ends = (9..length.min(32)).step_by(4).chain((length.saturating_sub(160)..length).step_by(11));
         for at in ends.chain((0..length).step_by(4999)) {
             let mut bytes = whole.clone();
             bytes[at] ^= 0x80;
@@ -87,7 +87,7 @@ fn p6_damage_costs_neither_memory_nor_time() {
         fs::write(&path, &whole).unwrap();
     }
     println!("{tried} damaged files");
-    assert!(tried > 200, "{tried}");
+    assert!(tried > 150, "{tried}");
     assert_clean(&bench, "putting everything back");
 }
 
