@@ -123,8 +123,7 @@ fn life(share_with_group: bool) -> BTreeSet<String> {
     fs::write(place.root.join("catalog.db"), "no database").unwrap();
     repair_on(&disk, &place, &RepairOptions::default(), &Silent).unwrap();
     look.at(folder.path());
-    let seen = look.seen.lock().unwrap().clone();
-    seen
+    look.seen.lock().unwrap().clone()
 }
 
 #[test]

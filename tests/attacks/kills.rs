@@ -1,49 +1,19 @@
 //! Every command is killed before each of its changes; so is what finishes a restore that was killed.
 
-use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-
-use znap::disk::{Change, Disk, Watcher};
+use znap::disk::Disk;
 use znap::error::Error;
 use znap::snapshot::Way;
 
+use crate::common::Kill;
 use crate::script::script;
 use crate::world::{Command, World};
-
-/// From one change on, nothing is changed any more: not by what clears up after an error, either.
-pub struct Kill {
-    left: AtomicUsize,
-    fired: AtomicBool,
-}
-
-impl Kill {
-    pub fn at(change: usize) -> Arc<Self> {
-        Arc::new(Kill { left: AtomicUsize::new(change), fired: AtomicBool::new(false) })
-    }
-
-    pub fn fired(&self) -> bool {
-        self.fired.load(Ordering::Relaxed)
-    }
-}
-
-impl Watcher for Kill {
-    fn before(&self, _: &Change<'_>) -> io::Result<usize> {
-        let alive = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
-        if alive.is_err() {
-            self.fired.store(true, Ordering::Relaxed);
-            return Err(io::Error::other("killed"));
-        }
-        Ok(usize::MAX)
-    }
-}
 
 /// How many changes a command makes there.
 pub fn changes_of(world: &World, command: Command) -> usize {
     let all = Kill::at(usize::MAX);
     let result = world.copy().run(command, &Disk::watched(all.clone()));
     assert!(result.is_ok() || is_too_late(command, &result.unwrap_err()), "{command:?}");
-    usize::MAX - all.left.load(Ordering::Relaxed)
+    all.seen()
 }
 
 /// Whether it was refused because a database may be in use again.
