@@ -49,7 +49,9 @@ fn p6_a_damaged_journal_finishes_nothing() {
         let mut repository = Repository::open_to_finish(&bench.place, &Silent).unwrap();
         undisturbed(|| finish(&mut repository, way, &Silent))
     };
-    for (what, bytes) in damaged(&journal) {
+    let tried = damaged(&journal);
+    println!("{} damaged journals", tried.len());
+    for (what, bytes) in tried {
         fs::write(&journal, &bytes).unwrap();
         for way in [Way::Forward, Way::Back] {
             assert_refused(&to_finish(way).unwrap_err(), "restore-journal", &what);
@@ -73,7 +75,9 @@ fn p6_a_damaged_last_restore_takes_nothing_back() {
     let last = bench.place.root.join("last-restore");
     let whole = fs::read(&last).unwrap();
     let take_back = || undisturbed(|| undo(&mut bench.write(), &RestoreOptions::default(), &Silent));
-    for (what, bytes) in damaged(&last) {
+    let tried = damaged(&last);
+    println!("{} damaged journals", tried.len());
+    for (what, bytes) in tried {
         fs::write(&last, &bytes).unwrap();
         assert_refused(&take_back().unwrap_err(), "last-restore", &what);
         assert!(bench.bytes() == a, "{what}");
@@ -95,6 +99,7 @@ fn p6_a_damaged_progress_keeps_nothing_from_being_read() {
     run(&bench, &BIT_BY_BIT);
     let progress = bench.place.root.join("check-progress");
     let left_over = damaged(&progress);
+    println!("{} damaged files", left_over.len());
     assert!(left_over.len() > 30);
     for (what, bytes) in left_over {
         let whole = fs::read(&first).unwrap();
