@@ -7,18 +7,18 @@ mod common;
 
 use std::fs::{self, File};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
-use common::{Bench, Sandbox, undisturbed};
+use common::{Bench, Kill, Sandbox, undisturbed};
 use znap::disk::{Change, Disk, Watcher};
 use znap::error::{Error, Kind, Result};
 use znap::filestorage::fence::{FENCE, notice_path};
 use znap::filestorage::{DataFile, Oid, StorageLock, Tid, Writer, index_path};
 use znap::monitor::{Monitor, Silent};
 use znap::repository::hash::Hash;
-use znap::snapshot::{Finished, InitOptions, Place, Repository, RestoreOptions, Way, copy_out, finish, init, restore};
+use znap::snapshot::{Finished, Repository, RestoreOptions, Way, copy_out, finish, restore};
 
 /// Does something before a change, once; and from another one on, fails them all, as a kill would.
 struct Story {
@@ -93,22 +93,7 @@ fn state(bench: &Bench) -> (Vec<u8>, Option<Vec<u8>>) {
 
 /// Snapshots `a` and `b` of a database that had two megabytes when it was put under znap's care.
 fn with_base() -> Bench {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("Data.fs");
-    let mut writer = Writer::create(&path).unwrap();
-    for number in 0..20 {
-        writer.transaction().data(Oid(number), vec![number as u8; 100_000]).commit().unwrap();
-    }
-    drop(writer);
-    let place = Place { root: folder.path().join(".znap"), trusted: Vec::new() };
-    let options = InitOptions {
-        root: place.root.clone(),
-        databases: vec![PathBuf::from("Data.fs")],
-        current: folder.path().to_path_buf(),
-        share_with_group: false,
-    };
-    assert!(!init(&options, &Silent).unwrap().databases[0].complete);
-    let bench = Bench { folder, place };
+    let bench = Bench::with_base();
     bench.grow(31, 200_000);
     bench.save("a");
     bench.grow(33, 200_000);
@@ -212,16 +197,7 @@ fn p4_p5_what_is_taken_back_has_its_index() {
                 fs::hard_link(bench.data_fs(), bench.folder.path().join("other")).unwrap();
             }
             let before = state(&bench);
-            let left = Arc::new(Mutex::new(change));
-            struct Count(Arc<Mutex<usize>>);
-            impl Watcher for Count {
-                fn before(&self, _: &Change<'_>) -> io::Result<usize> {
-                    let mut left = self.0.lock().unwrap();
-                    *left = left.checked_sub(1).ok_or_else(|| io::Error::other("killed"))?;
-                    Ok(usize::MAX)
-                }
-            }
-            if restore_on(&Disk::watched(Arc::new(Count(left))), &bench, "a").is_ok() {
+            if restore_on(&Disk::watched(Kill::at(change)), &bench, "a").is_ok() {
                 assert!(change > 10);
                 break;
             }
@@ -407,29 +383,9 @@ fn p5_taking_back_a_restore_that_dropped_something_says_so() {
 /// All databases come back together or not at all, one of them with other names: killed at each change, and finished either way.
 #[test]
 fn p5_several_databases_come_back_together_or_not_at_all() {
-    struct Count(Mutex<usize>);
-    impl Watcher for Count {
-        fn before(&self, _: &Change<'_>) -> io::Result<usize> {
-            let mut left = self.0.lock().unwrap();
-            *left = left.checked_sub(1).ok_or_else(|| io::Error::other("killed"))?;
-            Ok(usize::MAX)
-        }
-    }
     let make = || {
-        let folder = tempfile::tempdir().unwrap();
         let names = ["Data.fs", "catalog.fs"];
-        for name in names {
-            Writer::create(folder.path().join(name)).unwrap();
-        }
-        let place = Place { root: folder.path().join(".znap"), trusted: Vec::new() };
-        let options = InitOptions {
-            root: place.root.clone(),
-            databases: names.iter().map(PathBuf::from).collect(),
-            current: folder.path().to_path_buf(),
-            share_with_group: false,
-        };
-        init(&options, &Silent).unwrap();
-        let bench = Bench { folder, place };
+        let bench = Bench::over(&names, |_| ());
         for id in ["a", "b"] {
             for name in names {
                 commit(&bench.folder.path().join(name));
@@ -444,8 +400,7 @@ fn p5_several_databases_come_back_together_or_not_at_all() {
     for change in 0.. {
         let bench = make();
         let before = both(&bench);
-        let disk = Disk::watched(Arc::new(Count(Mutex::new(change))));
-        if restore_on(&disk, &bench, "a").is_ok() {
+        if restore_on(&Disk::watched(Kill::at(change)), &bench, "a").is_ok() {
             break;
         }
         let way = if change % 2 == 0 { Way::Forward } else { Way::Back };

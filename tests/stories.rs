@@ -8,11 +8,13 @@
 
 mod common;
 
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::process::ExitStatusExt;
+use std::process::Stdio;
+use std::time::Duration;
 
-use common::{Bench, Sandbox, assert_same_file, output, python};
-use jiff::Timestamp;
+use common::{Bench, Sandbox, assert_same_file, output, python, spawn, undisturbed};
 use jiff::tz::TimeZone;
 use znap::filestorage::Writer;
 use znap::monitor::Silent;
@@ -52,13 +54,35 @@ fn no_id_becomes_a_path() {
 /// restic#1450 and many others: whoever held the lock was killed, and the lock stayed.
 #[test]
 fn a_lock_is_never_stale() {
-    let bench = Bench::new();
-    bench.grow(1, 1000);
-    fs::write(bench.place.root.join("lock"), "znap (pid 1, user root)\n").unwrap();
-    fs::write(bench.folder.path().join("Data.fs.lock"), " 1\n").unwrap();
-    bench.save("a");
-    bench.grow(3, 1000);
-    bench.restore("a");
+    let sandbox = Sandbox::with_database(3, 5, "small");
+    sandbox.znap_ok(&["init", "Data.fs"]);
+    sandbox.znap_ok(&["save", "a"]);
+    sandbox.grow(4, 5, "small");
+    sandbox.znap_ok(&["save", "b"]);
+    sandbox.znap_ok(&["delete", "b"]);
+    // A gc that has the repository's lock, and can't go on because somebody reads.
+    let gate = File::open(sandbox.file(".znap/gate")).unwrap();
+    gate.lock_shared().unwrap();
+    let mut gc = spawn(sandbox.znap_command().arg("gc").stdout(Stdio::null()).stderr(Stdio::null()));
+    let lock = sandbox.file(".znap/lock");
+    let holder = format!("znap (pid {},", gc.id());
+    while !fs::read_to_string(&lock).unwrap().starts_with(&holder) {
+        assert!(gc.try_wait().unwrap().is_none(), "it waits for the gate");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert!(matches!(File::open(&lock).unwrap().try_lock(), Err(TryLockError::WouldBlock)));
+    gc.kill().unwrap();
+    assert_eq!(gc.wait().unwrap().signal(), Some(9));
+    undisturbed(|| drop(gate));
+    assert!(fs::read_to_string(&lock).unwrap().starts_with(&holder), "it is still said to hold it");
+    sandbox.znap_ok(&["save", "c"]);
+    // And a server that has ZODB's lock.
+    let server = common::ZodbProcess::hold(&sandbox.data_fs(), false);
+    let pid = server.id().to_string();
+    assert_eq!(sandbox.znap(&["restore", "a"]).code, 4);
+    server.kill();
+    assert_eq!(fs::read_to_string(sandbox.file("Data.fs.lock")).unwrap().trim(), pid, "it is still said to hold it");
+    sandbox.znap_ok(&["restore", "a"]);
 }
 
 /// repozo names its files by the second: of two backups in one, the second replaces the first.
@@ -80,21 +104,60 @@ fn two_saves_in_one_second_are_two_snapshots() {
 
 /// A clock that was set back: what is newest isn't what has the latest time.
 #[test]
+#[cfg(target_os = "linux")]
 fn the_newest_snapshot_is_the_last_one_whatever_the_clock_says() {
-    let bench = Bench::new();
-    bench.grow(1, 1000);
-    bench.save("made-tomorrow");
-    let tomorrow = Timestamp::now().as_microsecond() + 86_400_000_000;
-    bench.sql().execute("UPDATE snapshot SET created = ?1", [tomorrow]).unwrap();
-    bench.grow(3, 1000);
-    bench.save("made-today");
-    assert_eq!(bench.read().resolve("latest").unwrap().name, "made-today");
-    let now = bench.bytes();
-    bench.restore("made-tomorrow");
-    bench.restore("latest");
-    assert!(bench.bytes() == now);
-    bench.gc(true);
-    assert_eq!(list(&bench.read()).unwrap().len(), 2);
+    let sandbox = Sandbox::with_database(3, 5, "small");
+    sandbox.znap_ok(&["init", "Data.fs"]);
+    let library = clock(&sandbox);
+    let tomorrow = |args: &[&str]| {
+        let output = output(sandbox.znap_command().env("LD_PRELOAD", &library).env("DAYS", "1").args(args));
+        assert_eq!(output.code, 0, "{output:?}");
+    };
+    tomorrow(&["save", "made-tomorrow"]);
+    tomorrow(&["save"]);
+    sandbox.grow(4, 5, "small");
+    sandbox.znap_ok(&["save", "made-today"]);
+    let listed: serde_json::Value = serde_json::from_str(&sandbox.znap_ok(&["list", "--json"])).unwrap();
+    let time = |row: usize| listed[row]["created"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+    assert!(time(0) > time(2), "the clock was set back: {listed}");
+    assert!(sandbox.znap_ok(&["show", "latest"]).starts_with("made-today\n"));
+    let now = fs::read(sandbox.data_fs()).unwrap();
+    sandbox.grow(5, 5, "small");
+    // What this saves has the time of the clock, too, and so has the journal.
+    tomorrow(&["restore", "made-tomorrow"]);
+    sandbox.znap_ok(&["undo"]);
+    sandbox.znap_ok(&["restore", "made-today"]);
+    assert!(fs::read(sandbox.data_fs()).unwrap() == now);
+    sandbox.znap_ok(&["gc", "--all"]);
+    sandbox.znap_ok(&["check", "--data"]);
+    sandbox.znap_ok(&["restore", "made-tomorrow"]);
+    sandbox.grow(6, 5, "small");
+    sandbox.znap_ok(&["save", "last"]);
+    assert!(sandbox.znap_ok(&["show", "latest"]).starts_with("last\n"));
+    sandbox.check();
+}
+
+/// A library that puts the clock of a program that loads it on by so many `DAYS`.
+#[cfg(target_os = "linux")]
+fn clock(sandbox: &Sandbox) -> std::path::PathBuf {
+    let (source, library) = (sandbox.file("clock.c"), sandbox.file("clock.so"));
+    let code = r#"
+        #define _GNU_SOURCE
+        #include <dlfcn.h>
+        #include <stdlib.h>
+        #include <time.h>
+        int clock_gettime(clockid_t clock, struct timespec *time) {
+            int (*real)(clockid_t, struct timespec *) = dlsym(RTLD_NEXT, "clock_gettime");
+            int result = real(clock, time);
+            if (clock == CLOCK_REALTIME && getenv("DAYS")) time->tv_sec += 86400 * atol(getenv("DAYS"));
+            return result;
+        }
+    "#;
+    fs::write(&source, code).unwrap();
+    // SQLite was compiled with it, too.
+    let made = output(sandbox.command_of("cc").args(["-shared", "-fPIC", "-o"]).args([&library, &source]).arg("-ldl"));
+    assert_eq!(made.code, 0, "{made:?}");
+    library
 }
 
 /// What was a file is something else now: no tool may follow, wait or write there.
@@ -189,13 +252,13 @@ fn a_series_of_repozo_beside_it_stays_valid() {
         sandbox.grow(seed, 5, "mixed");
         sandbox.znap_ok(&["save", &format!("s{seed}")]);
         // repozo's names have seconds.
-        std::thread::sleep(std::time::Duration::from_millis(1100));
+        std::thread::sleep(Duration::from_millis(1100));
         run(&["-BvQ", "-r", "backups", "-f", "Data.fs"]);
     }
     // Back, and on: repozo notices by itself that its last increment isn't the beginning of this any more.
     sandbox.znap_ok(&["restore", "s5"]);
     sandbox.grow(9, 8, "mixed");
-    std::thread::sleep(std::time::Duration::from_millis(1100));
+    std::thread::sleep(Duration::from_millis(1100));
     run(&["-Bv", "-r", "backups", "-f", "Data.fs"]);
     run(&["-V", "-r", "backups"]);
     run(&["-Rv", "-r", "backups", "-o", "recovered.fs"]);

@@ -4,9 +4,10 @@ import resource
 import shutil
 import signal
 
+from after import check, done, journal
 from disk import Disk
 from place import Failure, State, copy_into, need
-from script import check, script
+from script import scripts
 
 # How much room is left.
 LEFT = (0, 4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20)
@@ -16,7 +17,7 @@ SAYS_WHY_LIMITED = ("File too large", "disk I/O error", "disk is full")
 
 
 def attack(place, options):
-    steps = [step for step in script(place) if not options.only or options.only in step.name]
+    steps = [step for step in scripts(place) if not options.only or options.only in step.name]
     total = 0
     disk = Disk(place, 24)
     for step in steps:
@@ -54,7 +55,9 @@ def on_full_disk(place, disk, step, left):
     free = disk.free()
     result = place.znap(disk.site, *step.words)
     refused(result, SAYS_WHY)
-    unfinished = (disk.site / ".znap/restore-journal").exists()
+    unfinished = journal(disk.site)
+    if result.code == 0:
+        done(place, step, disk.site)
     if result.code != 0 and not unfinished:
         need(State.of(disk.site) == step.source, "it failed and changed the database", result)
     if left == 0:
@@ -132,6 +135,6 @@ def larger(place, disk):
         disk.fill(left)
         refused(failed := place.znap(site, "restore", "e"), SAYS_WHY)
         need(failed.code == 1 and "not enough room" in failed.err, "restore without room", failed)
-        need(State.of(site) == last and not (site / ".znap/restore-journal").exists(), "restore changed it")
+        need(State.of(site) == last and not journal(site), "restore changed it")
     shutil.rmtree(site)
     site.mkdir()

@@ -9,8 +9,9 @@ import shutil
 from collections import Counter
 from dataclasses import dataclass
 
+from after import check, journal
 from place import Failure, State, need
-from script import Step, check, script
+from script import Step, scripts
 
 CALLS = (
     "write", "writev", "pwrite64", "pwritev", "pwritev2", "copy_file_range", "sendfile", "splice", "ftruncate", "truncate",
@@ -54,8 +55,8 @@ def attack(place, options):
 
 
 def all_steps(place):
-    """Those of the script, and those that finish a restore that was interrupted."""
-    steps = script(place)
+    """Those of the scripts, and those that finish a restore that was interrupted."""
+    steps = scripts(place)
     restores = [step for step in steps if step.words[0] in ("restore", "undo")]
     return steps + [more for step in restores for more in interrupted(place, step)]
 
@@ -104,23 +105,24 @@ def killed(place, step, moment, world=None):
 
 
 def interrupted(place, step):
-    """Steps that finish a restore, and take it back: one that was killed as late as it can still go either way."""
-    late = None
+    """Steps that finish a restore, and take it back: one that was killed as late as it can still go either way; and, of several
+    databases, also when only the first of them was fenced."""
+    worlds = []
     for number in range(1, 1000):
         try:
             world = killed(place, step, Moment("fsync", number))
         except Failure:
             break
-        if not (world / ".znap/restore-journal").exists() or State.of(world).data[:4] != b"ZNAP":
-            continue
-        copy = place.copy(world)
-        if place.znap(copy, "restore", "--abort").code == 0:
-            late = world
-    need(late, step.name, "can't be killed in the middle")
-    snapshots = place.snapshots(late)
-    held = dict(step.held) | {snapshot: step.source for snapshot in snapshots.keys() - step.held.keys()}
-    for way, goal in (("--resume", step.target), ("--abort", step.source)):
-        before = place.copy(late)
-        words = ("restore", way)
-        name = f"{' '.join(words)} after {step.name}"
-        yield Step(name, words, before, step.source, goal, snapshots, snapshots, held, step.other, finishes=step)
+        if journal(world) and State.of(world).is_fenced() and place.znap(place.copy(world), "restore", "--abort").code == 0:
+            worlds.append(world)
+    need(worlds, step.name, "can't be killed in the middle")
+    chosen = {"": worlds[-1]} | ({"early in ": worlds[0]} if len(step.source) > 1 else {})
+    for when, world in chosen.items():
+        snapshots = place.snapshots(world)
+        held = dict(step.held) | {snapshot: step.source for snapshot in snapshots.keys() - step.held.keys()}
+        for way, goal in (("--resume", step.target), ("--abort", step.back)):
+            words = ("restore", way)
+            name = f"{' '.join(words)} after {when}{step.name}"
+            yield Step(
+                name, words, world, step.source, goal, goal, snapshots, snapshots, held, step.other, finishes=step,
+            )

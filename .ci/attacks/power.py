@@ -7,10 +7,10 @@ would be of no moment at all.)
 
 import shutil
 
+from after import check, done
 from disk import Disk
 from kills import all_steps, killed, moments
-from place import Failure, State, copy_into, need
-from script import check
+from place import Failure, copy_into, need
 
 MEGABYTES = 24
 EVERY = 6
@@ -61,7 +61,5 @@ def cut(place, step, clean, moment):
     shutil.rmtree(image.parent)
     if not moment:
         # What it says is done is done.
-        need(State.of(world) == step.target, "the database isn't what it was when the command ended", State.of(world))
-        found = place.snapshots(world)
-        need(step.new.keys() <= found.keys() and not (world / ".znap/restore-journal").exists(), "not done", found)
+        done(place, step, world)
     check(place, step, world)

@@ -56,7 +56,8 @@ fn row(context: &Context, snapshot: &SnapshotInfo) -> Vec<String> {
         snapshot.id.clone(),
         words::time(snapshot.created, zone),
         latest.map_or_else(|| "-".into(), |time| words::time(time, zone)),
-        words::size(snapshot.databases.iter().map(|cut| cut.tail_bytes).sum()),
+        // Whatever a catalog says.
+        words::size(snapshot.databases.iter().fold(0, |sum, cut| cut.tail_bytes.saturating_add(sum))),
         words::size(snapshot.stored_bytes),
         state(snapshot),
         words::clean(&snapshot.message),

@@ -106,6 +106,8 @@ fn interrupted(error: Error, command: &Command) -> Error {
         Command::Restore(args) if args.to.is_some() => {
             ("no database was changed", "remove what was written to the directory that --to names")
         }
+        // A restore that hasn't begun to write may have made a snapshot of what no other one held.
+        Command::Restore(_) | Command::Undo(_) => ("no database was changed", "the command can be given again"),
         Command::Delete(_) => ("snapshots that were named first may be deleted", "znap list shows those there are"),
         Command::Gc(_) => ("no snapshot was changed", "znap gc goes on where it was"),
         Command::Repair(_) => ("nothing was lost", "znap repair can be given again"),

@@ -4,13 +4,15 @@
 //! compresses it meanwhile. A frame has one thread, because zstd's own workers cut it into jobs that
 //! hardly know what comes before them, and so compress near-copies badly (docs/design.md); two frames at once use two cores.
 
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use zstd::zstd_safe::zstd_sys::ZSTD_EndDirective::{ZSTD_e_continue, ZSTD_e_end};
 use zstd::zstd_safe::{CCtx, CParameter, InBuffer, OutBuffer, compress_bound, get_error_name};
 
 use crate::error::{Error, Result};
+use crate::monitor::Monitor;
 use crate::repository::chunk_writer::Compression;
 use crate::repository::data::{Codec, FRAME_LIMIT};
 
@@ -24,6 +26,9 @@ const PIECE: usize = 256 << 10;
 const FEW: usize = 16;
 /// And where another frame follows, which can begin only when all of this one has been handed over.
 const MANY: usize = FRAME_LIMIT / PIECE;
+
+/// How often the monitor is asked while a frame is compressed.
+const OFTEN: Duration = Duration::from_millis(50);
 
 /// Makes what compresses frames, and keeps it for the next ones.
 pub(crate) struct FrameEncoder {
@@ -46,13 +51,39 @@ impl FrameEncoder {
 
     /// Compresses a whole frame, if that makes it smaller.
     pub(crate) fn compress(&mut self, raw: &[u8]) -> Result<(Codec, Vec<u8>)> {
-        let Context(context) = match &mut self.whole {
+        match &mut self.whole {
             Some(context) => context,
             none => none.insert(Context::new(&self.compression)?),
+        }
+        .compress(raw)
+    }
+
+    /// The same for a frame that may take seconds: often asks the monitor whether to wait on. If not, the thread that
+    /// compresses it is left to end by itself. The frame's room is given back.
+    pub(crate) fn compress_patiently(&mut self, raw: &mut Vec<u8>, monitor: &dyn Monitor) -> Result<(Codec, Vec<u8>)> {
+        let mut context = match self.whole.take() {
+            Some(context) => context,
+            None => Context::new(&self.compression)?,
         };
-        let mut output = Vec::with_capacity(compress_bound(raw.len()));
-        context.compress2(&mut output, raw).map_err(failed)?;
-        Ok(if output.len() < raw.len() { (Codec::Zstd, output) } else { (Codec::Raw, raw.to_vec()) })
+        let (sender, receiver) = channel();
+        let frame = std::mem::take(raw);
+        let work = move || {
+            let compressed = context.compress(&frame);
+            // Nobody may be waiting any more.
+            let _ = sender.send((context, frame, compressed));
+        };
+        std::thread::Builder::new().spawn(work).map_err(no_thread)?;
+        loop {
+            match receiver.recv_timeout(OFTEN) {
+                Ok((context, frame, compressed)) => {
+                    self.whole = Some(context);
+                    *raw = frame;
+                    return compressed;
+                }
+                Err(RecvTimeoutError::Timeout) => monitor.check()?,
+                Err(RecvTimeoutError::Disconnected) => return Err(stopped()),
+            }
+        }
     }
 
     /// Begins a frame that comes in piece by piece.
@@ -65,7 +96,7 @@ impl FrameEncoder {
         let (give_back, used) = channel();
         let thread = std::thread::Builder::new()
             .spawn(move || context.compress_pieces(receiver, give_back))
-            .map_err(|error| Error::failed(format!("cannot start a thread that compresses: {error}")))?;
+            .map_err(no_thread)?;
         Ok(OpenFrame { sender, used, thread, piece: Vec::new() })
     }
 
@@ -135,6 +166,12 @@ impl Context {
         Ok(Context(context))
     }
 
+    fn compress(&mut self, raw: &[u8]) -> Result<(Codec, Vec<u8>)> {
+        let mut output = Vec::with_capacity(compress_bound(raw.len()));
+        self.0.compress2(&mut output, raw).map_err(failed)?;
+        Ok(if output.len() < raw.len() { (Codec::Zstd, output) } else { (Codec::Raw, raw.to_vec()) })
+    }
+
     fn compress_pieces(mut self, pieces: Receiver<Vec<u8>>, give_back: Sender<Vec<u8>>) -> Result<(Self, Vec<u8>)> {
         let mut compressed = Vec::new();
         for piece in pieces {
@@ -160,6 +197,10 @@ impl Context {
 
 fn failed(code: usize) -> Error {
     Error::failed(format!("cannot compress: {}", get_error_name(code)))
+}
+
+fn no_thread(error: std::io::Error) -> Error {
+    Error::failed(format!("cannot start a thread that compresses: {error}"))
 }
 
 fn stopped() -> Error {

@@ -121,9 +121,15 @@ impl Layout {
         &self.disk
     }
 
-    /// The nearest `.znap` in `start` or a directory above it.
+    /// The nearest `.znap` in `start` or a directory above it. One that the disk can't look at is the nearest, too: opening it
+    /// says why, and another one above isn't taken instead.
     pub fn find(start: &Path) -> Option<PathBuf> {
-        start.ancestors().map(|directory| directory.join(DIRECTORY)).find(|candidate| candidate.is_dir())
+        use io::ErrorKind::{NotADirectory, NotFound, PermissionDenied};
+        let may_be_one = |candidate: &PathBuf| match fs::metadata(candidate) {
+            Ok(metadata) => metadata.is_dir(),
+            Err(error) => !matches!(error.kind(), NotFound | NotADirectory | PermissionDenied),
+        };
+        start.ancestors().map(|directory| directory.join(DIRECTORY)).find(may_be_one)
     }
 
     /// Refuses a repository of another user: what it says could have been made up.

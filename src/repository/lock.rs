@@ -37,8 +37,8 @@ impl WriterLock {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 match layout.create_file(&path) {
                     Ok(file) => file,
-                    // Another process made it first.
-                    Err(_) => OpenOptions::new().read(true).write(true).open(&path).at("open", &path)?,
+                    // If another process made it first, it is there.
+                    Err(error) => OpenOptions::new().read(true).write(true).open(&path).map_err(|_| error)?,
                 }
             }
             result => result.at("open", &path)?,

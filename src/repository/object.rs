@@ -4,7 +4,7 @@
 //! synced, before a committed catalog transaction refers to it.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -226,7 +226,10 @@ pub fn open_regular(path: &Path) -> std::io::Result<Option<File>> {
 pub fn kind_of(path: &Path) -> Result<ObjectKind> {
     let file = open_regular(path).at("open", path)?.ok_or_else(|| damaged(path, "it is no file"))?;
     let mut header = [0; HEADER];
-    file.read_exact_at(&mut header, 0).map_err(|_| damaged(path, "it is too short"))?;
+    file.read_exact_at(&mut header, 0).map_err(|error| match error.kind() {
+        ErrorKind::UnexpectedEof => damaged(path, "it is too short"),
+        _ => Error::io("read", path, error),
+    })?;
     kind_in(path, &header)
 }
 

@@ -130,7 +130,7 @@ pub fn base_check(file: &DataFile, base_length: u64) -> Result<(u32, Hash)> {
 
 /// `None` if the file has become too short for what was to be read: ZODB cuts an aborted transaction off at
 /// any moment, and a file that is shorter than a snapshot doesn't begin with it.
-fn unless_shorter<T>(result: Result<T>) -> Result<Option<T>> {
+pub(crate) fn unless_shorter<T>(result: Result<T>) -> Result<Option<T>> {
     match result {
         Err(error) if error.io_error().is_some_and(|error| error.kind() == std::io::ErrorKind::UnexpectedEof) => {
             Ok(None)

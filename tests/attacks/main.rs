@@ -12,7 +12,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
-/// Whether a case is tried: one in so many, or each with `ZNAP_ATTACKS=all`, which takes half an hour.
+/// Whether a case is tried: one in so many, or each with `ZNAP_ATTACKS=all`, which takes hours.
 fn is_tried(case: usize, one_in: usize) -> bool {
     static ALL: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
     *ALL.get_or_init(|| std::env::var_os("ZNAP_ATTACKS").is_some_and(|value| value == "all"))

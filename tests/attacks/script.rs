@@ -1,51 +1,86 @@
-//! The script that is attacked: a repository's life, and what has to be so after each of its commands.
+//! The script that is attacked: two repositories' lives, and what has to be so after each of their commands.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use znap::disk::Disk;
 use znap::filestorage::fence::FENCE;
 use znap::snapshot::Way;
 
-use crate::world::{Command, State, World};
+use crate::world::{Command, OTHER_NAME, State, World};
+
+/// All snapshots by their ids, as they come back.
+type Snapshots = BTreeMap<String, State>;
 
 /// A command, and everything before and after it.
 pub struct Step {
     pub command: Command,
     pub before: World,
     pub after: World,
-    /// What every snapshot holds that is there before or after.
-    pub held: BTreeMap<String, State>,
+    was: (State, Snapshots),
+    becomes: (State, Snapshots),
+    /// What is there once it is taken back; with [`Command::Discard`] not always all that was there before.
+    taken_back: State,
 }
 
-/// Every command at least once, on a few hundred kilobytes.
+/// What happens before a command: transactions of these sizes, and another name.
+enum Before<'a> {
+    Nothing,
+    Grown(&'a [usize]),
+    GrownAndLinked(&'a [usize]),
+}
+
+/// Every command at least once, on a few hundred kilobytes; and restores of two databases, one of which has another name.
 pub fn script() -> Vec<Step> {
+    use Before::*;
     use Command::*;
+    let mut steps = life(
+        &["Data.fs"],
+        &[
+            (Grown(&[3000, 90_000]), Init),
+            (Nothing, Save("a")),
+            (Grown(&[150_000, 10, 4000]), Save("b")),
+            (Grown(&[60_000]), Restore("a")),
+            (Nothing, Undo),
+            (Grown(&[200_000]), Save("c")),
+            (Nothing, Restore("b")),
+            (Nothing, Restore("c")),
+            (Nothing, Delete("b")),
+            (Nothing, Gc(false)),
+            (Grown(&[70_000]), Save("d")),
+            (Nothing, Gc(true)),
+            (Grown(&[40_000]), Discard("a")),
+        ],
+    );
+    steps.extend(life(
+        &["Data.fs", "Users.fs"],
+        &[
+            (Grown(&[50_000]), Init),
+            (Grown(&[20_000]), Save("a")),
+            (Grown(&[30_000]), Save("b")),
+            (GrownAndLinked(&[10_000]), Restore("a")),
+        ],
+    ));
+    steps
+}
+
+fn life(databases: &[&str], commands: &[(Before<'_>, Command)]) -> Vec<Step> {
     let mut steps = Vec::new();
-    let mut world = World::new();
-    let lives: [(&[usize], Command); 12] = [
-        (&[3000, 90_000], Init),
-        (&[], Save("a")),
-        (&[150_000, 10, 4000], Save("b")),
-        (&[60_000], Restore("a")),
-        (&[], Undo),
-        (&[200_000], Save("c")),
-        (&[], Restore("b")),
-        (&[], Restore("c")),
-        (&[], Delete("b")),
-        (&[], Gc(false)),
-        (&[70_000], Save("d")),
-        (&[], Gc(true)),
-    ];
-    for (number, (grown, command)) in lives.into_iter().enumerate() {
-        if !grown.is_empty() {
-            world.grow(number as u64 + 7, grown);
+    let mut world = World::with(databases);
+    for (number, (happens, command)) in commands.iter().enumerate() {
+        let ended = world.state();
+        if let Before::Grown(sizes) | Before::GrownAndLinked(sizes) = happens {
+            world.grow(number as u64 + 7, sizes);
+        }
+        if let Before::GrownAndLinked(_) = happens {
+            world.link();
         }
         let after = world.copy();
-        after.run(command, &Disk::default()).unwrap();
-        let mut held = if command == Init { BTreeMap::new() } else { world.snapshots() };
-        held.extend(after.snapshots());
+        after.run(*command, &Disk::default()).unwrap();
+        let was = (world.state(), if *command == Command::Init { Snapshots::new() } else { world.snapshots() });
+        let becomes = (after.state(), after.snapshots());
+        let taken_back = if let Command::Discard(_) = command { ended } else { was.0.clone() };
         let next = after.copy();
-        steps.push(Step { command, before: world, after, held });
+        steps.push(Step { command: *command, before: world, after, was, becomes, taken_back });
         world = next;
     }
     steps
@@ -55,64 +90,85 @@ impl Step {
     /// Checks a world in which the command was interrupted: what was there is there, or what was to be there; a restore can be
     /// finished either way; the command can be given again.
     pub fn check(&self, world: World, what: &str) {
-        let (before, after) = (self.before.state(), self.after.state());
+        let ((before, old), (after, new)) = (&self.was, &self.becomes);
         if !world.path().join(".znap").exists() {
             assert_eq!(self.command, Command::Init, "{what}: the repository is gone");
-            assert!(world.state() == before, "{what}");
+            assert!(world.state() == *before, "{what}");
             world.run(Command::Init, &Disk::default()).unwrap_or_else(|error| panic!("{what}: {error}"));
             return;
         }
         let damage = world.damage();
         assert!(damage.is_empty(), "P6: {what}: check calls it damage: {damage:?}");
         let found = world.snapshots();
+        let saved = databases_of(before);
         for (id, state) in &found {
-            assert!(self.held.get(id) == Some(state), "P6: {what}: {id} came back wrong");
+            let held = if self.is_new_undo(id) { Some(&saved) } else { old.get(id).or(new.get(id)) };
+            assert!(held == Some(state), "P6: {what}: {id} came back wrong");
         }
-        let (old, new) = if self.command == Command::Init {
-            (BTreeMap::new(), self.after.snapshots())
-        } else {
-            (self.before.snapshots(), self.after.snapshots())
-        };
         for id in old.keys().filter(|id| new.contains_key(*id)) {
             assert!(found.contains_key(id), "P5: {what}: {id} is gone");
         }
+        let journal = std::fs::read_to_string(world.path().join(".znap/restore-journal")).unwrap_or_default();
+        let is_taken_back = journal.contains("\"stage\":\"taken-back\"");
         match world.read().unfinished_restore().unwrap() {
             None => {
                 let now = world.state();
-                // Without an index ZODB reads all of the file, and is right.
-                let same = |state: &State| now.0 == state.0 && (now.1 == state.1 || now.1.is_none());
-                assert!(same(&before) || same(&after), "P5: {what}: neither as before nor as after");
+                let possible = [before, after, &self.taken_back];
+                assert!(
+                    possible.iter().any(|state| is_like(&now, state)),
+                    "P5: {what}: neither as before nor as after"
+                );
             }
             Some(_) => {
-                let now = world.state().0;
-                assert!(now[..4] == FENCE || now == before.0 || now == after.0, "P5: {what}: ZODB could open it");
+                for (name, now) in world.bytes() {
+                    let whole = [before, after, &self.taken_back].iter().any(|state| state[&name].0 == now);
+                    let fenced = now[..4] == FENCE && name != OTHER_NAME;
+                    assert!(fenced || whole, "P5: {what}: ZODB could open {name}");
+                }
                 let copy = world.copy();
-                let journal = std::fs::read_to_string(world.path().join(".znap/restore-journal")).unwrap();
-                let is_taken_back = journal.contains("\"stage\":\"taken-back\"");
                 match copy.run(Command::Finish(Way::Back), &Disk::default()) {
-                    Ok(()) => assert!(copy.state() == before, "P4, P5: {what}: not taken back"),
+                    Ok(()) => {
+                        let state = copy.state();
+                        assert!(state == *before || state == self.taken_back, "P4, P5: {what}: not taken back");
+                    }
                     Err(error) => assert!(error.to_string().contains("too late"), "{what}: {error}"),
                 }
                 world
                     .run(Command::Finish(Way::Forward), &Disk::default())
                     .unwrap_or_else(|error| panic!("{what}: {error}"));
                 // What is taken back already doesn't go forward any more.
-                let expected = if is_taken_back { &before } else { &after };
-                assert!(world.state() == *expected, "P5: {what}: not finished");
+                let expected = if is_taken_back { &self.taken_back } else { after };
+                let state = world.state();
+                assert!(state == *expected || is_taken_back && state == *before, "P5: {what}: not finished");
                 assert!(world.litter().is_empty(), "{what}: {:?}", world.litter());
             }
         }
         self.again(&world, what);
-        assert!(world.state().0 == after.0, "{what}: given again, it does something else");
+        assert!(world.bytes() == self.after.bytes(), "{what}: given again, it does something else");
         // Nothing is left that gc doesn't take.
         for all in [false, true] {
             world.run(Command::Gc(all), &Disk::default()).unwrap_or_else(|error| panic!("{what}: {error}"));
         }
-        assert!(world.snapshots() == new, "P10: {what}: gc changed a snapshot");
+        self.check_snapshots(&world, what);
         let damage = world.damage();
         assert!(damage.is_empty(), "P6: {what}: {damage:?}");
         let unnamed = unnamed_objects(&world);
         assert!(unnamed.is_empty(), "P10: {what}: {unnamed:?}");
+    }
+
+    /// Checks that the snapshots are those that have to be there after the command. What a restore saves has its time as its id.
+    pub fn check_snapshots(&self, world: &World, what: &str) {
+        let by_content = |snapshots: &Snapshots| -> (Snapshots, BTreeSet<State>) {
+            let (undo, others): (Snapshots, Snapshots) =
+                snapshots.clone().into_iter().partition(|(id, _)| self.is_new_undo(id));
+            (others, undo.into_values().collect())
+        };
+        assert!(by_content(&world.snapshots()) == by_content(&self.becomes.1), "P5, P10: {what}: other snapshots");
+    }
+
+    /// Whether this is what the command saved of what it was about to overwrite.
+    fn is_new_undo(&self, id: &str) -> bool {
+        self.command.is_restore() && id.starts_with("undo-") && !self.was.1.contains_key(id)
     }
 
     /// Gives the command again, unless it was done.
@@ -122,13 +178,26 @@ impl Step {
             Command::Save(id) => world.snapshots().contains_key(id),
             Command::Delete(id) => !world.snapshots().contains_key(id),
             // An undo that was done would be undone.
-            Command::Restore(_) | Command::Undo => world.state().0 == self.after.state().0,
+            Command::Restore(_) | Command::Discard(_) | Command::Undo => world.bytes() == self.after.bytes(),
             Command::Gc(_) | Command::Finish(_) | Command::Repair => false,
         };
         if !done {
             world.run(self.command, &Disk::default()).unwrap_or_else(|error| panic!("{what}: again: {error}"));
         }
     }
+}
+
+/// What a snapshot of these databases has.
+fn databases_of(state: &State) -> State {
+    state.clone().into_iter().filter(|(name, _)| name != OTHER_NAME).collect()
+}
+
+/// Whether a state is another one. Without an index ZODB reads all of the file, and is right.
+fn is_like(now: &State, other: &State) -> bool {
+    let same = |(name, (bytes, index)): (&String, &(Vec<u8>, Option<Vec<u8>>))| {
+        other.get(name).is_some_and(|other| *bytes == other.0 && (index.is_none() || *index == other.1))
+    };
+    now.len() == other.len() && now.iter().all(same)
 }
 
 /// Object files that the catalog doesn't name.

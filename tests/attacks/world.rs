@@ -1,7 +1,8 @@
-//! A database, its repository, and commands given to them.
+//! Databases, their repository, and commands given to them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use jiff::tz::TimeZone;
@@ -15,8 +16,11 @@ use znap::snapshot::{
     copy_out, delete, finish, gc, init_on, list, repair_on, restore, save, undo,
 };
 
-/// A database and its index, if it has one.
-pub type State = (Vec<u8>, Option<Vec<u8>>);
+/// Databases by their files' names: their bytes, and their indexes, if they have any.
+pub type State = BTreeMap<String, (Vec<u8>, Option<Vec<u8>>)>;
+
+/// What a database's file is also called, if it has another name: somebody's copy of yesterday, which nothing may change.
+pub const OTHER_NAME: &str = "kept.fs";
 
 /// What is to be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,12 +30,20 @@ pub enum Command {
     Delete(&'static str),
     Gc(bool),
     Restore(&'static str),
+    /// A restore that drops what no snapshot holds.
+    Discard(&'static str),
     Undo,
     Finish(Way),
     Repair,
 }
 
-/// A folder with a database, and perhaps its repository.
+impl Command {
+    pub fn is_restore(self) -> bool {
+        matches!(self, Command::Restore(_) | Command::Discard(_) | Command::Undo)
+    }
+}
+
+/// A folder with databases, and perhaps their repository.
 pub struct World {
     folder: tempfile::TempDir,
 }
@@ -41,18 +53,17 @@ impl World {
         World { folder: tempfile::tempdir().unwrap() }
     }
 
-    pub fn new() -> Self {
+    /// One with these databases, which are empty.
+    pub fn with(names: &[&str]) -> Self {
         let world = Self::empty();
-        Writer::create(world.data_fs()).unwrap();
+        for name in names {
+            Writer::create(world.path().join(name)).unwrap();
+        }
         world
     }
 
     pub fn path(&self) -> &Path {
         self.folder.path()
-    }
-
-    pub fn data_fs(&self) -> PathBuf {
-        self.path().join("Data.fs")
     }
 
     pub fn place(&self) -> Place {
@@ -62,13 +73,19 @@ impl World {
     /// The same in another folder.
     pub fn copy(&self) -> World {
         let copy = Self::empty();
-        copy_all(self.path(), copy.path());
+        copy_all(self.path(), copy.path(), &mut HashMap::new());
         copy
     }
 
-    /// Commits transactions that don't compress, and writes the index as ZODB does.
+    /// Commits transactions that don't compress to each database, and writes the indexes as ZODB does.
     pub fn grow(&self, seed: u64, sizes: &[usize]) {
-        let mut writer = Writer::open(self.data_fs()).unwrap();
+        for (number, name) in databases_in(self.path()).into_iter().filter(|name| name != OTHER_NAME).enumerate() {
+            self.grow_one(&name, seed + 100 * number as u64, sizes);
+        }
+    }
+
+    fn grow_one(&self, name: &str, seed: u64, sizes: &[usize]) {
+        let mut writer = Writer::open(self.path().join(name)).unwrap();
         let mut state = seed | 1;
         for size in sizes {
             let data: Vec<u8> = std::iter::repeat_with(|| {
@@ -83,7 +100,18 @@ impl World {
     }
 
     pub fn state(&self) -> State {
-        (fs::read(self.data_fs()).unwrap(), fs::read(index_path(&self.data_fs())).ok())
+        state_of(self.path())
+    }
+
+    /// The databases without their indexes.
+    pub fn bytes(&self) -> BTreeMap<String, Vec<u8>> {
+        self.state().into_iter().map(|(name, (bytes, _))| (name, bytes)).collect()
+    }
+
+    /// Gives the last database another name, as `cp -al` does.
+    pub fn link(&self) {
+        let last = databases_in(self.path()).pop().unwrap();
+        fs::hard_link(self.path().join(last), self.path().join(OTHER_NAME)).unwrap();
     }
 
     pub fn run(&self, command: Command, disk: &Disk) -> Result<()> {
@@ -93,7 +121,7 @@ impl World {
             Command::Init => {
                 let options = InitOptions {
                     root: place.root.clone(),
-                    databases: vec![PathBuf::from("Data.fs")],
+                    databases: databases_in(self.path()).into_iter().map(PathBuf::from).collect(),
                     current: self.path().to_path_buf(),
                     share_with_group: false,
                 };
@@ -107,6 +135,10 @@ impl World {
             Command::Delete(id) => delete(&mut write()?, &[id.to_string()], &Silent).map(|_| ()),
             Command::Gc(all) => gc(&mut write()?, GcOptions { all }, &Silent).map(|_| ()),
             Command::Restore(id) => restore(&mut write()?, id, &RestoreOptions::default(), &Silent).map(|_| ()),
+            Command::Discard(id) => {
+                let options = RestoreOptions { discard: true, ..RestoreOptions::default() };
+                restore(&mut write()?, id, &options, &Silent).map(|_| ())
+            }
             Command::Undo => undo(&mut write()?, &RestoreOptions::default(), &Silent).map(|_| ()),
             Command::Repair => repair_on(disk, &place, &RepairOptions::default(), &Silent).map(|_| ()),
             Command::Finish(way) => {
@@ -120,11 +152,11 @@ impl World {
         Repository::open(&self.place()).unwrap()
     }
 
-    /// All snapshots but those that restores made, each written elsewhere.
+    /// All snapshots, each written elsewhere.
     pub fn snapshots(&self) -> BTreeMap<String, State> {
-        let ids: Vec<String> =
-            list(&self.read()).unwrap().into_iter().filter(|info| info.kind == "save").map(|info| info.id).collect();
-        ids.into_iter().map(|id| (id.clone(), self.elsewhere(&id))).collect()
+        let repository = self.read();
+        let infos = list(&repository).unwrap().into_iter();
+        infos.map(|info| (info.id.clone(), elsewhere(&repository, &info.id).unwrap())).collect()
     }
 
     /// What `check` finds in the repository, all data included.
@@ -133,30 +165,55 @@ impl World {
         check(&self.read(), &options, &Silent).unwrap().findings.into_iter().map(|finding| finding.what).collect()
     }
 
-    /// A snapshot, written elsewhere.
-    pub fn elsewhere(&self, id: &str) -> State {
-        let to = tempfile::tempdir().unwrap();
-        copy_out(&self.read(), id, &to.path().join("copy"), &Silent).unwrap();
-        let path = to.path().join("copy/data/Data.fs");
-        (fs::read(&path).unwrap(), fs::read(index_path(&path)).ok())
-    }
-
-    /// What is beside the database that belongs neither to it nor to a repository.
+    /// What is beside the databases that belongs neither to them nor to a repository.
     pub fn litter(&self) -> Vec<String> {
         let names = fs::read_dir(self.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
-        names.filter(|name| !["Data.fs", "Data.fs.index", "Data.fs.lock", ".znap"].contains(&name.as_str())).collect()
+        let belongs =
+            |name: &String| name == ".znap" || [".fs", ".fs.index", ".fs.lock"].iter().any(|end| name.ends_with(end));
+        names.filter(|name| !belongs(name)).collect()
     }
 }
 
-pub fn copy_all(from: &Path, to: &Path) {
+/// A snapshot, written elsewhere.
+pub fn elsewhere(repository: &Repository, id: &str) -> Result<State> {
+    let to = tempfile::tempdir().unwrap();
+    let copy = to.path().join("copy");
+    copy_out(repository, id, &copy, &Silent)?;
+    Ok(fs::read_dir(copy).unwrap().flat_map(|folder| state_of(&folder.unwrap().path())).collect())
+}
+
+fn state_of(folder: &Path) -> State {
+    let state = |name: String| {
+        let path = folder.join(&name);
+        (name, (fs::read(&path).unwrap(), fs::read(index_path(&path)).ok()))
+    };
+    databases_in(folder).into_iter().map(state).collect()
+}
+
+/// The names of the databases in a folder, in order.
+fn databases_in(folder: &Path) -> Vec<String> {
+    let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<String> = names.filter(|name| name.ends_with(".fs")).collect();
+    names.sort();
+    names
+}
+
+/// Copies a folder. Files with several names have them in the copy, too; `linked` knows their copies.
+fn copy_all(from: &Path, to: &Path, linked: &mut HashMap<u64, PathBuf>) {
     for entry in fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
         let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
+        let metadata = entry.metadata().unwrap();
+        if metadata.is_dir() {
             fs::create_dir(&target).unwrap();
-            copy_all(&entry.path(), &target);
+            copy_all(&entry.path(), &target, linked);
+        } else if let Some(same) = linked.get(&metadata.ino()) {
+            fs::hard_link(same, &target).unwrap();
         } else {
             fs::copy(entry.path(), &target).unwrap();
+            if metadata.nlink() > 1 {
+                linked.insert(metadata.ino(), target);
+            }
         }
     }
 }

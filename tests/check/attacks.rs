@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use znap::error::Kind;
 use znap::filestorage::{Oid, Writer};
 use znap::monitor::Silent;
-use znap::snapshot::{InitOptions, Place, Repository, RestoreOptions, Subject, check, copy_out, init, list, restore};
+use znap::snapshot::{Place, Repository, RestoreOptions, Subject, check, copy_out, list, restore};
 
 use crate::common::Bench;
 use crate::{DATA, QUICK, assert_clean, run, small};
@@ -232,20 +232,8 @@ fn p6_whatever_makes_a_restore_fail_is_found() {
 
 /// A small repository of two databases.
 fn small_of_two() -> Bench {
-    let folder = tempfile::tempdir().unwrap();
-    let place = Place { root: folder.path().join(".znap"), trusted: Vec::new() };
     let names = ["Data.fs", "Users.fs"];
-    for name in names {
-        Writer::create(folder.path().join(name)).unwrap();
-    }
-    let options = InitOptions {
-        root: place.root.clone(),
-        databases: names.map(PathBuf::from).to_vec(),
-        current: folder.path().to_path_buf(),
-        share_with_group: false,
-    };
-    init(&options, &Silent).unwrap();
-    let bench = Bench { folder, place };
+    let bench = Bench::over(&names, |_| ());
     for (number, id) in ["a", "b"].into_iter().enumerate() {
         for (seed, name) in (number as u64 + 1..).zip(names) {
             let data: Vec<u8> = (0..30_000_u64).map(|at| (at.wrapping_mul(at * 5 + seed) >> 5) as u8).collect();

@@ -1,11 +1,9 @@
 //! The databases' own files.
 
 use std::fs;
-use std::path::PathBuf;
 
 use znap::filestorage::{Oid, Tid, Writer};
-use znap::monitor::Silent;
-use znap::snapshot::{InitOptions, Place, Subject, init};
+use znap::snapshot::Subject;
 
 use crate::common::Bench;
 use crate::{DATABASES, assert_clean, data_file_of_save, grow_later, run};
@@ -98,23 +96,7 @@ fn databases_are_compared_with_the_snapshots_that_they_go_on_from() {
 
 #[test]
 fn a_base_that_is_damaged_affects_the_snapshots_that_need_it() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("Data.fs");
-    let mut writer = Writer::create(&path).unwrap();
-    for number in 0..20 {
-        writer.transaction().data(Oid(number), vec![number as u8; 100_000]).commit().unwrap();
-    }
-    writer.save_index().unwrap();
-    drop(writer);
-    let place = Place { root: folder.path().join(".znap"), trusted: Vec::new() };
-    let options = InitOptions {
-        root: place.root.clone(),
-        databases: vec![PathBuf::from("Data.fs")],
-        current: folder.path().to_path_buf(),
-        share_with_group: false,
-    };
-    assert!(!init(&options, &Silent).unwrap().databases[0].complete);
-    let bench = Bench { folder, place };
+    let bench = Bench::with_base();
     bench.grow(30, 50_000);
     bench.save("a");
     assert_clean(&bench, "save with a base");

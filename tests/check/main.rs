@@ -9,8 +9,11 @@ mod common;
 
 mod attacks;
 mod blame;
+#[cfg(target_os = "linux")]
+mod bounded;
 mod clean;
 mod databases;
+mod left_behind;
 mod limited;
 mod meanwhile;
 

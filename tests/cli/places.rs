@@ -45,6 +45,18 @@ fn the_nearest_repository_upward() {
 }
 
 #[test]
+fn p6_a_repository_that_cannot_be_looked_at_is_not_passed_over() {
+    let site = Site::with_snapshots();
+    fs::create_dir(site.sandbox.file("a")).unwrap();
+    // As a disk that gives errors: what it leads to can't be told.
+    std::os::unix::fs::symlink(".znap", site.sandbox.file("a/.znap")).unwrap();
+    let output = znap_in(&site, "a", &["save", "x"], None);
+    assert_eq!(output.code, 1, "{output:?}");
+    assert!(output.stderr.contains("cannot open .znap"), "{output:?}");
+    assert!(!site.znap_ok(&["list"]).contains('x'), "saved in another repository");
+}
+
+#[test]
 fn a_named_repository() {
     let site = Site::with_snapshots();
     let root = site.sandbox.file(".znap");

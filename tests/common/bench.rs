@@ -18,18 +18,40 @@ pub struct Bench {
 }
 
 impl Bench {
+    /// A repository of an empty database.
     pub fn new() -> Self {
+        Self::over(&["Data.fs"], |_| ())
+    }
+
+    /// A repository of these databases, filled with something first.
+    pub fn over(names: &[&str], fill: impl Fn(&mut Writer)) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        Writer::create(folder.path().join("Data.fs")).unwrap();
+        for name in names {
+            let mut writer = Writer::create(folder.path().join(name)).unwrap();
+            fill(&mut writer);
+        }
         let place = Place { root: folder.path().join(".znap"), trusted: Vec::new() };
         let options = InitOptions {
             root: place.root.clone(),
-            databases: vec![PathBuf::from("Data.fs")],
+            databases: names.iter().map(PathBuf::from).collect(),
             current: folder.path().to_path_buf(),
             share_with_group: false,
         };
         init(&options, &Silent).unwrap();
         Bench { folder, place }
+    }
+
+    /// A repository of a database that had two megabytes before: its snapshots need them.
+    pub fn with_base() -> Self {
+        let bench = Self::over(&["Data.fs"], |writer| {
+            for number in 0..20 {
+                writer.transaction().data(Oid(number), vec![number as u8; 100_000]).commit().unwrap();
+            }
+            writer.save_index().unwrap();
+        });
+        let base: usize = bench.sql().query_row("SELECT base_length FROM generation", [], |row| row.get(0)).unwrap();
+        assert_eq!(base, bench.bytes().len());
+        bench
     }
 
     pub fn data_fs(&self) -> PathBuf {

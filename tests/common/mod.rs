@@ -5,13 +5,15 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod bench;
+mod kill;
 mod python;
 mod sandbox;
 mod views;
 mod zodb;
 
 pub use bench::{Bench, stop_in_restore};
+pub use kill::Kill;
 pub use python::{python, script};
-pub use sandbox::{Output, Sandbox, assert_same_bytes, assert_same_file, output, spawn, undisturbed};
+pub use sandbox::{Output, Sandbox, assert_same_bytes, assert_same_file, code_of, output, spawn, undisturbed};
 pub use views::{file_views, names_all, views};
 pub use zodb::{Zodb, ZodbProcess, boundaries, try_zodb, zodb};

@@ -96,6 +96,24 @@ impl Sandbox {
         command
     }
 
+    /// znap, heeding signals. Whoever runs the tests may have made them ignore some (a shell does with SIGINT for what it
+    /// starts in the background), and znap would go on ignoring them.
+    pub fn znap_heeding(&self, args: &[&str]) -> Command {
+        let heed = "import os, signal, sys\n\
+                    for number in (1, 2, 15): signal.signal(number, signal.SIG_DFL)\n\
+                    os.execv(sys.argv[1], sys.argv[1:])";
+        let mut command = self.command_of("python3");
+        command.args(["-ISc", heed, env!("CARGO_BIN_EXE_znap")]).args(args);
+        command
+    }
+
+    /// The same files in another sandbox.
+    pub fn copy(&self) -> Self {
+        let copy = Self::new();
+        copy_all(self.path(), copy.path());
+        copy
+    }
+
     /// Runs znap.
     pub fn znap(&self, args: &[&str]) -> Output {
         output(self.znap_command().args(args))
@@ -136,7 +154,21 @@ pub fn undisturbed<T>(work: impl FnOnce() -> T) -> T {
     work()
 }
 
-fn code_of(status: std::process::ExitStatus) -> i32 {
+fn copy_all(from: &Path, to: &Path) {
+    for entry in fs::read_dir(from).expect("a directory") {
+        let entry = entry.expect("an entry");
+        let target = to.join(entry.file_name());
+        if entry.file_type().expect("its type").is_dir() {
+            fs::create_dir(&target).expect("a new directory");
+            copy_all(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), &target).expect("a copy");
+        }
+    }
+}
+
+/// The exit code; 128 + its number when a signal ended it.
+pub fn code_of(status: std::process::ExitStatus) -> i32 {
     use std::os::unix::process::ExitStatusExt;
     status.code().unwrap_or_else(|| 128 + status.signal().expect("a code or a signal"))
 }

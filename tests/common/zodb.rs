@@ -117,6 +117,12 @@ impl ZodbProcess {
         self.child.as_ref().expect("it runs").id()
     }
 
+    /// Has a writer pack, while it goes on committing (`--packed`).
+    pub fn pack(&mut self) {
+        let stdin = self.child.as_mut().and_then(|child| child.stdin.as_mut()).expect("it runs");
+        stdin.write_all(b"pack\n").expect("it listens");
+    }
+
     /// Whether it still runs (a writer with `--transactions` or `--seconds` ends by itself).
     pub fn is_running(&mut self) -> bool {
         self.child.as_mut().expect("it was started").try_wait().expect("it is ours").is_none()

@@ -13,8 +13,8 @@ from ZODB.Connection import TransactionMetaData
 from ZODB.FileStorage import FileStorage
 
 
-def told_to_stop():
-    """An event that is set by `stop`, by the end of standard input, or by SIGTERM."""
+def told_to_stop(pack=lambda: None):
+    """An event that is set by `stop`, by the end of standard input, or by SIGTERM. `pack` is called when told to."""
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
 
@@ -22,6 +22,8 @@ def told_to_stop():
         for line in sys.stdin:
             if line.strip() == "stop":
                 break
+            if line.strip() == "pack":
+                pack()
         stop.set()
 
     threading.Thread(target=listen, daemon=True).start()
@@ -33,10 +35,23 @@ def ready():
 
 
 def writer(args):
-    stop = told_to_stop()
     # The real clock: the storage is live.
     storage = FileStorage(str(args.path))
     site = Site(storage, args.seed, args.profile)
+    packed = 0
+
+    def pack():
+        nonlocal packed
+        site.db.pack()
+        packed += 1
+
+    # While the other thread commits.
+    packer = threading.Thread(target=pack)
+    stop = told_to_stop(packer.start)
+    if args.packed:
+        # What a pack has dropped can't be undone, nor purged.
+        for kind in ("undo", "undo_undo", "undo_two", "purge"):
+            site.deck_of_kinds.pop(kind)
     rng = random.Random(f"writer {args.seed}")
     committed = aborted = 0
     until = time.monotonic() + (args.seconds or 1e9)
@@ -55,7 +70,9 @@ def writer(args):
                 committed += 1
             if args.pause_ms:
                 stop.wait(args.pause_ms / 1000)
-        return summary(storage, args.path) | {"committed": committed, "aborted": aborted}
+        if packer.ident:
+            packer.join()
+        return summary(storage, args.path) | {"committed": committed, "aborted": aborted, "packed": packed}
     finally:
         site.close()
 

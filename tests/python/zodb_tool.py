@@ -77,6 +77,7 @@ def parser():
     sub.add_argument("--seconds", type=float)
     sub.add_argument("--transactions", type=int)
     sub.add_argument("--pause-ms", type=float, default=0)
+    sub.add_argument("--packed", action="store_true", help="it will be packed meanwhile, when told to")
 
     sub = command("hold", live.hold, "Have it open until standard input ends.")
     sub.add_argument("--read-only", action="store_true")

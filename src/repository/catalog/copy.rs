@@ -132,6 +132,10 @@ mod tests {
         }
     }
 
+    /// So many rows that a copy takes several steps.
+    const FILL: &str = "INSERT INTO object_file (name, kind, bytes)
+        WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 200000) SELECT randomblob(32), 1, i FROM n";
+
     fn catalog(folder: &Path) -> (Layout, Catalog) {
         let layout = Layout::create(&folder.join(".znap"), Access::Private, &Disk::default()).unwrap();
         let catalog = Catalog::create(&layout, &Arc::new(Counters::default())).unwrap();
@@ -155,9 +159,7 @@ mod tests {
     fn a_copy_stays_as_it_is_and_a_file_in_its_place_is_noticed() {
         let folder = tempfile::tempdir().unwrap();
         let (layout, catalog) = catalog(folder.path());
-        let fill = "INSERT INTO object_file (name, kind, bytes)
-                    WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 200000) SELECT randomblob(32), 1, i FROM n";
-        catalog.connection.execute_batch(fill).unwrap();
+        catalog.connection.execute_batch(FILL).unwrap();
         let copy = catalog.copy(&Silent).unwrap();
         catalog.connection.execute_batch("DELETE FROM object_file").unwrap();
         assert_eq!((copy.object_files().unwrap().len(), catalog.object_files().unwrap().len()), (200_000, 0));
@@ -173,9 +175,7 @@ mod tests {
     fn a_copy_ends_though_somebody_commits_all_the_time() {
         let folder = tempfile::tempdir().unwrap();
         let (layout, catalog) = catalog(folder.path());
-        let fill = "INSERT INTO object_file (name, kind, bytes)
-                    WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 200000) SELECT randomblob(32), 1, i FROM n";
-        catalog.connection.execute_batch(fill).unwrap();
+        catalog.connection.execute_batch(FILL).unwrap();
         /// Commits whenever it is asked: nobody may wait for the copy.
         struct Busy(std::path::PathBuf, AtomicU32);
         impl Monitor for Busy {

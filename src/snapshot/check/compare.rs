@@ -10,7 +10,7 @@ use crate::repository::chunker;
 use crate::repository::frames::Location;
 use crate::repository::hash::Hash;
 use crate::repository::manifest::ChunkName;
-use crate::snapshot::anchor::ends_a_transaction;
+use crate::snapshot::anchor::{ends_a_transaction, unless_shorter};
 
 use super::{Check, damage};
 
@@ -70,6 +70,8 @@ pub(super) struct Compared {
     pub(super) last_good: Option<String>,
     /// Those from which it differs.
     pub(super) forks: Vec<Fork>,
+    /// Why a part of the file couldn't be read, if one couldn't: it isn't known whether that differs.
+    pub(super) unreadable: Option<String>,
 }
 
 /// A snapshot from which a file differs, and may have gone another way.
@@ -113,12 +115,13 @@ pub(super) fn compare(
     check.monitor.begin("comparing with the snapshots", size.saturating_sub(base_length));
     let mut reached: HashMap<i64, Reached> = HashMap::new();
     let mut furthest = base_length;
+    let mut unreadable = None;
     for List { stream, own, .. } in &lists.lists {
         let parent = stream.parent.and_then(|parent| reached.get(&parent)).copied();
         let mut so_far = parent.unwrap_or(Reached { upto: base_length, differs: None });
         if so_far.upto >= stream.kept_length {
             so_far = Reached { upto: stream.kept_length, differs: None };
-            along(check, file, size, own, &mut so_far, &mut furthest)?;
+            along(check, file, size, own, &mut so_far, &mut furthest, &mut unreadable)?;
         }
         reached.insert(stream.row, so_far);
     }
@@ -136,7 +139,7 @@ pub(super) fn compare(
         let at = chunks.differ_at(stream, offset, chunk)?;
         forks.push(Fork { stream: stream.clone(), same_upto: upto, at, goes_on, another_transaction: false });
     }
-    Ok(Compared { same_upto: furthest, last_good, forks })
+    Ok(Compared { same_upto: furthest, last_good, forks, unreadable })
 }
 
 /// Goes along the chunks that a list has of its own.
@@ -147,6 +150,7 @@ fn along(
     own: &[(u64, ChunkName)],
     reached: &mut Reached,
     furthest: &mut u64,
+    unreadable: &mut Option<String>,
 ) -> Result<()> {
     let mut bytes = Vec::new();
     for &(offset, chunk) in own {
@@ -157,7 +161,15 @@ fn along(
         }
         let end = offset.saturating_add(u64::from(chunk.length));
         bytes.resize(chunk.length as usize, 0);
-        if end > size || file.read_exact_at(&mut bytes, offset).is_err() || Hash::of(&bytes) != chunk.hash {
+        let is_there = end <= size
+            && match unless_shorter(file.read_exact_at(&mut bytes, offset)) {
+                Ok(read) => read.is_some(),
+                Err(error) => {
+                    *unreadable = Some(damage(error)?);
+                    break;
+                }
+            };
+        if !is_there || Hash::of(&bytes) != chunk.hash {
             reached.differs = Some((offset, chunk));
             break;
         }

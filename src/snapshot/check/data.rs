@@ -47,13 +47,12 @@ pub(super) fn check(check: &mut Check<'_>, known: &Known, deadline: Option<Insta
     let again: Vec<&ObjectFile> =
         files.iter().copied().filter(|file| before(file) && again.contains(&file.name)).collect();
     let rest: Vec<&ObjectFile> = files.into_iter().filter(|file| !before(file)).collect();
-    let bytes_of = |files: &[&ObjectFile]| -> u64 { files.iter().map(|file| file.bytes).sum() };
 
     let mut report = DataCheck { went_on: after.is_some(), ..DataCheck::default() };
-    check.monitor.begin("reading the object files", bytes_of(&again) + bytes_of(&rest));
+    check.monitor.begin("reading the object files", bytes_of(again.iter().chain(&rest).copied()));
     let mut read = |file: &ObjectFile| {
         report.files += 1;
-        report.bytes += file.bytes;
+        report.bytes = report.bytes.saturating_add(file.bytes);
     };
     read_files(check, known, &again, |file| {
         read(file);
@@ -79,7 +78,7 @@ pub(super) fn check(check: &mut Check<'_>, known: &Known, deadline: Option<Insta
     let stopped = last.or(if interrupted.is_some() { after } else { None });
     if let Some(stopped) = stopped {
         let left: Vec<&ObjectFile> = rest.into_iter().filter(|file| file.name > stopped).collect();
-        (report.files_left, report.bytes_left) = (left.len() as u64, bytes_of(&left));
+        (report.files_left, report.bytes_left) = (left.len() as u64, bytes_of(left.iter().copied()));
     }
     let remembered = match stopped.filter(|_| report.files_left > 0) {
         Some(after) => {
@@ -97,6 +96,11 @@ pub(super) fn check(check: &mut Check<'_>, known: &Known, deadline: Option<Insta
     Ok(())
 }
 
+/// How long files are, as the catalog says, which may be anything.
+pub(super) fn bytes_of<'a>(files: impl Iterator<Item = &'a ObjectFile>) -> u64 {
+    files.fold(0, |sum, file| sum.saturating_add(file.bytes))
+}
+
 /// Reads those data files in which something is wrong, to find out what can still be had of them: unless they were read
 /// already, because all of the data was.
 pub(super) fn look_closer(check: &mut Check<'_>, known: &Known) -> Result<()> {
@@ -105,7 +109,7 @@ pub(super) fn look_closer(check: &mut Check<'_>, known: &Known) -> Result<()> {
     if damaged.is_empty() {
         return Ok(());
     }
-    check.monitor.begin("reading what is damaged", damaged.iter().map(|file| file.bytes).sum());
+    check.monitor.begin("reading what is damaged", bytes_of(damaged.iter().copied()));
     read_files(check, known, &damaged, |_| true)?;
     check.monitor.end();
     Ok(())

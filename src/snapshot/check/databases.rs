@@ -116,6 +116,9 @@ fn look(check: &mut Check<'_>, database: &Database) -> Result<(DatabaseCheck, Ve
     if let Some(compared) = compared {
         report.same_bytes = compared.same_upto - base_length;
         report.last_good.clone_from(&compared.last_good);
+        if report.damage.is_none() {
+            report.damage.clone_from(&compared.unreadable);
+        }
         findings.extend(judge(&file, end, compared, &mut report));
     }
     if let Some(what) = &report.damage {

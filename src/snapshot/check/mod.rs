@@ -81,7 +81,7 @@ pub fn check(repository: &Repository, options: &CheckOptions, monitor: &dyn Moni
     if let Some(known) = &known {
         check.report.snapshots = known.ids().count() as u64;
         check.report.object_files = known.files.len() as u64;
-        check.report.object_bytes = known.files.iter().map(|file| file.bytes).sum();
+        check.report.object_bytes = data::bytes_of(known.files.iter());
         objects::check(&mut check, known)?;
         records::check(&mut check, known)?;
         if options.data {

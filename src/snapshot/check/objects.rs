@@ -74,8 +74,9 @@ fn data_file(check: &Check<'_>, known: &Known, file: &ObjectFile) -> Result<Vec<
 fn small_file(check: &mut Check<'_>, file: &ObjectFile, read_later: bool) -> Result<()> {
     let path = check.layout().object(&file.name);
     let length = fs::metadata(&path).map(|metadata| metadata.len()).ok();
-    let kind = kind_of(&path).ok();
-    let as_listed = length == Some(file.bytes) && kind == Some(file.kind);
+    let kind = kind_of(&path);
+    let is_known = length.is_some() && !kind.as_ref().is_err_and(|error| error.io_error().is_some());
+    let as_listed = length == Some(file.bytes) && kind.is_ok_and(|kind| kind == file.kind);
     if as_listed && read_later {
         return Ok(());
     }
@@ -85,7 +86,7 @@ fn small_file(check: &mut Check<'_>, file: &ObjectFile, read_later: bool) -> Res
     if check.is_gone(&file.name)? {
         return Ok(());
     }
-    if whole && !as_listed {
+    if whole && is_known && !as_listed {
         let what = format!("the catalog is wrong about object file {name}…: its kind, or its length");
         check.add(Finding { what, prevents_restore: false, ..about_catalog(Vec::new()) });
     } else if !whole && !read_later {

@@ -84,7 +84,7 @@ fn rewrite_step(
             encoder: FrameEncoder::new(compression),
             raw: Vec::new(),
         },
-        |worker, chunks| worker.frame(chunks),
+        |worker, chunks| worker.frame(chunks, monitor),
         |chunks, (codec, bytes)| {
             monitor.check()?;
             let names = chunks.iter().map(|chunk| (chunk.location.hash, chunk.location.length)).collect();
@@ -123,7 +123,7 @@ struct Worker {
 }
 
 impl Worker {
-    fn frame(&mut self, chunks: &[MovingChunk]) -> Result<(Codec, Vec<u8>)> {
+    fn frame(&mut self, chunks: &[MovingChunk], monitor: &dyn Monitor) -> Result<(Codec, Vec<u8>)> {
         let mut places = Vec::with_capacity(chunks.len());
         let mut length = 0;
         for chunk in chunks {
@@ -145,7 +145,7 @@ impl Worker {
                 Ok(())
             })?;
         }
-        self.encoder.compress(&self.raw)
+        self.encoder.compress_patiently(&mut self.raw, monitor)
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
+use std::io::ErrorKind;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -73,6 +74,8 @@ pub(super) struct Search {
     pub(super) wanted: BTreeMap<Hash, Wanted>,
     pub(super) found: BTreeMap<Hash, Place>,
     pub(super) sources: Sources,
+    /// Why a file couldn't be read.
+    unreadable: Option<Error>,
     counters: Arc<Counters>,
 }
 
@@ -85,6 +88,7 @@ impl Search {
             wanted: BTreeMap::new(),
             found: BTreeMap::new(),
             sources: Sources::default(),
+            unreadable: None,
             counters: Arc::clone(counters),
         };
         // The repository's own is the first.
@@ -134,7 +138,14 @@ impl Search {
             }
             Place::File(file, offset) => {
                 let mut bytes = vec![0; length as usize];
-                self.files.get(*file)?.1.read_exact_at(&mut bytes, *offset).ok()?;
+                let (path, file) = self.files.get(*file)?;
+                if let Err(error) = file.read_exact_at(&mut bytes, *offset) {
+                    // It is shorter than it was: that is no matter.
+                    if error.kind() != ErrorKind::UnexpectedEof {
+                        self.unreadable = Some(Error::io("read", path, error));
+                    }
+                    return None;
+                }
                 bytes
             }
             Place::Bytes(bytes) => bytes.to_vec(),
@@ -145,9 +156,16 @@ impl Search {
     /// The bytes of a chunk that was found; an error if it can't be read any more.
     pub(super) fn bytes(&mut self, hash: &Hash) -> Result<Vec<u8>> {
         let (wanted, place) = (self.wanted.get(hash).cloned(), self.found.get(hash).cloned());
+        let path = match &place {
+            Some(Place::File(file, _)) => self.files.get(*file).map(|(path, _)| path.clone()),
+            Some(Place::Folder(folder, _)) => self.folders.get(*folder).map(|(path, _)| path.clone()),
+            _ => None,
+        };
         let read = wanted.zip(place).and_then(|(wanted, place)| self.read(hash, wanted.length, &place));
         read.ok_or_else(|| {
-            Error::failed("a file that a missing part was found in has changed meanwhile")
+            let path = path.unwrap_or_default();
+            let what = "a missing part was found there, and can't be read any more";
+            Error::failed(format!("{} has changed meanwhile: {what}", path.display()))
                 .hint("nothing was changed; try again")
         })
     }
@@ -260,7 +278,15 @@ impl Search {
         if self.is_done() {
             return Ok(0);
         }
-        let Ok(file) = open_plain(path, false) else { return Ok(0) };
+        let file = match open_plain(path, false) {
+            Ok(file) => file,
+            Err(error) => {
+                if error.kind() != Kind::NotFound {
+                    monitor.notice(&error.to_string());
+                }
+                return Ok(0);
+            }
+        };
         self.files.push((path.to_path_buf(), file));
         let number = self.files.len() - 1;
         let mut candidates: Vec<(u64, Hash)> = Vec::new();
@@ -273,6 +299,9 @@ impl Search {
         for (offset, hash) in candidates {
             monitor.check()?;
             found += u64::from(self.try_place(&hash, Place::File(number, offset)));
+        }
+        if let Some(error) = self.unreadable.take() {
+            monitor.notice(&error.to_string());
         }
         Ok(found)
     }
