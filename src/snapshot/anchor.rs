@@ -204,19 +204,19 @@ pub fn nearest(file: &DataFile, size: u64, catalog: &Catalog, generation: i64) -
 /// The refusal for a file that isn't the one that was tracked.
 pub fn refusal(path: &std::path::Path, recognition: &Recognition, generation: &Generation) -> Option<Error> {
     let path = path.display();
-    let again = "the snapshots stay in the repository, but znap can't work on this file with them yet; \
+    let again = "the snapshots stay in the repository, but znap can't work on this file with them; \
                  put the file before it back, or start a repository for this one with znap -R DIR init";
+    let goes_on = "znap save goes on with the file as it is now";
     Some(match recognition {
         Recognition::Same => return None,
         Recognition::Converted { now } => {
-            Error::failed(format!("{path} was converted from {} to {now} since znap first saw it", generation.magic))
-                .hint(again)
+            Error::failed(format!("{path} was converted from {} to {now} since the last snapshot", generation.magic))
+                .hint(goes_on)
         }
-        Recognition::Packed { old: Some(old) } => Error::failed(format!("{path} was packed since znap first saw it"))
-            .hint(format!("the file before the pack is {}; {again}", old.display())),
-        Recognition::Packed { old: None } => {
-            Error::failed(format!("{path} was packed since znap first saw it")).hint(again)
-        }
+        Recognition::Packed { old: Some(old) } => Error::failed(format!("{path} was packed since the last snapshot"))
+            .hint(format!("{goes_on}, and stores what older snapshots need of {}", old.display())),
+        Recognition::Packed { old: None } => Error::failed(format!("{path} was packed since the last snapshot"))
+            .hint(format!("{goes_on}; older snapshots need a copy of it as it was (znap restore ID --base-from FILE)")),
         Recognition::Shorter => Error::failed(format!(
             "{path} is shorter than when znap first saw it ({} bytes): it was truncated or replaced",
             generation.base_length

@@ -9,7 +9,9 @@ use crate::filestorage::{
     Changes, DataFile, FIRST_TRANSACTION, Header, Position, Record, Sink, Source, Tid, find_cut, scan,
 };
 use crate::repository::catalog::Database;
-use crate::snapshot::anchor::{recognise, refusal};
+use crate::snapshot::anchor::{is_of, old_path, refusal};
+use crate::snapshot::base::needs_base;
+use crate::snapshot::generations::{Life, life_of};
 use crate::snapshot::database;
 use crate::snapshot::journal::Journal;
 
@@ -71,43 +73,54 @@ fn look(check: &mut Check<'_>, database: &Database) -> Result<(DatabaseCheck, Ve
         differs_from: None,
         last_good: None,
     };
-    let lists = match Lists::read(check, database) {
+    let about = |what: String, snapshots: Vec<String>| Finding {
+        what,
+        prevents_restore: !snapshots.is_empty(),
+        snapshots,
+        ..Finding::about(Subject::Database)
+    };
+    let opened = database::open_patiently(&path, check.monitor);
+    let (in_its_life, problem) = match &opened {
+        Ok(file) => life(check, database, file)?,
+        Err(_) => (database.clone(), None),
+    };
+    let lists = match Lists::read(check, &in_its_life) {
         Ok(lists) => lists,
         Err(error) => {
             check.note(error, about_catalog(Vec::new()))?;
             Lists::none()
         }
     };
-    let base_length = database.generation.known.base_length;
-    // The snapshots that need the beginning of the file.
-    let dependent = if base_length > FIRST_TRANSACTION { lists.ids() } else { Vec::new() };
-    let finding = |what: String, snapshots: Vec<String>| Finding {
-        what,
-        prevents_restore: !snapshots.is_empty(),
-        snapshots,
-        ..Finding::about(Subject::Database)
+    let base_length = in_its_life.generation.known.base_length;
+    // The snapshots that need the beginning of the file: it isn't stored, and no pack has left it.
+    let known = &in_its_life.generation.known;
+    let is_left = || DataFile::open(old_path(&path)).is_ok_and(|old| is_of(&old, known).unwrap_or(false));
+    let dependent = match needs_base(check.catalog(), known) {
+        Ok(true) if problem.is_none() || !is_left() => lists.ids(),
+        Ok(_) => Vec::new(),
+        Err(error) => {
+            check.note(error, about_catalog(Vec::new()))?;
+            Vec::new()
+        }
     };
-    let file = match database::open_patiently(&path, check.monitor) {
+    let file = match opened {
         Ok(file) => file,
         Err(error) => {
             let missing = error.kind() == Kind::NotFound;
             let what = if missing { error.to_string() } else { damage(error)? };
             report.problem = Some(what.clone());
-            return Ok((report, vec![finding(format!("{}: {what}", database.name), dependent)]));
+            return Ok((report, vec![about(format!("{}: {what}", database.name), dependent)]));
         }
     };
     let size = file.size()?;
     report.size = Some(size);
-    let problem = recognise(&file, &database.generation.known)
-        .map(|recognition| refusal(&path, &recognition, &database.generation.known))
-        .or_else(|error| damage(error).map(|what| Some(Error::failed(what))))?;
     let mut compared = None;
     if let Some(problem) = &problem {
         report.problem = Some(problem.to_string());
         if !dependent.is_empty() {
             let what = format!("{}: {problem}; snapshots need its first {base_length} bytes", database.name);
             let hint = problem.hint_text().map(str::to_string);
-            findings.push(Finding { hint, ..finding(what, dependent.clone()) });
+            findings.push(Finding { hint, ..about(what, dependent.clone()) });
         }
     } else {
         compared = Some(compare(check, &lists, &file, size, base_length)?);
@@ -125,10 +138,22 @@ fn look(check: &mut Check<'_>, database: &Database) -> Result<(DatabaseCheck, Ve
         let in_base = report.damaged_at.is_some_and(|at| at < base_length);
         let hint = hint(&report);
         let snapshots = if in_base && problem.is_none() { dependent } else { Vec::new() };
-        findings.push(Finding { hint, ..finding(format!("{}: {what}", database.name), snapshots) });
+        findings.push(Finding { hint, ..about(format!("{}: {what}", database.name), snapshots) });
     }
     check.database_bytes_read += file.bytes_read();
     Ok((report, findings))
+}
+
+/// The database in the life that its file is in, and what keeps the file from being compared with its snapshots.
+fn life(check: &Check<'_>, database: &Database, file: &DataFile) -> Result<(Database, Option<Error>)> {
+    Ok(match life_of(check.catalog(), database, file) {
+        Ok(Life::Known(generation)) => (Database { generation, ..database.clone() }, None),
+        Ok(Life::New(recognition)) => {
+            (database.clone(), refusal(file.path(), &recognition, &database.generation.known))
+        }
+        Err(error) if error.kind() == Kind::Failed && error.io_error().is_none() => (database.clone(), Some(error)),
+        Err(error) => (database.clone(), Some(Error::failed(damage(error)?))),
+    })
 }
 
 fn hint(report: &DatabaseCheck) -> Option<String> {

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use crate::repository::hash::{Hash, Uid};
-use crate::repository::manifest::{ChunkName, DAMAGED, DatabaseEntry, IndexPart, Manifest, Tombstone};
+use crate::repository::manifest::{ChunkName, DAMAGED, DatabaseEntry, IndexPart, Manifest, STORED_BASE, Tombstone};
 use crate::snapshot::id;
 use crate::snapshot::repair::objects::{Objects, Stored};
 use crate::snapshot::repair::records::Again;
@@ -380,7 +380,13 @@ impl Picture {
             let is_whole = gaps.iter().all(Gaps::is_empty);
             if is_whole && chosen.manifest.kind == DAMAGED {
                 let manifest = chosen.change();
-                let kind = if manifest.id.starts_with(id::UNDO) { "undo" } else { "save" };
+                let kind = if manifest.id.starts_with(id::UNDO) {
+                    "undo"
+                } else if manifest.id.starts_with(id::BASE) {
+                    STORED_BASE
+                } else {
+                    "save"
+                };
                 manifest.kind = manifest.kind_before.take().unwrap_or_else(|| kind.into());
                 back.push(manifest.id.clone());
             } else if !is_whole {
