@@ -8,8 +8,12 @@ mod common;
 use std::collections::BTreeMap;
 use std::fs;
 
-use common::{Sandbox, zodb};
+use common::{Kill, Sandbox, undisturbed, zodb};
+use znap::disk::Disk;
+use znap::error::Result;
 use znap::filestorage::index_path;
+use znap::monitor::Silent;
+use znap::snapshot::{Place, Repository, RestoreOptions, restore};
 
 /// A database and its index.
 type State = (Vec<u8>, Option<Vec<u8>>);
@@ -108,4 +112,112 @@ fn p5_snapshots_from_before_a_pack_come_back_after_it_and_the_other_way_round() 
     site.sandbox.znap_ok(&["repair"]);
     site.all_come_back();
     site.restores("b");
+}
+
+#[test]
+fn p5_a_restore_right_after_a_pack_saves_the_packed_file_first() {
+    let site = two_lives();
+    let packed = site.state();
+    let refused = site.sandbox.znap(&["restore", "a", "--discard"]);
+    assert!(refused.code == 1 && refused.stderr.contains("packed"), "{refused:?}");
+    assert!(site.state() == packed);
+    site.restores("a");
+    let undo = site.sandbox.znap_ok(&["undo"]);
+    assert!(site.state() == packed, "{undo}");
+    site.restores("b");
+}
+
+#[test]
+fn what_an_older_snapshot_needs_may_come_from_any_copy() {
+    let mut site = two_lives();
+    fs::rename(site.sandbox.file("Data.fs.old"), site.sandbox.file("elsewhere")).unwrap();
+    site.save("packed");
+    let before = site.state();
+    let list = site.sandbox.znap_ok(&["list"]);
+    assert!(list.lines().filter(|line| line.contains("needs ")).count() == 3, "{list}");
+    for args in [&["restore", "a"][..], &["restore", "a", "--to", "copy"], &["restore", "a", "--base-from", "Data.fs"]]
+    {
+        let refused = site.sandbox.znap(args);
+        assert!(refused.code == 1 && refused.stderr.contains("packed"), "{args:?}: {refused:?}");
+        assert!(refused.stderr.contains("--base-from FILE"), "{args:?}: {refused:?}");
+        assert!(site.state() == before);
+    }
+    site.sandbox.znap_ok(&["restore", "a", "--base-from", "elsewhere"]);
+    site.is("a");
+    fs::remove_file(site.sandbox.file("elsewhere")).unwrap();
+    // Both files' beginnings are stored by now.
+    for id in ["packed", "b", "packed", "a"] {
+        site.restores(id);
+    }
+    assert!(!site.sandbox.znap_ok(&["list"]).contains("needs "));
+    // What nothing needs any more goes.
+    site.sandbox.znap_ok(&["delete", "a", "b"]);
+    let bases = |site: &Site| -> usize {
+        let catalog = rusqlite::Connection::open(site.sandbox.file(".znap/catalog.db")).unwrap();
+        catalog.query_row("SELECT count(*) FROM snapshot WHERE kind = 'base'", [], |row| row.get(0)).unwrap()
+    };
+    site.sandbox.znap_ok(&["restore", "packed"]);
+    for undo in site
+        .sandbox
+        .znap_ok(&["list"])
+        .lines()
+        .filter_map(|line| line.split(' ').next())
+        .filter(|id| id.starts_with("undo-"))
+    {
+        site.sandbox.znap_ok(&["delete", undo]);
+    }
+    assert_eq!(bases(&site), 2);
+    site.sandbox.znap_ok(&["gc"]);
+    assert_eq!(bases(&site), 1, "P10: the one that the last snapshot needs is left");
+    site.held.retain(|id, _| id == "packed");
+    site.all_come_back();
+}
+
+fn restore_on(disk: &Disk, world: &Sandbox, id: &str) -> Result<()> {
+    let place = Place { root: world.file(".znap"), trusted: Vec::new() };
+    let mut repository = Repository::open_to_write_on(disk, &place, &Silent)?;
+    undisturbed(|| restore(&mut repository, id, &RestoreOptions::default(), &Silent)).map(drop)
+}
+
+#[test]
+fn p5_a_restore_over_a_pack_may_be_killed_anywhere() {
+    let mut site = two_lives();
+    site.save("packed");
+    site.sandbox.grow(74, 5, "small");
+    let grown = site.state();
+    let (id, expected) = ("b", &site.held["b"]);
+    {
+        let (mut forward, mut back, mut changes) = (0, 0, 0);
+        for change in 0.. {
+            let world = site.sandbox.copy();
+            if restore_on(&Disk::watched(Kill::at(change)), &world, id).is_ok() {
+                break;
+            }
+            changes += 1;
+            let state =
+                |world: &Sandbox| (fs::read(world.data_fs()).unwrap(), fs::read(index_path(&world.data_fs())).ok());
+            if !world.file(".znap/restore-journal").exists() {
+                let now = state(&world);
+                assert!(now == grown || now == *expected, "change {change}");
+                continue;
+            }
+            let other = world.copy();
+            world.znap_ok(&["restore", "--resume"]);
+            assert!(state(&world) == *expected, "P5: change {change}, resumed");
+            world.znap_ok(&["undo"]);
+            assert!(state(&world) == grown, "P5: change {change}, undone");
+            forward += 1;
+            let aborted = other.znap(&["restore", "--abort"]);
+            if aborted.code == 0 {
+                let now = state(&other);
+                // Without an index ZODB reads all of the file, and is right.
+                assert!(now.0 == grown.0 && (now.1 == grown.1 || now.1.is_none()), "P5: change {change}, aborted");
+                back += 1;
+            } else {
+                assert!(aborted.stderr.contains("too late"), "{aborted:?}");
+            }
+        }
+        println!("{id}: {changes} kills, {forward} finished, {back} taken back");
+        assert!(forward > 10 && back > 5, "{forward} {back}");
+    }
 }

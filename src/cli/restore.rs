@@ -252,7 +252,10 @@ fn facts(context: &Context, database: &DatabasePlan, discard: bool) -> Vec<(&'st
         facts.push((if discard { "dropped" } else { "left out" }, left_out.clone()));
     }
     if database.anew {
-        facts.push(("packed", "a pack lies between: the whole file is written beside and takes the other's place".into()));
+        facts.push((
+            "packed",
+            "a pack lies between: the whole file is written beside and takes the other's place".into(),
+        ));
     }
     if database.beside {
         facts.push(("links", "the file has other names (hard links); they keep it as it is now".into()));

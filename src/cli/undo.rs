@@ -42,7 +42,12 @@ pub(super) fn run(context: &Context, args: &Undo) -> Result<Outcome> {
         context.progress.clear();
         return restore::tell_plan(context, &plan, args.discard, args.json);
     }
-    let options = RestoreOptions { discard: args.discard, verify: args.verify, base_from: None, zone: context.terminal.zone.clone() };
+    let options = RestoreOptions {
+        discard: args.discard,
+        verify: args.verify,
+        base_from: None,
+        zone: context.terminal.zone.clone(),
+    };
     let report = undo(&mut Repository::open_to_write(&place, context.progress)?, &options, context.progress)?;
     context.progress.clear();
     restore::tell(context, &report, args.json)

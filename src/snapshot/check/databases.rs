@@ -11,8 +11,8 @@ use crate::filestorage::{
 use crate::repository::catalog::Database;
 use crate::snapshot::anchor::{is_of, old_path, refusal};
 use crate::snapshot::base::needs_base;
-use crate::snapshot::generations::{Life, life_of};
 use crate::snapshot::database;
+use crate::snapshot::generations::{Life, life_of};
 use crate::snapshot::journal::Journal;
 
 use super::catalog::about_catalog;
