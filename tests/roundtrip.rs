@@ -224,6 +224,8 @@ fn p5_what_lies_behind_the_last_transaction_is_kept_as_zodb_keeps_it() {
         fs::copy(sandbox.data_fs(), &copy).unwrap();
         zodb(&["open", copy.to_str().unwrap()]);
         let (kept, other) = (sandbox.file("Data.fs.tr0"), sandbox.file("Data.fs.tr1"));
+        let plan = |discard: &[&str]| sandbox.znap_ok(&[&["restore", "a", "--dry-run"], discard].concat());
+        assert!(plan(&[]).contains("left out") && plan(&["--discard"]).contains("dropped"), "{kind}");
         // A name that is taken.
         fs::write(&kept, "something else").unwrap();
         let said = sandbox.znap_ok(&["restore", "a"]);

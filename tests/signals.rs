@@ -432,9 +432,10 @@ fn p5_p7_a_restore_within_its_fence_can_be_finished_either_way() {
         for way in ["--resume", "--abort"] {
             // What finishes it may be interrupted too; where it was done too soon, another copy is taken.
             let middle = |seen: &Seen<'_>| seen.has("Data.fs.index.znap-new");
-            let tries = std::iter::repeat_with(|| world.copy()).take(20);
-            let hit = tries.into_iter().find(|copy| interrupt(copy, &["restore", way], middle, &[signal]).is_some());
-            let end = hit.expect("it is interrupted");
+            let mut tries = std::iter::repeat_with(|| world.copy()).take(20);
+            let hit = tries.find_map(|copy| Some((interrupt(&copy, &["restore", way], middle, &[signal])?, copy)));
+            let (output, end) = hit.expect("it is interrupted");
+            assert!(output.stderr.contains("the restore is unfinished"), "{output:?}");
             is_fenced(&mut zodb, &end);
             let other = end.copy();
             end.znap_ok(&["restore", "--resume"]);

@@ -121,9 +121,12 @@ fn tell_done(context: &Context, report: &RestoreReport) -> Result<()> {
     if let Some(kept) = &report.kept {
         lines.push(format!("what no snapshot held is kept as {kept}"));
     }
-    for path in &report.left_out {
-        let path = words::clean(&path.to_string_lossy());
-        lines.push(format!("what lay behind the last complete transaction is kept in {path}"));
+    lines.extend(left_out_kept(&report.left_out));
+    if report.left_out.is_empty() {
+        let left_out = |database: &DatabasePlan| database.left_out.clone().filter(|_| database.keep < database.size);
+        lines.extend(
+            report.plan.databases.iter().filter_map(left_out).map(|what| format!("  dropped for good: {what}")),
+        );
     }
     lines.extend(words::checked(report.verified, report.verified_structure));
     context.terminal.say(lines.join("\n"))?;
@@ -139,6 +142,9 @@ fn tell_finished(context: &Context, repository: &mut Repository, way: Way, json:
     let terminal = context.terminal;
     if let Some(finished) = &finished {
         tell_caches(context, &finished.zeo_caches);
+        for line in left_out_kept(&finished.left_out) {
+            terminal.note(line);
+        }
         for name in &finished.left_alone {
             terminal.warn(format_args!("{name} had not been touched yet, and was used since: it was left as it is"));
         }
@@ -168,6 +174,13 @@ fn tell_finished(context: &Context, repository: &mut Repository, way: Way, json:
         }
     }
     Ok(Outcome::Done)
+}
+
+fn left_out_kept(files: &[PathBuf]) -> Vec<String> {
+    let line = |path: &PathBuf| {
+        format!("what lay behind the last complete transaction is kept in {}", words::clean(&path.to_string_lossy()))
+    };
+    files.iter().map(line).collect()
 }
 
 fn tell_caches(context: &Context, caches: &[CacheMoved]) {
@@ -206,7 +219,7 @@ pub(super) fn tell_plan(context: &Context, plan: &RestorePlan, discard: bool, js
     let mut lines = vec![format!("restoring {} would do this:", plan.id)];
     for database in &plan.databases {
         lines.push(format!("{STRONG}{}{STRONG:#}  {}", database.name, words::clean(&database.path.to_string_lossy())));
-        lines.push(pairs("  ", &facts(context, database)));
+        lines.push(pairs("  ", &facts(context, database, discard)));
         lines.extend(losses(context, database, heading));
     }
     terminal.result(lines.join("\n"))?;
@@ -214,7 +227,7 @@ pub(super) fn tell_plan(context: &Context, plan: &RestorePlan, discard: bool, js
     Ok(Outcome::Done)
 }
 
-fn facts(context: &Context, database: &DatabasePlan) -> Vec<(&'static str, String)> {
+fn facts(context: &Context, database: &DatabasePlan, discard: bool) -> Vec<(&'static str, String)> {
     let begins = match &database.from {
         Some(from) => format!("begins with snapshot {from}"),
         None => "begins with no snapshot".into(),
@@ -227,7 +240,7 @@ fn facts(context: &Context, database: &DatabasePlan) -> Vec<(&'static str, Strin
         ("then", format!("{}, {}", words::exact_size(database.target), now(context, database))),
     ];
     if let Some(left_out) = &database.left_out {
-        facts.push(("left out", left_out.clone()));
+        facts.push((if discard { "dropped" } else { "left out" }, left_out.clone()));
     }
     if database.beside {
         facts.push(("links", "the file has other names (hard links); they keep it as it is now".into()));

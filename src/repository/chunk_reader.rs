@@ -46,8 +46,8 @@ impl ChunkReader {
     }
 
     /// Whether a frame can be read and decompressed. Its chunks are not checked.
-    pub fn can_read(&mut self, at: &FrameAt) -> bool {
-        self.frame(at).is_ok()
+    pub fn try_frame(&mut self, at: &FrameAt) -> Result<()> {
+        self.frame(at).map(drop)
     }
 
     fn frame(&mut self, at: &FrameAt) -> Result<Rc<Vec<u8>>> {

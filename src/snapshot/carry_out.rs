@@ -294,7 +294,7 @@ pub(crate) fn end(repository: &Repository, journal: &Journal) -> Result<()> {
 }
 
 /// Says what to do about a restore that ended in the middle.
-fn unfinished(error: Error, root: &str) -> Error {
+pub(crate) fn unfinished(error: Error, root: &str) -> Error {
     error.context("the restore is unfinished").hint(format!(
         "until it is finished, ZODB refuses to open what is half restored: znap -R {root} restore --resume finishes it, --abort goes back"
     ))

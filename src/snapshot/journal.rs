@@ -76,6 +76,18 @@ pub(crate) struct Entry {
     pub(crate) keep: u64,
     /// The snapshot that it began with and goes back to; without one, to what it was at init.
     pub(crate) back: Option<Named>,
+    /// What lay behind its last complete transaction, and is cut off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) left_out: Option<LeftOutAt>,
+}
+
+/// What is cut off behind the last complete transaction of a database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LeftOutAt {
+    /// How many bytes.
+    pub(crate) bytes: u64,
+    /// The number of the `Data.fs.trN` that they are kept in, unless they are dropped.
+    pub(crate) kept: Option<u32>,
 }
 
 impl Journal {
@@ -88,6 +100,12 @@ impl Journal {
         databases: Vec<Entry>,
     ) -> Self {
         Journal { format: FORMAT, repository, started, target, before, stage: Stage::Writing, databases }
+    }
+
+    /// Whether anything behind the last complete transaction of a database is dropped, and not kept.
+    pub(crate) fn drops_left_out(&self) -> bool {
+        let mut left_out = self.databases.iter().filter_map(|entry| entry.left_out);
+        left_out.any(|left_out| left_out.kept.is_none())
     }
 
     /// Writes it, durably, in place of what is there.
@@ -199,6 +217,7 @@ mod tests {
             size: 1000,
             keep: 500,
             back: Some(named("before")),
+            left_out: Some(LeftOutAt { bytes: 30, kept: Some(0) }),
         };
         let mut journal = Journal::new(repository, 5, named("target"), Some(named("before")), vec![entry]);
         journal.write(&layout, &counters).unwrap();

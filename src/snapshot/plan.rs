@@ -11,7 +11,7 @@ use crate::monitor::Monitor;
 use crate::repository::catalog::{Catalog, Database, Snapshot, Stream, StreamChunk};
 use crate::repository::chunk_reader::ChunkReader;
 use crate::repository::hash::{Hash, ListHash};
-use crate::snapshot::anchor::{begins_with, damaged_list, nearest, recognise, refusal};
+use crate::snapshot::anchor::{begins_with, damaged_list, nearest, recognise, refusal, unless_shorter};
 use crate::snapshot::handle::Repository;
 use crate::snapshot::log::LogEntry;
 use crate::snapshot::set_aside::refuse_set_aside;
@@ -152,13 +152,16 @@ fn plan_database(
         difference(catalog, now.as_ref(), &target, base_length)?
     };
     if keep < size {
-        keep = shared_with(repository, file, size, &chunks, keep)?;
+        keep = shared_with(repository, (file, size), &chunks, keep, monitor)?;
         chunks.retain(|chunk| chunk.end() > keep);
     }
     // What lies behind the nearest snapshot may be the beginning of what another one holds: a file that a crash cut
     // short, or a restore that was interrupted.
-    let held =
-        if keep >= end { keep } else { held_by_any(repository, file, end, generation.row, now.as_ref(), base_length)? };
+    let held = if keep >= end {
+        keep
+    } else {
+        held_by_any(repository, (file, end), generation.row, now.as_ref(), base_length, monitor)?
+    };
     let mut unsaved = 0;
     let mut unsaved_transactions = Vec::new();
     for header in Forwards::new(file, saved.offset, end) {
@@ -235,10 +238,10 @@ fn difference(
 /// Up to where the file has the same bytes as the chunks, which are a stream's from before `from` on; at least `from`.
 pub(crate) fn shared_with(
     repository: &Repository,
-    file: &DataFile,
-    size: u64,
+    (file, size): (&DataFile, u64),
     chunks: &[StreamChunk],
     from: u64,
+    monitor: &dyn Monitor,
 ) -> Result<u64> {
     let mut reader = ChunkReader::new(&repository.layout, &repository.counters);
     let mut shared = from;
@@ -247,12 +250,13 @@ pub(crate) fn shared_with(
         if chunk.end() <= shared {
             continue;
         }
+        monitor.check()?;
         let (start, end) = (shared.max(chunk.offset), chunk.end().min(size));
         if start != shared || start >= end {
             break;
         }
         bytes.resize((end - start) as usize, 0);
-        if file.read_exact_at(&mut bytes, start).is_err() {
+        if unless_shorter(file.read_exact_at(&mut bytes, start))?.is_none() {
             break;
         }
         let same = if bytes.len() == chunk.location.length as usize {
@@ -287,18 +291,18 @@ const CANDIDATES: usize = 50;
 /// Up to where some snapshot holds what the file has behind the nearest one, `end` at most being of interest.
 fn held_by_any(
     repository: &Repository,
-    file: &DataFile,
-    end: u64,
+    (file, end): (&DataFile, u64),
     generation: i64,
     now: Option<&Stream>,
     base_length: u64,
+    monitor: &dyn Monitor,
 ) -> Result<u64> {
     let catalog = &repository.catalog;
     let from = now.map_or(base_length, |stream| stream.cut.offset);
     let mut held = from;
     for stream in catalog.streams_beyond(generation, from, CANDIDATES)? {
         let chunks = catalog.stream_chunks(stream.row, from, stream.cut.offset)?;
-        held = held.max(shared_with(repository, file, end, &chunks, from)?.min(stream.cut.offset));
+        held = held.max(shared_with(repository, (file, end), &chunks, from, monitor)?.min(stream.cut.offset));
         if held >= end {
             break;
         }

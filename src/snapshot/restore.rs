@@ -28,7 +28,7 @@ use crate::snapshot::carry_out::{Change, Prepared, carry_out};
 use crate::snapshot::database;
 use crate::snapshot::handle::Repository;
 use crate::snapshot::journal::{Entry, Journal, Named, Stage};
-use crate::snapshot::left_out::{keep_left_out, left_out_from};
+use crate::snapshot::left_out::{Kept, bytes_to_keep};
 use crate::snapshot::plan::{DatabasePlan, RestorePlan, Work, plan, refuse_damage};
 use crate::snapshot::save::save_for_undo;
 use crate::snapshot::writing::{folder_of, require_room};
@@ -181,6 +181,7 @@ fn put_back(
             // What is dropped for good can't be gone back to.
             keep: database.keep.min(back.map_or(work.base_length, |stream| stream.cut.offset)),
             back: back.map(|stream| Named { uid: stream.snapshot_uid, id: stream.snapshot_name.clone() }),
+            left_out: None,
         });
     }
     monitor.check()?;
@@ -189,11 +190,9 @@ fn put_back(
         require_unchanged(file, database.size, database.beside)?;
     }
     check_room(repository, &plan, options, true)?;
-    let mut left_out = Vec::new();
-    for &(database, (_, file)) in &pairs {
-        if let Some(from) = left_out_from(database, options) {
-            left_out.push(keep_left_out(repository, file, from..database.size, monitor)?);
-        }
+    let mut left_out = Kept::new(repository.disk());
+    for (&(database, (_, file)), entry) in pairs.iter().zip(&mut entries) {
+        entry.left_out = left_out.keep(repository, file, database, options.discard, monitor)?;
     }
     let named = |snapshot: &Snapshot| Named { uid: snapshot.uid, id: snapshot.name.clone() };
     let mut journal = Journal::new(
@@ -203,8 +202,13 @@ fn put_back(
         before.as_ref().map(named),
         entries,
     );
-    journal.write(&repository.layout, &repository.counters)?;
-    let done = carry_out(repository, &mut prepared, &mut journal, (Stage::Restored, true), monitor)?;
+    let result = journal
+        .write(&repository.layout, &repository.counters)
+        .and_then(|()| carry_out(repository, &mut prepared, &mut journal, (Stage::Restored, true), monitor));
+    // Where there is no journal, nothing was changed.
+    let is_needed = result.is_ok() || !matches!(Journal::unfinished(&repository.layout, repository.uid), Ok(None));
+    let left_out_files = if is_needed { left_out.stay() } else { Vec::new() };
+    let done = result?;
     drop(prepared);
     drop(locks);
     let counts = Counts {
@@ -213,7 +217,16 @@ fn put_back(
         ..repository.counts()
     };
     let undoable = before.is_some();
-    Ok(RestoreReport { plan, kept, undoable, verified, verified_structure, left_out, zeo_caches: done.caches, counts })
+    Ok(RestoreReport {
+        plan,
+        kept,
+        undoable,
+        verified,
+        verified_structure,
+        left_out: left_out_files,
+        zeo_caches: done.caches,
+        counts,
+    })
 }
 
 /// The snapshot that holds all databases exactly as they are, up to their last complete transactions, if there is one.
@@ -325,8 +338,8 @@ fn check_room(repository: &Repository, plan: &RestorePlan, options: &RestoreOpti
             (true, false) => database.target,
             (false, _) => database.target.saturating_sub(database.size),
         };
-        let left_out = left_out_from(database, options).map_or(0, |from| database.size - from);
-        need(folder_of(&database.path), growth + left_out)?;
+        // Once it is prepared, too: that is when it is copied.
+        need(folder_of(&database.path), growth + bytes_to_keep(database, options.discard))?;
     }
     needed.into_values().try_for_each(|(folder, bytes)| require_room(folder, bytes))
 }

@@ -5,7 +5,7 @@
 //! it was; or, once [`Stage::Restored`] or [`Stage::TakenBack`] is recorded, it is done, and may be in use again.
 
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
@@ -13,15 +13,17 @@ use crate::disk::Disk;
 use crate::error::{Error, Kind, Result};
 use crate::filestorage::fence::notice_path;
 use crate::filestorage::{DataFile, Magic, Source, StorageLock};
-use crate::monitor::Monitor;
+use crate::monitor::{Monitor, Silent};
 use crate::repository::catalog::{Database, Stream, StreamChunk};
 use crate::repository::data::FRAME_LIMIT;
 use crate::repository::frames::FrameFiles;
 use crate::snapshot::anchor::{Recognition, begins_with, damaged_list, recognise};
 use crate::snapshot::caches::CacheMoved;
-use crate::snapshot::carry_out::{Change, Done, Prepared, carry_out, end, open_again, tidy};
+use crate::snapshot::carry_out::{Change, Done, Prepared, carry_out, end, open_again, tidy, unfinished};
+use crate::snapshot::database::shell_word;
 use crate::snapshot::handle::Repository;
 use crate::snapshot::journal::{Entry, Journal, Named, Stage};
+use crate::snapshot::left_out::path_of;
 use crate::snapshot::plan::{checked_chunks, shared_with};
 use crate::snapshot::reserve;
 use crate::snapshot::restore::{lock_all, refuse_opened, require_unchanged};
@@ -44,6 +46,9 @@ pub struct Finished {
     pub restored: bool,
     /// Whether what no snapshot held is gone for good, because the restore was told to drop it.
     pub dropped: bool,
+    /// The files that hold what lay behind the last complete transactions of databases, and isn't put back.
+    #[serde(serialize_with = "crate::snapshot::database::as_texts")]
+    pub left_out: Vec<PathBuf>,
     /// Databases that the restore hadn't touched yet, and that have been used since: they were left alone.
     pub left_alone: Vec<String>,
     /// Bytes written into databases and their indexes.
@@ -70,6 +75,14 @@ struct Left {
 /// Finishes the unfinished restore. `None` if there is none: what may be left beside databases is removed.
 pub fn finish(repository: &mut Repository, way: Way, monitor: &dyn Monitor) -> Result<Option<Finished>> {
     repository.writer_lock()?;
+    let root = shell_word(repository.root());
+    finish_it(repository, way, monitor).map_err(|error| match error.kind() {
+        Kind::Interrupted(_) if error.hint_text().is_none() => unfinished(error, &root),
+        _ => error,
+    })
+}
+
+fn finish_it(repository: &mut Repository, way: Way, monitor: &dyn Monitor) -> Result<Option<Finished>> {
     let Some(mut journal) = Journal::unfinished(&repository.layout, repository.uid)? else {
         for database in repository.catalog.databases()? {
             let path = repository.path_of(&database);
@@ -89,10 +102,16 @@ pub fn finish(repository: &mut Repository, way: Way, monitor: &dyn Monitor) -> R
         ))
         .hint("znap restore --resume ends it; then znap undo takes it back"));
     }
+    let left_out = left_out_files(repository, &journal)?;
     let finished = |journal: &Journal, goal: Way, left_alone: Vec<String>, done: Done| Finished {
         id: journal.target.id.clone(),
         restored: goal == Way::Forward,
-        dropped: goal == Way::Back && journal.before.is_none(),
+        dropped: goal == Way::Back && (journal.before.is_none() || journal.drops_left_out()),
+        left_out: left_out
+            .iter()
+            .filter(|(name, _)| !left_alone.contains(name))
+            .map(|(_, path)| path.clone())
+            .collect(),
         left_alone,
         database_bytes_written: done.written,
         zeo_caches: done.caches,
@@ -121,6 +140,19 @@ pub fn finish(repository: &mut Repository, way: Way, monitor: &dyn Monitor) -> R
     let _ = reserve::replenish(&repository.layout);
     let left_alone = left.iter().filter(|database| database.was_used).map(|database| database.name.clone()).collect();
     Ok(Some(finished(&journal, way, left_alone, done)))
+}
+
+/// The names of the databases of which something was left out and kept, and the files that hold it.
+fn left_out_files(repository: &Repository, journal: &Journal) -> Result<Vec<(String, PathBuf)>> {
+    let databases = repository.catalog.databases()?;
+    let mut files = Vec::new();
+    for entry in &journal.databases {
+        if let Some(number) = entry.left_out.and_then(|left_out| left_out.kept) {
+            let path = repository.path_of(known(&databases, entry)?);
+            files.push((entry.name.clone(), path_of(&path, number)));
+        }
+    }
+    Ok(files)
 }
 
 /// Lets ZODB open every database again: all of them are whole.
@@ -265,7 +297,7 @@ fn keeps(repository: &Repository, file: &DataFile, target: &Stream, base_length:
     }
     let chunks = repository.catalog.stream_chunks(target.row, keep - 1, keep)?;
     let Some(chunk) = chunks.first() else { return Err(damaged_list(target)) };
-    Ok(shared_with(repository, file, keep, &chunks, chunk.offset)? == keep)
+    Ok(shared_with(repository, (file, keep), &chunks, chunk.offset, &Silent)? == keep)
 }
 
 /// Whether a file ends where this snapshot does, with what it has there.

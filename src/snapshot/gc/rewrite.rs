@@ -124,6 +124,7 @@ struct Worker {
 
 impl Worker {
     fn frame(&mut self, chunks: &[MovingChunk], monitor: &dyn Monitor) -> Result<(Codec, Vec<u8>)> {
+        monitor.check()?;
         let mut places = Vec::with_capacity(chunks.len());
         let mut length = 0;
         for chunk in chunks {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, IoContext, Kind, Result};
 use crate::filestorage::source::open_plain;
 use crate::monitor::Monitor;
 use crate::repository::catalog::Catalog;
@@ -74,8 +74,6 @@ pub(super) struct Search {
     pub(super) wanted: BTreeMap<Hash, Wanted>,
     pub(super) found: BTreeMap<Hash, Place>,
     pub(super) sources: Sources,
-    /// Why a file couldn't be read.
-    unreadable: Option<Error>,
     counters: Arc<Counters>,
 }
 
@@ -88,7 +86,6 @@ impl Search {
             wanted: BTreeMap::new(),
             found: BTreeMap::new(),
             sources: Sources::default(),
-            unreadable: None,
             counters: Arc::clone(counters),
         };
         // The repository's own is the first.
@@ -125,32 +122,30 @@ impl Search {
         self.found.len() == self.wanted.len()
     }
 
-    /// Reads a wanted chunk where it is, and checks it.
-    fn read(&mut self, hash: &Hash, length: u32, place: &Place) -> Option<Vec<u8>> {
+    /// Reads a wanted chunk where it is, and checks it; `None` if it isn't there. An error if the disk can't read it.
+    fn read(&mut self, hash: &Hash, length: u32, place: &Place) -> Result<Option<Vec<u8>>> {
         // No chunk is longer: what says so made it up.
         if length > LARGEST_PIECE {
-            return None;
+            return Ok(None);
         }
         let bytes = match place {
             Place::Folder(folder, location) => {
-                let (_, reader) = self.folders.get_mut(*folder)?;
-                reader.with_chunk(location, |bytes| Ok(bytes.to_vec())).ok()?
+                let Some((_, reader)) = self.folders.get_mut(*folder) else { return Ok(None) };
+                if_readable(reader.with_chunk(location, |bytes| Ok(bytes.to_vec())))?
             }
             Place::File(file, offset) => {
+                let Some((path, file)) = self.files.get(*file) else { return Ok(None) };
                 let mut bytes = vec![0; length as usize];
-                let (path, file) = self.files.get(*file)?;
-                if let Err(error) = file.read_exact_at(&mut bytes, *offset) {
-                    // It is shorter than it was: that is no matter.
-                    if error.kind() != ErrorKind::UnexpectedEof {
-                        self.unreadable = Some(Error::io("read", path, error));
-                    }
-                    return None;
+                match file.read_exact_at(&mut bytes, *offset) {
+                    Ok(()) => Some(bytes),
+                    // It is shorter than it was.
+                    Err(error) if error.kind() == ErrorKind::UnexpectedEof => None,
+                    Err(error) => return Err(Error::io("read", path, error)),
                 }
-                bytes
             }
-            Place::Bytes(bytes) => bytes.to_vec(),
+            Place::Bytes(bytes) => Some(bytes.to_vec()),
         };
-        (bytes.len() == length as usize && Hash::of(&bytes) == *hash).then_some(bytes)
+        Ok(bytes.filter(|bytes| bytes.len() == length as usize && Hash::of(bytes) == *hash))
     }
 
     /// The bytes of a chunk that was found; an error if it can't be read any more.
@@ -161,7 +156,10 @@ impl Search {
             Some(Place::Folder(folder, _)) => self.folders.get(*folder).map(|(path, _)| path.clone()),
             _ => None,
         };
-        let read = wanted.zip(place).and_then(|(wanted, place)| self.read(hash, wanted.length, &place));
+        let read = match wanted.zip(place) {
+            Some((wanted, place)) => self.read(hash, wanted.length, &place)?,
+            None => None,
+        };
         read.ok_or_else(|| {
             let path = path.unwrap_or_default();
             let what = "a missing part was found there, and can't be read any more";
@@ -196,13 +194,13 @@ impl Search {
     }
 
     /// Tries a place; true if the chunk is there.
-    fn try_place(&mut self, hash: &Hash, place: Place) -> bool {
-        let Some(length) = self.wanted.get(hash).map(|wanted| wanted.length) else { return false };
-        if self.found.contains_key(hash) || self.read(hash, length, &place).is_none() {
-            return false;
+    fn try_place(&mut self, hash: &Hash, place: Place) -> Result<bool> {
+        let Some(length) = self.wanted.get(hash).map(|wanted| wanted.length) else { return Ok(false) };
+        if self.found.contains_key(hash) || self.read(hash, length, &place)?.is_none() {
+            return Ok(false);
         }
         self.found.insert(*hash, place);
-        true
+        Ok(true)
     }
 
     /// Looks in the damaged files themselves; where one has lost its table, the catalog may know what is where.
@@ -237,6 +235,7 @@ impl Search {
         let mut found = 0;
         // Chunks come frame by frame; one that can't be read is tried once.
         let mut last: Option<(FrameAt, bool)> = None;
+        let mut unreadable = None;
         for location in locations {
             let hash = location.hash;
             if !self.wanted.contains_key(&hash) || self.found.contains_key(&hash) {
@@ -245,13 +244,27 @@ impl Search {
             monitor.check()?;
             let is_readable = match last {
                 Some((frame, is_readable)) if frame == location.frame => is_readable,
-                _ => self.folders.get_mut(folder).is_some_and(|(_, reader)| reader.can_read(&location.frame)),
+                _ => {
+                    match self.folders.get_mut(folder).map(|(_, reader)| if_readable(reader.try_frame(&location.frame)))
+                    {
+                        Some(Ok(frame)) => frame.is_some(),
+                        Some(Err(error)) => {
+                            unreadable = Some(error);
+                            false
+                        }
+                        None => false,
+                    }
+                }
             };
             last = Some((location.frame, is_readable));
             if is_readable {
-                found += u64::from(self.try_place(&hash, Place::Folder(folder, location)));
+                match self.try_place(&hash, Place::Folder(folder, location)) {
+                    Ok(is_there) => found += u64::from(is_there),
+                    Err(error) => unreadable = Some(error),
+                }
             }
         }
+        tell(unreadable, monitor);
         Ok(found)
     }
 
@@ -264,8 +277,18 @@ impl Search {
         let folder = self.folder(path);
         for name in names_in(path)?.0 {
             let path = path.join(name.to_string());
-            let file = open_regular(&path).ok().flatten();
-            let Some(frames) = file.and_then(|file| table_at_end(&file, &path).ok()) else { continue };
+            let table = open_regular(&path).at("open", &path).and_then(|file| match file {
+                Some(file) => if_readable(table_at_end(&file, &path)),
+                None => Ok(None),
+            });
+            let frames = match table {
+                Ok(Some(frames)) => frames,
+                Ok(None) => continue,
+                Err(error) => {
+                    tell(Some(error), monitor);
+                    continue;
+                }
+            };
             let locations = frames.iter().flat_map(|frame| Location::all_of(name, frame)).collect();
             found += self.try_locations(folder, locations, monitor)?;
         }
@@ -281,9 +304,7 @@ impl Search {
         let file = match open_plain(path, false) {
             Ok(file) => file,
             Err(error) => {
-                if error.kind() != Kind::NotFound {
-                    monitor.notice(&error.to_string());
-                }
+                tell(Some(error).filter(|error| error.kind() != Kind::NotFound), monitor);
                 return Ok(0);
             }
         };
@@ -295,14 +316,16 @@ impl Search {
             candidates.extend(offsets.map(|(_, offset)| (*offset, *hash)));
         }
         candidates.sort();
-        let mut found = 0;
+        let (mut found, mut unreadable) = (0, None);
         for (offset, hash) in candidates {
             monitor.check()?;
-            found += u64::from(self.try_place(&hash, Place::File(number, offset)));
+            match self.try_place(&hash, Place::File(number, offset)) {
+                Ok(is_there) => found += u64::from(is_there),
+                // The rest of it may do.
+                Err(error) => unreadable = Some(error),
+            }
         }
-        if let Some(error) = self.unreadable.take() {
-            monitor.notice(&error.to_string());
-        }
+        tell(unreadable, monitor);
         Ok(found)
     }
 
@@ -316,6 +339,21 @@ impl Search {
             }
         }
         Ok(())
+    }
+}
+
+/// Says which file the disk couldn't read: what is missing may be in it.
+fn tell(unreadable: Option<Error>, monitor: &dyn Monitor) {
+    if let Some(error) = unreadable {
+        monitor.notice(&error.to_string());
+    }
+}
+
+/// `None` where something is damaged; an error only if the disk can't read it.
+fn if_readable<T>(result: Result<T>) -> Result<Option<T>> {
+    match result {
+        Err(error) if error.io_error().is_some_and(|error| error.kind() != ErrorKind::UnexpectedEof) => Err(error),
+        result => Ok(result.ok()),
     }
 }
 
