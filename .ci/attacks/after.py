@@ -62,6 +62,12 @@ def done(place, step, world):
     right_snapshots(place, step, world, found, is_damaged=False)
 
 
+def failed(step, world):
+    """After an error: a restore that didn't begin has left nothing beside the database."""
+    if step.tail and not journal(world) and State.of(world) == step.source:
+        need(not tails(world), "it failed and left", tails(world).keys())
+
+
 def right_ones(step, found, when):
     """There are the snapshots that are to be there after a command; and one more if a restore had to save what was there before."""
     restore = step.finishes or step
@@ -76,8 +82,12 @@ def tail_is_kept(step, world):
     """What lay behind the last whole transaction is beside the database, once that may have been cut."""
     restore = step.finishes or step
     if restore.tail and (journal(world) or State.of(world) != restore.source):
-        kept = {path.name: path.read_bytes() for path in world.iterdir() if TAIL.fullmatch(path.name)}
+        kept = tails(world)
         need(restore.tail in kept.values(), "P5: what lay behind the last whole transaction is gone", kept.keys())
+
+
+def tails(world):
+    return {path.name: path.read_bytes() for path in world.iterdir() if TAIL.fullmatch(path.name)}
 
 
 def journal(world):

@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 import kills
-from after import check, done
+from after import check, done, failed
 from place import Failure, need
 
 CALLS = (
@@ -112,6 +112,7 @@ def fail(place, step, error):
         done(place, step, world)
     else:
         need(result.code in (1, 3), "it ends in another way", result)
+        failed(step, world)
         # What check finds is its result.
         says = "".join(line for line in err.splitlines() if "error: " in line)
         says += result.out if step.words[0] == "check" else ""
