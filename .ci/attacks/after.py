@@ -1,6 +1,7 @@
 """What has to be so after a command was attacked, whatever was done to it."""
 
 import json
+import re
 import shutil
 
 from place import State, need
@@ -10,10 +11,14 @@ ITS_FILES = {
     ".gitignore", "catalog.db", "catalog.db-journal", "check-progress", "gate", "last-restore", "lock", "objects", "reserve",
 }
 
+# What lay behind the last whole transaction of a database, as ZODB names it.
+TAIL = re.compile(r".*\.fs\.tr\d+")
+
 
 def check(place, step, world):
     """What was before is there, or what was to be there; an unfinished restore can be finished either way; the command can be given
     again; and gc leaves nothing that the catalog doesn't name."""
+    tail_is_kept(step, world)
     opened_by_zodb(place, step, world)
     if step.other:
         (source,) = step.source.values()
@@ -34,15 +39,14 @@ def check(place, step, world):
     if journal(world):
         world = finished_both_ways(place, step, world)
     now = State.of(world)
-    whole = [state for state in (step.source, step.target, step.back) if now.same(state)]
-    need(whole, "P5: neither as before nor as after", now)
+    need(now in (step.source, step.target), "P5: neither as before nor as after", now)
     again(place, step, world, found)
-    need(State.of(world).data() == step.target.data(), "given again, it does something else")
+    need(State.of(world) == step.target, "given again, it does something else", State.of(world))
     right_snapshots(place, step, world, place.snapshots(world), is_damaged=False)
     for _ in range(2):
         place.znap_ok(world, "gc")
     found = place.snapshots(world)
-    need(expected(step, found) == step.new.keys(), "P10", found)
+    right_ones(step, found, "P10")
     right_snapshots(place, step, world, found, is_damaged=False)
     place.znap_ok(world, "check", "--data")
     need(not unnamed(place, world), "P10: the catalog and the object files differ", unnamed(place, world))
@@ -54,13 +58,36 @@ def done(place, step, world):
     """After success: all that the command is to do is done."""
     need(State.of(world) == step.target and not journal(world), "it says it is done: the databases", State.of(world))
     found = place.snapshots(world)
-    need(expected(step, found) == step.new.keys(), "it says it is done: the snapshots", found)
+    right_ones(step, found, "it says it is done: the snapshots")
     right_snapshots(place, step, world, found, is_damaged=False)
 
 
-def expected(step, found):
-    """Without those that the command saved by itself."""
-    return {each for each, kind in found.items() if each in step.old or each in step.new or kind != "undo"}
+def failed(step, world):
+    """After an error: a restore that didn't begin has left nothing beside the database."""
+    if step.tail and not journal(world) and State.of(world) == step.source:
+        need(not tails(world), "it failed and left", tails(world).keys())
+
+
+def right_ones(step, found, when):
+    """There are the snapshots that are to be there after a command; and one more if a restore had to save what was there before."""
+    restore = step.finishes or step
+    more = {each for each, kind in found.items() if kind == "undo"} - restore.old.keys() - restore.new.keys()
+    need(found.keys() - more == step.new.keys() - more, when, found)
+    is_held = restore.back in (restore.held[each] for each in restore.old)
+    is_saved = restore.words[0] in ("restore", "undo") and "--discard" not in restore.words and not is_held
+    need(len(more) == is_saved, when, "P5: what was there before", found)
+
+
+def tail_is_kept(step, world):
+    """What lay behind the last whole transaction is beside the database, once that may have been cut."""
+    restore = step.finishes or step
+    if restore.tail and (journal(world) or State.of(world) != restore.source):
+        kept = tails(world)
+        need(restore.tail in kept.values(), "P5: what lay behind the last whole transaction is gone", kept.keys())
+
+
+def tails(world):
+    return {path.name: path.read_bytes() for path in world.iterdir() if TAIL.fullmatch(path.name)}
 
 
 def journal(world):
@@ -90,16 +117,18 @@ def opened_by_zodb(place, step, world):
     """ZODB refuses a database and leaves it alone, or sees exactly an earlier or a later state: of all of them the same."""
     restore = step.finishes or step
     now = State.of(world)
-    opened = {name for name in now if opens(place, world, name, now[name])}
+    # What a crash left behind the last whole transaction ZODB cuts off.
+    is_torn = lambda name: restore.tail and now[name] == restore.source[name]
+    opened = {name for name in now if is_torn(name) or opens(place, world, name, now[name])}
     states = {
-        None: [restore.source, restore.target, restore.back],
+        None: [step.source, step.target],
         "writing": [restore.source],
         "restored": [restore.target],
         "taken-back": [restore.source, restore.back],
     }[journal(world)]
     need(now.keys() == restore.source.keys(), "P5: databases are gone", now)
     need(opened == now.keys() or journal(world), "P5: a database is fenced, and no restore is unfinished", now)
-    whole = any(all(now[name].same(state[name]) for name in opened) for state in states)
+    whole = any(all(now[name] == state[name] for name in opened) for state in states)
     need(whole, "P5: ZODB opens it", journal(world), now)
 
 
@@ -129,7 +158,7 @@ def right_snapshots(place, step, world, found, is_damaged=None):
     is_damaged = step.is_damaged if is_damaged is None else is_damaged
     for snapshot in found:
         # What an attacked command saves by itself is what was there before.
-        holds = step.held.get(snapshot, (step.finishes or step).source if found[snapshot] == "undo" else None)
+        holds = step.held.get(snapshot, (step.finishes or step).back if found[snapshot] == "undo" else None)
         need(holds, f"there is a snapshot {snapshot}")
         state = place.elsewhere(world, snapshot)
         may_fail = is_damaged and snapshot not in step.old
@@ -169,6 +198,9 @@ def nothing_beside(world, step):
     names = {path.name for path in world.iterdir()} - beside - {".znap", step.other}
     # A killed init leaves a directory of its own, which is in nobody's way.
     names = {name for name in names if not name.startswith(".znap-init-")}
+    if (step.finishes or step).tail:
+        tail_is_kept(step, world)
+        names = {name for name in names if not TAIL.fullmatch(name)}
     need(not names, "left beside the database", names)
     left = {path.name for path in (world / ".znap").iterdir()} - ITS_FILES
     if step.is_damaged:
@@ -185,7 +217,7 @@ def again(place, step, world, found):
         "save": lambda: words[1] in found,
         "delete": lambda: words[1] not in found,
         # An undo that was done would be undone.
-        "undo": lambda: State.of(world).data() == step.target.data(),
+        "undo": lambda: State.of(world) == step.target,
     }.get(words[0], lambda: False)
     if not is_done():
         place.znap_ok(world, *words)

@@ -4,7 +4,7 @@ import resource
 import shutil
 import signal
 
-from after import check, done, journal
+from after import check, done, failed, journal
 from disk import Disk
 from place import Failure, State, copy_into, need
 from script import scripts
@@ -60,6 +60,7 @@ def on_full_disk(place, disk, step, left):
         done(place, step, disk.site)
     if result.code != 0 and not unfinished:
         need(State.of(disk.site) == step.source, "it failed and changed the database", result)
+        failed(step, disk.site)
     if left == 0:
         if step.words[0] in ("save", "init"):
             need(result.code == 1, "there was room", result)
@@ -85,6 +86,7 @@ def limited(place, step, limit, ignored):
     result = place.znap(world, *step.words, preexec_fn=limits)
     if ignored or result.code != 128 + signal.SIGXFSZ:
         refused(result, SAYS_WHY_LIMITED, hint="")
+        failed(step, world)
     check(place, step, world)
 
 

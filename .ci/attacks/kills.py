@@ -119,7 +119,7 @@ def interrupted(place, step):
     chosen = {"": worlds[-1]} | ({"early in ": worlds[0]} if len(step.source) > 1 else {})
     for when, world in chosen.items():
         snapshots = place.snapshots(world)
-        held = dict(step.held) | {snapshot: step.source for snapshot in snapshots.keys() - step.held.keys()}
+        held = dict(step.held) | {snapshot: step.back for snapshot in snapshots.keys() - step.held.keys()}
         for way, goal in (("--resume", step.target), ("--abort", step.back)):
             words = ("restore", way)
             name = f"{' '.join(words)} after {when}{step.name}"

@@ -54,10 +54,6 @@ class Database:
     def is_fenced(self):
         return self.data.startswith(FENCE)
 
-    def same(self, other):
-        """Without an index ZODB reads all of the file, and is right."""
-        return self.data == other.data and self.index in (None, other.index)
-
     def __repr__(self):
         index = "no index" if self.index is None else f"an index of {len(self.index)} bytes"
         return f"a file of {len(self.data)} bytes beginning with {self.data[:4]} and {index}"
@@ -71,14 +67,8 @@ class State(dict):
         found = {path.name: path for path in sorted(Path(folder).rglob("*.fs"))}
         return cls((name, Database(path.read_bytes(), read(f"{path}.index"))) for name, path in found.items())
 
-    def data(self):
-        return {name: database.data for name, database in self.items()}
-
     def is_fenced(self):
         return any(database.is_fenced() for database in self.values())
-
-    def same(self, other):
-        return self.keys() == other.keys() and all(database.same(other[name]) for name, database in self.items())
 
 
 def read(path):

@@ -28,6 +28,8 @@ class Step:
     other: str | None = None
     # Whether the repository is damaged before.
     is_damaged: bool = False
+    # What lies behind the last whole transaction of a database before a restore, which keeps it in a file beside.
+    tail: bytes = b""
     # For what finishes a restore: the script's step that was interrupted.
     finishes: object = None
 
@@ -51,7 +53,7 @@ class Script:
         self.seed += 1
         self.place.grow(self.world, self.seed, transactions, command=command, names=self.names)
 
-    def step(self, *words, target=None, back=None, other=None, is_damaged=False):
+    def step(self, *words, target=None, back=None, other=None, is_damaged=False, tail=b""):
         """The next command. It leads to the state of a snapshot, or to another one, or leaves the databases alone."""
         place, before, known = self.place, self.place.copy(self.world), set(self.held)
         source = State.of(before)
@@ -64,11 +66,11 @@ class Script:
         found = place.snapshots(self.world)
         for snapshot in found.keys() - self.held.keys():
             need(found[snapshot] == "undo", name, f"there is a snapshot {snapshot}")
-            self.held[snapshot] = source
+            self.held[snapshot] = back
         for snapshot in found:
             need(place.elsewhere(self.world, snapshot) == self.held[snapshot], name, f"{snapshot} is something else")
         new = {snapshot: kind for snapshot, kind in found.items() if snapshot in known or kind != "undo"}
-        step = Step(name, words, before, source, target, back, self.old, new, dict(self.held), other, is_damaged)
+        step = Step(name, words, before, source, target, back, self.old, new, dict(self.held), other, is_damaged, tail)
         self.steps.append(step)
         self.old = found
         return step
@@ -93,6 +95,24 @@ class Script:
         need(step.new == expected, step.name, "not all snapshots are there again", step.new)
         # What it set aside.
         shutil.rmtree(self.world / ".znap/damaged", ignore_errors=True)
+
+    def restore_torn(self, snapshot):
+        """Restores a database in which the length of a transaction is broken, with whole ones behind it. Its index is of before, as
+        after a crash; so ZODB, and znap, take all behind for no transactions."""
+        self.grow()
+        whole = State.of(self.world)
+        self.grow()
+        (name,) = self.names
+        path = self.world / name
+        content = bytearray(path.read_bytes())
+        content[len(whole[name].data) + 8] ^= 1
+        path.write_bytes(content)
+        Path(f"{path}.index").write_bytes(whole[name].index)
+        tail = bytes(content[len(whole[name].data):])
+        self.step("restore", snapshot, target=snapshot, back=whole, tail=tail)
+        kept = self.world / f"{name}.tr0"
+        need(kept.read_bytes() == tail, "what lay behind the last whole transaction isn't kept")
+        kept.unlink()
 
     def object_file(self):
         """The largest."""
@@ -136,6 +156,7 @@ def script(place):
     life.step("check", "--data", "--for", "0s")
     life.grow()
     life.step("restore", "a", "--discard", target="a", back="d")
+    life.restore_torn("d")
     return life.steps
 
 

@@ -17,7 +17,7 @@ use crate::repository::data_writer::NewDataFile;
 use crate::repository::hash::Uid;
 use crate::repository::manifest::{CutEntry, DatabaseEntry, IndexEntry, Manifest};
 use crate::repository::object::{Finished, publish};
-use crate::snapshot::anchor::nearest;
+use crate::snapshot::anchor::{damaged_list, nearest};
 use crate::snapshot::generations::{Life, begin, life_of};
 use crate::snapshot::handle::Repository;
 use crate::snapshot::tail::Tail;
@@ -332,6 +332,9 @@ fn save_database(
 ) -> Result<(DatabaseEntry, SavedDatabase)> {
     let Saving { database, file, parent, from, cut, new_life } = source;
     let generation = &database.generation.known;
+    if let Some(stream) = parent.as_ref().filter(|stream| stream.last_final.length > stream.cut.offset) {
+        return Err(damaged_list(stream));
+    }
     let mut changes = Changes::new(from.offset);
     let mut tail = Tail::after(parent.as_ref(), generation.base_length, cut.offset);
     let mut scanner = Scanner::new(file.path(), *from);
