@@ -8,12 +8,12 @@ mod common;
 use std::collections::BTreeMap;
 use std::fs;
 
-use common::{Kill, Sandbox, undisturbed, zodb};
+use common::{Kill, Sandbox, boundaries, undisturbed, zodb};
 use znap::disk::Disk;
 use znap::error::Result;
 use znap::filestorage::index_path;
 use znap::monitor::Silent;
-use znap::snapshot::{Place, Repository, RestoreOptions, restore};
+use znap::snapshot::{Place, Repository, RestoreOptions, Way, finish, restore};
 
 /// A database and its index.
 type State = (Vec<u8>, Option<Vec<u8>>);
@@ -179,6 +179,12 @@ fn restore_on(disk: &Disk, world: &Sandbox, id: &str) -> Result<()> {
     undisturbed(|| restore(&mut repository, id, &RestoreOptions::default(), &Silent)).map(drop)
 }
 
+fn finish_on(disk: &Disk, world: &Sandbox, way: Way) -> Result<()> {
+    let place = Place { root: world.file(".znap"), trusted: Vec::new() };
+    let mut repository = Repository::open_to_finish_on(disk, &place, &Silent)?;
+    undisturbed(|| finish(&mut repository, way, &Silent)).map(drop)
+}
+
 #[test]
 fn p5_a_restore_over_a_pack_may_be_killed_anywhere() {
     let mut site = two_lives();
@@ -187,7 +193,7 @@ fn p5_a_restore_over_a_pack_may_be_killed_anywhere() {
     let grown = site.state();
     let (id, expected) = ("b", &site.held["b"]);
     {
-        let (mut forward, mut back, mut changes) = (0, 0, 0);
+        let (mut forward, mut back, mut changes, mut twice) = (0, 0, 0, 0);
         for change in 0.. {
             let world = site.sandbox.copy();
             if restore_on(&Disk::watched(Kill::at(change)), &world, id).is_ok() {
@@ -200,6 +206,20 @@ fn p5_a_restore_over_a_pack_may_be_killed_anywhere() {
                 let now = state(&world);
                 assert!(now == grown || now == *expected, "change {change}");
                 continue;
+            }
+            // What finishes it is killed, too, once in a while.
+            if change % 4 == 0 {
+                for second in (0..).step_by(9) {
+                    let again = world.copy();
+                    let way = if second % 2 == 0 { Way::Forward } else { Way::Back };
+                    if finish_on(&Disk::watched(Kill::at(second)), &again, way).is_ok() {
+                        break;
+                    }
+                    twice += 1;
+                    finish_on(&Disk::default(), &again, Way::Forward).unwrap();
+                    let now = state(&again);
+                    assert!(now == *expected || now.0 == grown.0, "P5: changes {change} and {second}");
+                }
             }
             let other = world.copy();
             world.znap_ok(&["restore", "--resume"]);
@@ -217,7 +237,84 @@ fn p5_a_restore_over_a_pack_may_be_killed_anywhere() {
                 assert!(aborted.stderr.contains("too late"), "{aborted:?}");
             }
         }
-        println!("{id}: {changes} kills, {forward} finished, {back} taken back");
-        assert!(forward > 10 && back > 5, "{forward} {back}");
+        println!("{id}: {changes} kills, {forward} finished, {back} taken back; {twice} killed twice");
+        assert!(forward > 10 && back > 5 && twice > 10, "{forward} {back}");
     }
+}
+
+#[test]
+fn what_only_looks_packed_is_refused() {
+    let mut site = two_lives();
+    site.save("packed");
+    let packed = site.state().0;
+    let refused = |bytes: &[u8], word: &str| {
+        fs::write(site.sandbox.data_fs(), bytes).unwrap();
+        let output = site.sandbox.znap(&["save", "no"]);
+        assert!(output.code == 1 && output.stderr.contains(word), "{word}: {output:?}");
+    };
+    // Its first transaction says that it was packed; but it ends before what was saved, or was changed in a place.
+    let boundaries = boundaries(&site.sandbox.data_fs());
+    let end = boundaries[boundaries.len() / 2].0 as usize;
+    refused(&packed[..end], "shorter");
+    let mut changed = packed.clone();
+    let at = changed.len() - 2000;
+    changed[at] ^= 1;
+    refused(&changed, "replaced");
+    fs::write(site.sandbox.data_fs(), &packed).unwrap();
+    site.restores("a");
+}
+
+#[test]
+fn p5_a_base_that_was_set_aside_is_stored_again() {
+    let mut site = two_lives();
+    let old = site.sandbox.file("Data.fs.old");
+    fs::copy(&old, site.sandbox.file("copy-of-old")).unwrap();
+    site.save("packed");
+    fs::remove_file(&old).unwrap();
+    let objects = || fs::read_dir(site.sandbox.file(".znap/objects")).unwrap().map(|file| file.unwrap().path());
+    let largest = objects().max_by_key(|path| fs::metadata(path).unwrap().len()).unwrap();
+    let mut bytes = fs::read(&largest).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&largest, bytes).unwrap();
+    assert_eq!(site.sandbox.znap(&["check", "--data", "--databases"]).code, 3);
+    assert_eq!(site.sandbox.znap(&["restore", "a", "--to", "copy"]).code, 3, "P6");
+    site.sandbox.znap(&["repair"]);
+    assert!(!site.sandbox.znap_ok(&["list"]).contains("base-"));
+    site.sandbox.znap_ok(&["restore", "a", "--base-from", "copy-of-old"]);
+    site.is("a");
+    site.restores("packed");
+    site.restores("b");
+    site.sandbox.znap_ok(&["check", "--data", "--databases"]);
+}
+
+#[test]
+fn p5_one_of_two_databases_is_packed() {
+    let site = Site::new(75);
+    let sandbox = &site.sandbox;
+    let other = sandbox.file("other.fs");
+    let second = ["--seed", "76", "--transactions", "60", "--profile", "large"];
+    zodb(&[&["make", other.to_str().unwrap()], &second[..]].concat());
+    fs::remove_dir_all(sandbox.file(".znap")).unwrap();
+    sandbox.znap_ok(&["init", "Data.fs", "other.fs"]);
+    let state =
+        || [sandbox.data_fs(), other.clone()].map(|path| (fs::read(&path).unwrap(), fs::read(index_path(&path)).ok()));
+    let mut held = Vec::new();
+    let mut save = |id: &'static str| {
+        sandbox.znap_ok(&["save", id]);
+        held.push((id, state()));
+    };
+    save("a");
+    sandbox.grow(77, 5, "small");
+    save("b");
+    zodb(&["pack", other.to_str().unwrap()]);
+    save("packed");
+    sandbox.grow(78, 5, "small");
+    save("after");
+    fs::remove_file(sandbox.file("other.fs.old")).unwrap();
+    for at in [0, 3, 1, 2, 0, 2, 3] {
+        sandbox.znap_ok(&["restore", held[at].0]);
+        assert!(state() == held[at].1, "P5: {}", held[at].0);
+    }
+    sandbox.znap_ok(&["check", "--data", "--databases"]);
 }

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use znap::error::Result;
+use znap::error::{Kind, Result};
 use znap::snapshot::{Repository, SaveOptions, SaveReport, SavedDatabase, save, store_bases};
 
 use super::{Context, Outcome, place, words};
@@ -54,9 +54,20 @@ pub(super) fn run(context: &Context, args: &Save) -> Result<Outcome> {
             terminal.note(format_args!("{} was {what} since the last snapshot", database.name));
         }
     }
-    let bases = store_bases(&mut repository, context.progress)
-        .map_err(|error| error.context(format!("snapshot {} was taken, but", report.id)))?;
+    let bases = store_bases(&mut repository, context.progress);
     context.progress.clear();
+    let mut outcome = Outcome::Done;
+    let bases = bases.or_else(|error| match error.kind() {
+        Kind::Interrupted(_) => Err(error.context(format!("snapshot {} was taken, but", report.id))),
+        _ => {
+            terminal.warn(format_args!(
+                "what older snapshots need of the file before the pack could not be stored: {error}"
+            ));
+            terminal.hint("keep that file until a save has stored it");
+            outcome = Outcome::Warned;
+            Ok(Vec::new())
+        }
+    })?;
     for base in bases {
         terminal.note(format_args!(
             "{}: the first {} of the file before are stored now ({}), so that older snapshots need it no more",
@@ -68,7 +79,7 @@ pub(super) fn run(context: &Context, args: &Save) -> Result<Outcome> {
     terminal.counts(&report.counts);
     said.map_err(|error| error.context(format!("snapshot {} was taken, but", report.id)))?;
     if report.one_moment {
-        return Ok(Outcome::Done);
+        return Ok(outcome);
     }
     terminal.warn("the databases are not of one moment: transactions were being written all the time");
     terminal.hint("save again when less is going on, or with the server stopped");

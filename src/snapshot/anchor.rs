@@ -64,9 +64,13 @@ pub fn recognise(file: &DataFile, generation: &Generation) -> Result<Recognition
     };
     let size = file.size()?;
     let first_is_packed = size >= FIRST_TRANSACTION + 31 && header_at(file, FIRST_TRANSACTION)?.status == b'p';
-    Ok(if old_is_base {
+    // What a pack has made isn't older than what it was made of, and has nothing left where it was.
+    let last = unless_shorter(transaction_ending_at(file, size))?.flatten();
+    let is_older = last.is_some_and(|last| last.tid < Tid(generation.base_tid));
+    let may_be_packed = first_is_packed && !is_older && !ends_a_transaction(file, &end_of_base(generation))?;
+    Ok(if may_be_packed && old_is_base {
         Recognition::Packed { old: Some(old) }
-    } else if first_is_packed {
+    } else if may_be_packed {
         Recognition::Packed { old: None }
     } else if size < generation.base_length {
         Recognition::Shorter
@@ -105,19 +109,22 @@ fn begins_with_base(file: &DataFile, generation: &Generation) -> Result<bool> {
     if file.size()? < generation.base_length {
         return Ok(false);
     }
-    let known = CutEntry {
+    if !ends_a_transaction(file, &end_of_base(generation))? {
+        return Ok(false);
+    }
+    let (length, hash) = base_check(file, generation.base_length)?;
+    Ok(length == generation.base_check_length && hash == generation.base_check)
+}
+
+fn end_of_base(generation: &Generation) -> CutEntry {
+    CutEntry {
         offset: generation.base_length,
         tid: generation.base_tid,
         last_length: generation.base_last_length,
         time: 0,
         transactions: 0,
         new_bytes: 0,
-    };
-    if !ends_a_transaction(file, &known)? {
-        return Ok(false);
     }
-    let (length, hash) = base_check(file, generation.base_length)?;
-    Ok(length == generation.base_check_length && hash == generation.base_check)
 }
 
 /// The bytes before `base_length` that are remembered of a base: how many, and their hash.

@@ -15,11 +15,14 @@ use crate::filestorage::{Cut, DataFile, FIRST_TRANSACTION, Position, Source, Tid
 use crate::monitor::Monitor;
 use crate::repository::catalog::{Catalog, Database, GenerationRow, Stream, StreamChunk};
 use crate::repository::manifest::{Generation, STORED_BASE};
-use crate::snapshot::anchor::{is_of, old_path};
+use crate::snapshot::anchor::{begins_any, old_path};
+use crate::snapshot::delete::bury;
+use crate::snapshot::generations::{Life, life_of};
 use crate::snapshot::handle::Repository;
 use crate::snapshot::id;
 use crate::snapshot::plan::checked_chunks;
 use crate::snapshot::save::{New, SaveOptions, Saving, store};
+use crate::snapshot::writing::require_room;
 
 /// A base that was stored.
 #[derive(Debug, Clone, Serialize)]
@@ -40,18 +43,31 @@ pub fn store_bases(repository: &mut Repository, monitor: &dyn Monitor) -> Result
     repository.writer_lock()?;
     let mut stored = Vec::new();
     for database in repository.catalog.databases()? {
-        let old = old_path(&repository.path_of(&database));
+        let path = repository.path_of(&database);
+        let now = DataFile::open(&path).and_then(|file| life_of(&repository.catalog, &database, &file)).ok();
         for generation in repository.catalog.generations(database.row)? {
-            if generation.row == database.generation.row || !is_lacking(repository, &generation)? {
+            let is_now = matches!(&now, Some(Life::Known(now)) if now.row == generation.row);
+            if is_now || !is_lacking(repository, &generation)? {
                 continue;
             }
-            let Ok(file) = DataFile::open(&old) else { continue };
-            if is_of(&file, &generation.known)? {
+            if let Some(file) = source_of(&generation.known, &[&path, &old_path(&path)])? {
                 stored.push(store_base(repository, &database, &generation, file, monitor)?);
             }
         }
     }
     Ok(stored)
+}
+
+/// The first of some files that begins with a base. (A file that was converted has another magic, and the same base.)
+pub(crate) fn source_of(generation: &Generation, paths: &[&Path]) -> Result<Option<DataFile>> {
+    for path in paths {
+        if let Ok(file) = DataFile::open(path)
+            && begins_any(&file, &[generation])?
+        {
+            return Ok(Some(file));
+        }
+    }
+    Ok(None)
 }
 
 /// Whether what is restored of a generation needs a file that begins with its base: the repository doesn't have it.
@@ -62,7 +78,7 @@ pub(crate) fn needs_base(catalog: &Catalog, generation: &Generation) -> Result<b
 /// Whether there is a snapshot that needs it.
 fn is_lacking(repository: &Repository, generation: &GenerationRow) -> Result<bool> {
     let catalog = &repository.catalog;
-    Ok(needs_base(catalog, &generation.known)? && !catalog.streams_beyond(generation.row, 0, 1)?.is_empty())
+    Ok(needs_base(catalog, &generation.known)? && catalog.is_used(generation.row)?)
 }
 
 /// A stream's chunks from the beginning of the file on, each list checked against its hash; `None` if its base isn't stored.
@@ -100,10 +116,16 @@ pub(crate) fn store_base(
     monitor: &dyn Monitor,
 ) -> Result<StoredBase> {
     let known = &generation.known;
+    // More than it takes, as a rule; and what takes it isn't known before.
+    require_room(repository.root(), known.base_length / 2)?;
     let base = known.of_base();
     let options = SaveOptions::new(None, String::new(), TimeZone::UTC);
     let uid = base.uid.to_string();
     let id = format!("{}{}", id::BASE, uid.get(..12).unwrap_or(&uid));
+    // One that repair has set aside.
+    if let Some(useless) = repository.catalog.snapshot(&id)? {
+        bury(repository, &useless)?;
+    }
     let new = New { id, kind: STORED_BASE, created: Timestamp::now(), options: &options };
     let cut = Cut {
         offset: known.base_length,

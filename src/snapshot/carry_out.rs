@@ -12,6 +12,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::disk::Disk;
@@ -120,6 +121,14 @@ impl<'a> Prepared<'a> {
     fn build(&mut self, repository: &Repository, model: &fs::Metadata, monitor: &dyn Monitor) -> Result<()> {
         let Change { file, keep, .. } = self.change;
         let disk = repository.disk();
+        let user = rustix::process::geteuid();
+        if !user.is_root() && model.uid() != user.as_raw() {
+            return Err(Error::failed(format!(
+                "a new file would take the place of {}, and be yours",
+                file.path().display()
+            ))
+            .hint("restore as the user that it belongs to, or as root"));
+        }
         let path = fs::canonicalize(file.path()).at("resolve", file.path())?;
         let new = TemporaryFile::create(disk, &path, model)?;
         copy_range(disk, file.file(), 0..keep, (&new.file, &new.path), monitor)?;

@@ -41,7 +41,8 @@ pub(crate) fn life_of(catalog: &Catalog, database: &Database, file: &DataFile) -
         }
         let is_sure = !is_whole(&generation)
             || generation.row == database.generation.row
-            || nearest(file, file.size()?, catalog, generation.row)?.is_some();
+            || nearest(file, file.size()?, catalog, generation.row)?
+                .is_some_and(|stream| stream.cut.offset > FIRST_TRANSACTION);
         if is_sure {
             return Ok(Life::Known(generation));
         }

@@ -22,8 +22,8 @@ use crate::repository::data::FRAME_LIMIT;
 use crate::repository::frames::FrameFiles;
 use crate::repository::hash::Hash;
 use crate::repository::lock::Gate;
-use crate::snapshot::anchor::{begins_with, damaged_list, is_of, magic_of, old_path};
-use crate::snapshot::base::{needs_base, store_base};
+use crate::snapshot::anchor::{begins_any, begins_with, damaged_list, magic_of, old_path};
+use crate::snapshot::base::{needs_base, source_of, store_base, store_bases};
 use crate::snapshot::caches::CacheMoved;
 use crate::snapshot::carry_out::{Change, Prepared, carry_out};
 use crate::snapshot::database;
@@ -146,6 +146,7 @@ fn put_back(
             .hint("save it first, or restore without --discard"));
         }
         kept = Some(save_for_undo(repository, &snapshot.name, &options.zone, monitor)?.id);
+        store_bases(repository, monitor)?;
     }
     into_their_lives(repository, &mut files)?;
     take_bases(repository, snapshot, &files, options, monitor)?;
@@ -324,13 +325,15 @@ fn take_bases(
         if stream.generation == database.generation.row || !needs_base(&repository.catalog, &generation.known)? {
             continue;
         }
-        for source in [options.base_from.clone(), Some(old_path(file.path()))].into_iter().flatten() {
-            if let Ok(source) = DataFile::open(&source)
-                && is_of(&source, &generation.known)?
-            {
-                store_base(repository, database, &generation, source, monitor)?;
-                break;
+        let source = match &options.base_from {
+            Some(path) => {
+                let source = DataFile::open(path)?;
+                begins_any(&source, &[&generation.known])?.then_some(source)
             }
+            None => source_of(&generation.known, &[file.path(), &old_path(file.path())])?,
+        };
+        if let Some(source) = source {
+            store_base(repository, database, &generation, source, monitor)?;
         }
     }
     Ok(())

@@ -169,7 +169,10 @@ fn open_all_again(repository: &Repository, journal: &Journal, goal: Way) -> Resu
         let database = look(repository, &databases, journal, entry, goal)?;
         match lock {
             // Also where there is no fence any more: it may not be on the disk that there is none.
-            Ok(_lock) => open_again(repository, (database.file.file(), &path), &path, database.magic)?,
+            Ok(_lock) => {
+                let magic = if database.file.is_fenced() { database.magic } else { database.file.magic() };
+                open_again(repository, (database.file.file(), &path), &path, magic)?;
+            }
             Err(error) if database.file.is_fenced() || error.kind() != Kind::Busy => return Err(error),
             Err(_) => tidy(repository.disk(), &path)?,
         }
@@ -247,7 +250,7 @@ fn look(repository: &Repository, databases: &[Database], journal: &Journal, entr
     let size = file.size()?;
     let is_as_left = match (file.is_fenced(), journal.stage) {
         (true, Stage::Writing) => {
-            begins_any(&file, &lives)? && keeps(repository, &file, &target, base_length, entry.keep)?
+            (anew || begins_any(&file, &lives)?) && keeps(repository, &file, &target, base_length, entry.keep)?
         }
         // Whole, but for the fence.
         (true, Stage::Restored) => ends_at(repository, &file, Some(&target), base_length)?,
@@ -342,7 +345,8 @@ fn write(
             keep: database.keep,
             target: database.goal.as_ref(),
             chunks: &database.chunks,
-            beside: !database.file.is_fenced() && (database.linked || database.anew),
+            // Over a pack the file is never changed in place: a second interruption would leave nothing to know it by.
+            beside: database.anew || (!database.file.is_fenced() && database.linked),
             magic: database.magic,
             goes_back: database.goes_back,
         };

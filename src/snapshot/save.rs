@@ -15,7 +15,7 @@ use crate::repository::counters::Counts;
 use crate::repository::data::Content;
 use crate::repository::data_writer::NewDataFile;
 use crate::repository::hash::Uid;
-use crate::repository::manifest::{CutEntry, DatabaseEntry, IndexEntry, Manifest};
+use crate::repository::manifest::{CutEntry, DatabaseEntry, IndexEntry, Manifest, STORED_BASE};
 use crate::repository::object::{Finished, publish};
 use crate::snapshot::anchor::{damaged_list, nearest};
 use crate::snapshot::generations::{Life, begin, life_of};
@@ -201,7 +201,8 @@ pub(super) fn store(
     let data_files = writer.finish()?;
     monitor.end();
     for source in sources {
-        if !is_unchanged(source)? {
+        // A base doesn't change; and a pack may take the name of the only file that has it.
+        if new.kind != STORED_BASE && !is_unchanged(source)? {
             return Ok(None);
         }
     }

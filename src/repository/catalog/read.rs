@@ -99,16 +99,27 @@ impl Catalog {
         self.many("read the databases", &sql, [], Database::from_row)
     }
 
+    /// Whether there is a snapshot in a generation, whatever its kind.
+    pub fn is_used(&self, generation: i64) -> Result<bool> {
+        let sql = "SELECT 1 FROM stream t JOIN snapshot s ON s.id = t.snapshot
+                   WHERE t.generation = ?1 AND s.tombstone IS NULL LIMIT 1";
+        Ok(self.one("look for a cut", sql, [generation], |_| Ok(()))?.is_some())
+    }
+
     /// The snapshots that store bases which no snapshot needs any more.
     pub fn idle_bases(&self) -> Result<Vec<Snapshot>> {
-        let mut idle = Vec::new();
+        let mut used = Vec::new();
         for database in self.databases()? {
             for generation in self.generations(database.row)? {
-                if let Some(base) = self.stored_base(&generation.known)?
-                    && self.streams_beyond(generation.row, 0, 1)?.is_empty()
-                {
-                    idle.extend(self.snapshot(&base.snapshot_name)?);
+                if self.is_used(generation.row)? {
+                    used.push(generation.known.uid_of_base());
                 }
+            }
+        }
+        let mut idle = Vec::new();
+        for base in self.streams_where("s.tombstone IS NULL AND s.name GLOB 'base-*'", [])? {
+            if !used.contains(&self.generation(base.generation)?.known.uid) {
+                idle.extend(self.snapshot(&base.snapshot_name)?);
             }
         }
         Ok(idle)
@@ -148,7 +159,7 @@ impl Catalog {
     /// All snapshots, oldest first, but for stored bases.
     pub fn snapshots(&self) -> Result<Vec<Snapshot>> {
         let sql = format!(
-            "SELECT {} FROM snapshot s WHERE s.tombstone IS NULL AND s.kind <> 'base' ORDER BY s.sequence",
+            "SELECT {} FROM snapshot s WHERE s.tombstone IS NULL AND s.name NOT GLOB 'base-*' ORDER BY s.sequence",
             Snapshot::COLUMNS
         );
         self.many("read the snapshots", &sql, [], Snapshot::from_row)
@@ -179,7 +190,7 @@ impl Catalog {
     pub fn ids_beginning(&self, prefix: &str, limit: usize) -> Result<Vec<String>> {
         self.many(
             "look for snapshots",
-            "SELECT name FROM snapshot WHERE tombstone IS NULL AND kind <> 'base' AND substr(name, 1, length(?1)) = ?1 ORDER BY sequence LIMIT ?2",
+            "SELECT name FROM snapshot WHERE tombstone IS NULL AND name NOT GLOB 'base-*' AND substr(name, 1, length(?1)) = ?1 ORDER BY sequence LIMIT ?2",
             params![prefix, limit],
             |row| row.get(0),
         )
@@ -193,7 +204,7 @@ impl Catalog {
 
     /// The cuts of all these snapshots, by sequence of the snapshot, then by database.
     pub fn all_streams(&self) -> Result<Vec<Stream>> {
-        self.streams_where("s.tombstone IS NULL AND s.kind <> 'base' ORDER BY s.sequence, t.database", [])
+        self.streams_where("s.tombstone IS NULL AND s.name NOT GLOB 'base-*' ORDER BY s.sequence, t.database", [])
     }
 
     /// All streams, of deleted snapshots too, by sequence of the snapshot: parents come before those that build on them.

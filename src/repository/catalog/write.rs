@@ -227,8 +227,12 @@ fn insert_generation(tx: &Tx<'_>, database: i64, generation: &Generation) -> rus
     )?;
     let row = tx.last_insert_rowid();
     if !generation.is_of_base() {
-        // The newest is the present one. (A new catalog is made in the order in which the snapshots were.)
-        tx.execute("UPDATE database SET generation = ?2 WHERE id = ?1", [database, row])?;
+        // The newest is the present one.
+        tx.execute(
+            "UPDATE database SET generation = ?2 WHERE id = ?1
+             AND coalesce((SELECT g.number FROM generation g WHERE g.id = database.generation), 0) < ?3",
+            params![database, row, generation.number],
+        )?;
     }
     Ok(row)
 }

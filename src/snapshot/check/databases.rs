@@ -4,13 +4,15 @@
 //! That it differs from a snapshot is damage only if it goes on from it. One that ends elsewhere, or differs from where
 //! another transaction begins, went another way: it was restored to an earlier snapshot, and has grown since.
 
+use std::path::Path;
+
 use crate::error::{Error, Kind, Result};
 use crate::filestorage::{
     Changes, DataFile, FIRST_TRANSACTION, Header, Position, Record, Sink, Source, Tid, find_cut, scan,
 };
-use crate::repository::catalog::Database;
+use crate::repository::catalog::{Catalog, Database, GenerationRow};
 use crate::snapshot::anchor::{is_of, old_path, refusal};
-use crate::snapshot::base::needs_base;
+use crate::snapshot::base::{needs_base, source_of};
 use crate::snapshot::database;
 use crate::snapshot::generations::{Life, life_of};
 use crate::snapshot::journal::Journal;
@@ -141,7 +143,40 @@ fn look(check: &mut Check<'_>, database: &Database) -> Result<(DatabaseCheck, Ve
         findings.push(Finding { hint, ..about(format!("{}: {what}", database.name), snapshots) });
     }
     check.database_bytes_read += file.bytes_read();
+    findings.extend(other_lives(check, &in_its_life, &path)?);
     Ok((report, findings))
+}
+
+/// What snapshots from before a pack need, and nobody has.
+fn other_lives(check: &mut Check<'_>, now: &Database, path: &Path) -> Result<Vec<Finding>> {
+    let lacking = |catalog: &Catalog| -> Result<Vec<GenerationRow>> {
+        let mut lacking = Vec::new();
+        for generation in catalog.generations(now.row)? {
+            if generation.row != now.generation.row
+                && needs_base(catalog, &generation.known)?
+                && source_of(&generation.known, &[path, &old_path(path)])?.is_none()
+            {
+                lacking.push(generation);
+            }
+        }
+        Ok(lacking)
+    };
+    let mut findings = Vec::new();
+    for generation in
+        lacking(check.catalog()).or_else(|error| check.note(error, about_catalog(Vec::new())).map(|()| Vec::new()))?
+    {
+        let snapshots = Lists::read(check, &Database { generation, ..now.clone() })?.ids();
+        if !snapshots.is_empty() {
+            findings.push(Finding {
+                what: format!("{}: snapshots need the file as it was before it was packed, and it is gone", now.name),
+                hint: Some("if there is a copy of that file: znap restore ID --base-from FILE".into()),
+                prevents_restore: true,
+                snapshots,
+                ..Finding::about(Subject::Database)
+            });
+        }
+    }
+    Ok(findings)
 }
 
 /// The database in the life that its file is in, and what keeps the file from being compared with its snapshots.
