@@ -9,11 +9,12 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use common::{Kill, Sandbox, boundaries, undisturbed, zodb};
+use jiff::tz::TimeZone;
 use znap::disk::Disk;
 use znap::error::Result;
 use znap::filestorage::index_path;
 use znap::monitor::Silent;
-use znap::snapshot::{Place, Repository, RestoreOptions, Way, finish, restore};
+use znap::snapshot::{Place, Repository, RestoreOptions, SaveOptions, Way, finish, restore, save, store_bases};
 
 /// A database and its index.
 type State = (Vec<u8>, Option<Vec<u8>>);
@@ -317,4 +318,39 @@ fn p5_one_of_two_databases_is_packed() {
         assert!(state() == held[at].1, "P5: {}", held[at].0);
     }
     sandbox.znap_ok(&["check", "--data", "--databases"]);
+}
+
+#[test]
+fn p5_a_save_after_a_pack_may_be_killed_anywhere() {
+    let mut site = two_lives();
+    let before = site.sandbox.copy();
+    site.save("packed");
+    let (mut kills, mut bases) = (0, 0);
+    for change in (0..).step_by(2) {
+        let world = before.copy();
+        let place = Place { root: world.file(".znap"), trusted: Vec::new() };
+        let disk = Disk::watched(Kill::at(change));
+        let done = Repository::open_to_write_on(&disk, &place, &Silent).and_then(|mut repository| {
+            save(&mut repository, &SaveOptions::new(Some("packed".into()), "", TimeZone::UTC), &Silent)?;
+            bases += 1;
+            store_bases(&mut repository, &Silent)
+        });
+        if done.is_ok() {
+            break;
+        }
+        kills += 1;
+        // The next save stores what this one didn't.
+        world.znap_ok(&["save", "again"]);
+        fs::remove_file(world.file("Data.fs.old")).unwrap();
+        for id in ["a", "b", "again"] {
+            world.znap_ok(&["restore", id, "--to", "copy"]);
+            let copy = fs::read(world.file("copy/data/Data.fs")).unwrap();
+            assert!(copy == site.held[if id == "again" { "packed" } else { id }].0, "P6: change {change}, {id}");
+            fs::remove_dir_all(world.file("copy")).unwrap();
+        }
+        world.znap_ok(&["gc"]);
+        world.znap_ok(&["check", "--data", "--databases"]);
+    }
+    println!("{kills} kills, {bases} of them while the base was stored");
+    assert!(kills > 15 && bases > 5, "{kills} {bases}");
 }
