@@ -20,7 +20,7 @@ use crate::repository::run_reader::RunReader;
 use crate::snapshot::anchor::{damaged_list, magic_of, recognise, refusal};
 use crate::snapshot::database;
 use crate::snapshot::handle::Repository;
-use crate::snapshot::plan::checked_chunks;
+use crate::snapshot::plan::{checked_chunks, require_all};
 use crate::snapshot::set_aside::refuse_set_aside;
 use crate::snapshot::writing::{
     IndexSource, TemporaryFile, copy_range, folder_of, require_room, write_chunks, write_index,
@@ -66,6 +66,7 @@ pub fn copy_out(repository: &Repository, word: &str, to: &Path, monitor: &dyn Mo
                 .ok_or_else(|| damaged_list(&stream))?;
             jobs.push(Job::prepare(repository, database, stream, to, monitor)?);
         }
+        require_all(repository, jobs.len(), databases.len())?;
         Ok((snapshot.name, jobs))
     })?;
     drop(gate);

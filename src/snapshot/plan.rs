@@ -108,7 +108,13 @@ pub(crate) fn plan(
             files.iter().find(|(database, _)| database.row == stream.database).ok_or_else(|| damaged_list(&stream))?;
         databases.push(plan_database(repository, database, file, stream, monitor)?);
     }
+    require_all(repository, databases.len(), files.len())?;
     Ok(RestorePlan { id: snapshot.name.clone(), databases })
+}
+
+/// Every database is in every snapshot: a catalog that has fewer of one would have the others left as they are.
+pub(crate) fn require_all(repository: &Repository, found: usize, all: usize) -> Result<()> {
+    if found == all { Ok(()) } else { Err(repository.catalog.missing("a chunk list of the snapshot")) }
 }
 
 fn plan_database(

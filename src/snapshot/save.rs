@@ -17,7 +17,7 @@ use crate::repository::data_writer::NewDataFile;
 use crate::repository::hash::Uid;
 use crate::repository::manifest::{CutEntry, DatabaseEntry, IndexEntry, Manifest};
 use crate::repository::object::{Finished, publish};
-use crate::snapshot::anchor::{nearest, recognise, refusal};
+use crate::snapshot::anchor::{damaged_list, nearest, recognise, refusal};
 use crate::snapshot::handle::Repository;
 use crate::snapshot::tail::Tail;
 use crate::snapshot::{database, id, index_parts};
@@ -310,6 +310,9 @@ fn save_database(
 ) -> Result<(DatabaseEntry, SavedDatabase)> {
     let Saving { database, file, parent, from, cut } = source;
     let generation = &database.generation.known;
+    if let Some(stream) = parent.as_ref().filter(|stream| stream.last_final.length > stream.cut.offset) {
+        return Err(damaged_list(stream));
+    }
     let mut changes = Changes::new(from.offset);
     let mut tail = Tail::after(parent.as_ref(), generation.base_length, cut.offset);
     let mut scanner = Scanner::new(file.path(), *from);

@@ -13,7 +13,8 @@ mod repozo;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::Scope;
 use std::time::{Duration, Instant};
 
@@ -33,11 +34,6 @@ fn ids(sandbox: &Sandbox) -> Vec<String> {
     list(sandbox).iter().map(|entry| entry["id"].as_str().unwrap().to_owned()).collect()
 }
 
-/// Refused because somebody else is at it, or what was named is gone: nothing else may go wrong.
-fn fine(output: &Output, args: &[&str]) {
-    assert!(matches!(output.code, 0 | 4 | 5), "{args:?} beside others: {output:?}");
-}
-
 /// Nothing is damaged, and every list, hash and byte was looked at.
 fn assert_whole(sandbox: &Sandbox) {
     let output = sandbox.znap(&["check", "--data", "--databases"]);
@@ -55,7 +51,8 @@ fn elsewhere(sandbox: &Sandbox, id: &str, look: impl FnOnce(&[u8])) {
 #[derive(Default)]
 struct Crowd {
     over: AtomicBool,
-    done: AtomicUsize,
+    /// How many commands were done, by what they were: not those that were refused.
+    done: Mutex<BTreeMap<String, usize>>,
 }
 
 impl Crowd {
@@ -68,14 +65,42 @@ impl Crowd {
                     return;
                 }
                 act(number);
-                self.done.fetch_add(1, Ordering::Relaxed);
             }
         });
     }
 
-    /// How many things were done.
+    /// Refused because somebody else is at it, or what was named is gone: nothing else may go wrong.
+    fn fine(&self, output: &Output, args: &[&str]) {
+        assert!(matches!(output.code, 0 | 4 | 5), "{args:?} beside others: {output:?}");
+        self.count(output, args);
+    }
+
+    /// Counts a command, if it was done, by its name and long options.
+    fn count(&self, output: &Output, args: &[&str]) {
+        if output.code == 0 {
+            let options = args[1..].iter().filter(|word| word.starts_with("--"));
+            let kind: Vec<&str> = args[..1].iter().chain(options).copied().collect();
+            *self.done.lock().unwrap().entry(kind.join(" ")).or_default() += 1;
+        }
+    }
+
+    /// How many commands were done.
     fn done(&self) -> usize {
-        self.done.load(Ordering::Relaxed)
+        self.done.lock().unwrap().values().sum()
+    }
+
+    /// How many commands of a kind were done.
+    fn done_of(&self, kind: &str) -> usize {
+        self.done.lock().unwrap().get(kind).copied().unwrap_or(0)
+    }
+
+    /// Goes on until each of these kinds of commands was done, and then for the time that was asked for.
+    fn end_after_all_of(&self, kinds: &[&str]) {
+        let missing = || kinds.iter().filter(|kind| self.done_of(kind) == 0).collect::<Vec<_>>();
+        self.wait_until(|| missing().is_empty());
+        self.end_after(seconds());
+        assert!(missing().is_empty(), "never done beside others: {:?}", missing());
+        println!("{} commands: {:?}", self.done(), self.done.lock().unwrap());
     }
 
     /// Waits until something is so, or for a minute, or until one of the crowd fails.
@@ -114,14 +139,11 @@ fn p3_p6_p10_anything_at_once_beside_a_live_writer() {
     // There is something for undo to take back.
     sandbox.znap_ok(&["restore", "first"]);
     let writer = ZodbProcess::writer(&sandbox.data_fs(), &["--mode", "mixed"]);
-    let (saved, crowd) = (&AtomicUsize::new(0), Crowd::default());
+    let crowd = &Crowd::default();
     std::thread::scope(|scope| {
         for saver in 0..2 {
             crowd.add(scope, move |number| {
-                let id = format!("s{saver}-{number}");
-                let output = sandbox.znap(&["save", &id]);
-                fine(&output, &["save"]);
-                saved.fetch_add(usize::from(output.code == 0), Ordering::Relaxed);
+                crowd.fine(&sandbox.znap(&["save", &format!("s{saver}-{number}")]), &["save"]);
             });
         }
         crowd.add(scope, |number| {
@@ -134,41 +156,55 @@ fn p3_p6_p10_anything_at_once_beside_a_live_writer() {
                 &["undo", "--dry-run"],
             ];
             let args = readers[number % readers.len()];
-            fine(&sandbox.znap(args), args);
+            crowd.fine(&sandbox.znap(args), args);
         });
         crowd.add(scope, |number| {
             let args: &[&str] = [&["check"][..], &["check", "--data", "--databases"]][number % 2];
             // No false alarm: whatever is half-done isn't damage.
-            fine(&sandbox.znap(args), args);
+            crowd.fine(&sandbox.znap(args), args);
         });
         crowd.add(scope, |number| {
             let all = ids(sandbox);
             // Neither the first, nor what undo takes back.
             let mut others = all.iter().filter(|id| id.starts_with('s'));
             if all.len() > 6 {
-                fine(&sandbox.znap(&["delete", others.nth(number % 5).unwrap()]), &["delete"]);
+                crowd.fine(&sandbox.znap(&["delete", others.nth(number % 5).unwrap()]), &["delete"]);
             }
             let args: &[&str] = if number % 3 == 0 { &["gc", "--all"] } else { &["gc"] };
-            fine(&sandbox.znap(args), args);
+            crowd.fine(&sandbox.znap(args), args);
         });
         crowd.add(scope, |number| {
             let all = ids(sandbox);
             let id = &all[number * 7 % all.len()];
             let to = format!("copy-{number}");
-            fine(&sandbox.znap(&["restore", id, "--to", &to]), &["restore", "--to"]);
+            crowd.fine(&sandbox.znap(&["restore", id, "--to", &to]), &["restore", "--to"]);
             let _ = fs::remove_dir_all(sandbox.file(&to));
             // The server runs: never.
             for args in [&["restore", "first"][..], &["undo"]] {
                 assert_eq!(sandbox.znap(args).code, 4, "P7: {args:?}");
             }
         });
-        crowd.end_after(seconds());
+        crowd.end_after_all_of(&[
+            "save",
+            "list",
+            "status",
+            "show",
+            "log",
+            "restore --dry-run",
+            "undo --dry-run",
+            "check",
+            "check --data --databases",
+            "delete",
+            "gc",
+            "gc --all",
+            "restore --to",
+        ]);
     });
     writer.stop();
     assert_whole(sandbox);
     let whole = fs::read(sandbox.data_fs()).unwrap();
     let all = ids(sandbox);
-    println!("{} commands, {} saves, {} snapshots left", crowd.done(), saved.load(Ordering::Relaxed), all.len());
+    println!("{} snapshots left", all.len());
     for id in all.iter().filter(|id| !id.starts_with("undo-")) {
         elsewhere(sandbox, id, |copy| assert!(whole.starts_with(copy), "P6: {id} was never there"));
     }
@@ -194,7 +230,7 @@ fn p5_p6_restores_beside_everything_else() {
         states.insert(id, fs::read(sandbox.data_fs()).unwrap());
     }
     let names: Vec<&str> = states.keys().copied().collect();
-    let (restored, crowd) = (&AtomicUsize::new(0), Crowd::default());
+    let crowd = &Crowd::default();
     std::thread::scope(|scope| {
         let (names, states) = (&names, &states);
         for step in [1, 3] {
@@ -203,30 +239,26 @@ fn p5_p6_restores_beside_everything_else() {
                     0 => &["undo"],
                     _ => &["restore", names[number * step % names.len()]],
                 };
-                let output = sandbox.znap(args);
-                fine(&output, args);
-                restored.fetch_add(usize::from(output.code == 0), Ordering::Relaxed);
+                crowd.fine(&sandbox.znap(args), args);
             });
         }
-        crowd.add(scope, |number| fine(&sandbox.znap(&["save", &format!("s{number}")]), &["save"]));
+        crowd.add(scope, |number| crowd.fine(&sandbox.znap(&["save", &format!("s{number}")]), &["save"]));
         crowd.add(scope, |number| {
             if let Some(id) = ids(sandbox).iter().filter(|id| id.starts_with('s')).nth(2) {
-                fine(&sandbox.znap(&["delete", id]), &["delete"]);
+                crowd.fine(&sandbox.znap(&["delete", id]), &["delete"]);
             }
             let args: &[&str] = if number % 3 == 0 { &["gc", "--all"] } else { &["gc"] };
-            fine(&sandbox.znap(args), args);
+            crowd.fine(&sandbox.znap(args), args);
         });
         crowd.add(scope, |number| {
             let args: &[&str] = [&["check", "--data", "--databases"][..], &["list"], &["status"]][number % 3];
-            fine(&sandbox.znap(args), args);
+            crowd.fine(&sandbox.znap(args), args);
             let id = names[number % names.len()];
             elsewhere(sandbox, id, |copy| assert!(copy == states[id], "P6: {id}"));
         });
-        crowd.end_after(seconds());
+        let check = "check --data --databases";
+        crowd.end_after_all_of(&["restore", "undo", "save", "delete", "gc", "gc --all", check, "list", "status"]);
     });
-    let restored = restored.load(Ordering::Relaxed);
-    println!("{} commands, {restored} of them restores that were done", crowd.done());
-    assert!(restored > 0);
     assert!(states.values().any(|state| *state == fs::read(sandbox.data_fs()).unwrap()), "P6: it never was like this");
     assert_whole(sandbox);
     sandbox.check();

@@ -134,7 +134,7 @@ fn p5_any_change_may_fail_once_or_for_ever() {
         attack.each_change(&step.before, step.command, "", |world, what| step.check(world, what));
     }
     println!("{} failures in {} cases", attack.failures, attack.cases);
-    assert!(attack.failures > 120, "{}", attack.failures);
+    assert!(attack.failures > 190, "{}", attack.failures);
 }
 
 #[test]
@@ -157,7 +157,7 @@ fn p5_any_change_of_what_finishes_a_restore_may_fail() {
         }
     }
     println!("{} failures in {} cases", attack.failures, attack.cases);
-    assert!(attack.failures > 50, "{}", attack.failures);
+    assert!(attack.failures > 80, "{}", attack.failures);
 }
 
 #[test]
@@ -170,7 +170,7 @@ fn p5_any_change_of_a_repair_may_fail() {
         });
     }
     println!("{} failures in {} cases", attack.failures, attack.cases);
-    assert!(attack.failures > 30, "{}", attack.failures);
+    assert!(attack.failures > 50, "{}", attack.failures);
 }
 
 /// Takes a few bytes of each write.

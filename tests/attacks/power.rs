@@ -406,7 +406,7 @@ fn p5_the_power_may_be_cut_at_any_time() {
         step.check_snapshots(&end, &format!("{:?}, done", step.command));
     }
     println!("{images} tried");
-    assert!(images.tried > 100, "{images}");
+    assert!(images.tried > 180, "{images}");
 }
 
 /// What finishes a restore must not rely on what that one had not yet forced to the disk.
@@ -429,8 +429,12 @@ fn p5_the_power_may_be_cut_while_a_killed_restore_is_finished() {
                     let killed = Some((step.command, change));
                     let end =
                         cut_power(&step.before, killed, finish, &mut images, |world, what| step.check(world, what));
-                    let expected = if way == Way::Forward { &step.after } else { &step.before };
-                    assert!(end.unwrap().bytes() == expected.bytes(), "{:?} at {change}", step.command);
+                    let end = end.unwrap();
+                    let is_done = match way {
+                        Way::Forward => end.bytes() == step.after.bytes(),
+                        Way::Back => step.is_taken_back(&end),
+                    };
+                    assert!(is_done, "{:?} at {change}", step.command);
                     finished += 1;
                 }
             }
@@ -440,5 +444,5 @@ fn p5_the_power_may_be_cut_while_a_killed_restore_is_finished() {
         }
     }
     println!("{finished} killed restores finished, {images} tried");
-    assert!(finished > 12 && images.tried > 50, "{finished} {images}");
+    assert!(finished > 26 && images.tried > 110, "{finished} {images}");
 }

@@ -99,6 +99,20 @@ impl World {
         writer.save_index().unwrap();
     }
 
+    /// Commits transactions to the one database, as a server that is killed before it writes an index, and breaks the length
+    /// of the first. Returns their bytes.
+    pub fn grow_broken(&self, seed: u64, sizes: &[usize]) -> Vec<u8> {
+        let path = self.path().join("Data.fs");
+        let (index, end) = (fs::read(index_path(&path)).unwrap(), fs::metadata(&path).unwrap().len() as usize);
+        self.grow(seed, sizes);
+        fs::write(index_path(&path), index).unwrap();
+        let mut bytes = fs::read(&path).unwrap();
+        // Behind its id: the highest byte.
+        bytes[end + 8] ^= 1;
+        fs::write(&path, &bytes).unwrap();
+        bytes.split_off(end)
+    }
+
     pub fn state(&self) -> State {
         state_of(self.path())
     }
@@ -170,8 +184,20 @@ impl World {
         let names = fs::read_dir(self.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
         let belongs =
             |name: &String| name == ".znap" || [".fs", ".fs.index", ".fs.lock"].iter().any(|end| name.ends_with(end));
-        names.filter(|name| !belongs(name)).collect()
+        names.filter(|name| !belongs(name) && !is_left_out(name)).collect()
     }
+
+    /// What restores have kept of what lay behind the last complete transactions: `Data.fs.tr0` and so on.
+    pub fn left_out(&self) -> BTreeMap<String, Vec<u8>> {
+        let names = fs::read_dir(self.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let read = |name: String| (name.clone(), fs::read(self.path().join(name)).unwrap());
+        names.filter(|name| is_left_out(name)).map(read).collect()
+    }
+}
+
+fn is_left_out(name: &str) -> bool {
+    let number = name.split_once(".fs.tr").map(|(_, number)| number);
+    number.is_some_and(|number| number.parse::<u32>().is_ok())
 }
 
 /// A snapshot, written elsewhere.

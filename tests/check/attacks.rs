@@ -9,7 +9,7 @@ use znap::filestorage::{Oid, Writer};
 use znap::monitor::Silent;
 use znap::snapshot::{Place, Repository, RestoreOptions, Subject, check, copy_out, list, restore};
 
-use crate::common::Bench;
+use crate::common::{Bench, undisturbed};
 use crate::{DATA, QUICK, assert_clean, run, small};
 
 /// Of so many bytes one is changed.
@@ -42,12 +42,17 @@ fn written(place: &Place, ids: &[String]) -> Result<BTreeMap<String, Files>, Str
     let mut all = BTreeMap::new();
     let repository = Repository::open(place).map_err(|error| error.to_string())?;
     for id in ids {
-        let to = tempfile::tempdir().unwrap();
-        let copy = to.path().join("copy");
-        copy_out(&repository, id, &copy, &Silent).map_err(|error| error.to_string())?;
-        all.insert(id.clone(), relative(files_in(&copy), &copy));
+        all.insert(id.clone(), copied(&repository, id).map_err(|error| error.to_string())?);
     }
     Ok(all)
+}
+
+/// A snapshot, written elsewhere.
+fn copied(repository: &Repository, id: &str) -> znap::error::Result<Files> {
+    let to = tempfile::tempdir().unwrap();
+    let copy = to.path().join("copy");
+    copy_out(repository, id, &copy, &Silent)?;
+    Ok(relative(files_in(&copy), &copy))
 }
 
 /// Every snapshot, restored in a copy of everything; or why not. Named as [`written`] does it.
@@ -67,7 +72,7 @@ fn restored(bench: &Bench, ids: &[String]) -> Result<BTreeMap<String, Files>, St
             let mut repository = Repository::open_to_write(&place, &Silent)?;
             restore(&mut repository, id, &options, &Silent).map(|_| ())
         };
-        again().map_err(|error| error.to_string())?;
+        undisturbed(again).map_err(|error| error.to_string())?;
         let mut files = Files::new();
         for (path, bytes) in relative(files_in(to.path()), to.path()) {
             let name = path.file_name().unwrap().to_str().unwrap();
@@ -89,16 +94,18 @@ struct Target<'b> {
     all: bool,
     /// What catalogs said that were tried: most bytes of a catalog are in use by nothing.
     said: HashSet<Vec<u8>>,
-    not_found: usize,
-    restored: usize,
+    tried: Tried,
 }
 
 /// How many damaged files there were, in how many of these nothing was found, and of how many of those all snapshots were restored.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Tried {
     files: usize,
     not_found: usize,
     restored: usize,
+    /// Where something was found: how many snapshots were written elsewhere all the same, as they were, and how many were refused.
+    right: usize,
+    refused: usize,
 }
 
 /// All that a catalog says, its header included; `None` if it can't be read.
@@ -139,13 +146,24 @@ fn attack(target: &mut Target<'_>, what: &str) -> bool {
         Err(_) => true,
     };
     if found {
+        // What doesn't need what is damaged may come back; never wrong.
+        let Ok(repository) = Repository::open(&bench.place) else { return true };
+        for id in ids.iter() {
+            match copied(&repository, id) {
+                Ok(files) => {
+                    assert!(files == good[id], "P6: {what}: {id} is written elsewhere, and wrong");
+                    target.tried.right += 1;
+                }
+                Err(_) => target.tried.refused += 1,
+            }
+        }
         return true;
     }
-    target.not_found += 1;
+    target.tried.not_found += 1;
     // Of each byte, every so many'th is tried though nothing is said otherwise.
-    let again = !target.all || target.not_found.is_multiple_of(20);
+    let again = !target.all || target.tried.not_found.is_multiple_of(20);
     if said(bench).is_none_or(|said| target.said.insert(said)) || again {
-        target.restored += 1;
+        target.tried.restored += 1;
         for (how, all) in [("written elsewhere", written(&bench.place, ids)), ("restored", restored(bench, ids))] {
             match all {
                 Ok(all) => {
@@ -190,8 +208,7 @@ fn attack_every_file(bench: &Bench, ids: &[&str]) -> Tried {
     let catalog = root.join("catalog.db");
     // Each byte, and each 64th as an end; or a sample of them.
     let all = std::env::var_os("ZNAP_ATTACKS").is_some_and(|value| value == "all");
-    let mut target = Target { bench, ids, good, all, said: HashSet::new(), not_found: 0, restored: 0 };
-    let mut tried = 0;
+    let mut target = Target { bench, ids, good, all, said: HashSet::new(), tried: Tried::default() };
     for path in &paths {
         let whole = fs::read(path).unwrap();
         let is_object = path.starts_with(root.join("objects"));
@@ -202,7 +219,7 @@ fn attack_every_file(bench: &Bench, ids: &[&str]) -> Tried {
         let flips = places.map(|(number, at)| Case::Flip { bit: number % 8, at });
         // One at a time: each is as large as the file.
         for case in flips.chain(cuts) {
-            tried += 1;
+            target.tried.files += 1;
             fs::write(path, case.of(&whole)).unwrap();
             let what = format!("{}: {case:?}", path.display());
             let found = attack(&mut target, &what);
@@ -212,7 +229,7 @@ fn attack_every_file(bench: &Bench, ids: &[&str]) -> Tried {
             }
             fs::write(path, &whole).unwrap();
         }
-        tried += 1;
+        target.tried.files += 1;
         fs::remove_file(path).unwrap();
         let what = format!("{}: removed", path.display());
         let found = attack(&mut target, &what);
@@ -220,14 +237,14 @@ fn attack_every_file(bench: &Bench, ids: &[&str]) -> Tried {
         fs::write(path, &whole).unwrap();
     }
     assert_clean(bench, "putting everything back");
-    Tried { files: tried, not_found: target.not_found, restored: target.restored }
+    target.tried
 }
 
 #[test]
 fn p6_whatever_makes_a_restore_fail_is_found() {
     let tried = attack_every_file(&small(), &["a", "c", "d"]);
     println!("{tried:?}");
-    assert!(tried.files > 1000 && tried.not_found >= tried.restored && tried.restored > 0);
+    assert!(tried.files > 1450 && tried.restored > 580 && tried.right > 550 && tried.refused > 1900, "{tried:?}");
 }
 
 /// A small repository of two databases.
@@ -249,7 +266,7 @@ fn small_of_two() -> Bench {
 fn p6_whatever_makes_a_restore_of_two_databases_fail_is_found() {
     let tried = attack_every_file(&small_of_two(), &["a", "b"]);
     println!("{tried:?}");
-    assert!(tried.files > 800 && tried.not_found >= tried.restored && tried.restored > 0);
+    assert!(tried.files > 880 && tried.restored > 580 && tried.right > 270 && tried.refused > 210, "{tried:?}");
 }
 
 #[test]
@@ -268,6 +285,30 @@ fn p6_a_database_with_the_beginning_of_another_is_found() {
         let report = run(&bench, &QUICK);
         let is_found = report.findings.iter().any(|finding| finding.subject == Subject::Catalog);
         assert!(is_found, "{damage}: {:#?}", report.findings);
+        fs::write(&catalog, &whole).unwrap();
+    }
+    assert_clean(&bench, "putting the catalog back");
+}
+
+#[test]
+fn p5_p6_a_snapshot_that_lost_a_list_comes_back_whole_or_not_at_all() {
+    let bench = small_of_two();
+    let catalog = bench.place.root.join("catalog.db");
+    let whole = fs::read(&catalog).unwrap();
+    let databases = || ["Data.fs", "Users.fs"].map(|name| fs::read(bench.folder.path().join(name)).unwrap());
+    let before = databases();
+    for damage in [
+        "UPDATE stream SET snapshot = 77 WHERE snapshot = 1 AND database = 2",
+        "UPDATE stream SET snapshot = 77 WHERE snapshot = 1",
+        "UPDATE snapshot SET id = 77 WHERE id = 1",
+    ] {
+        bench.sql().execute_batch(&format!("PRAGMA foreign_keys = OFF; {damage}")).unwrap();
+        let error = copied(&bench.read(), "a").err().unwrap_or_else(|| panic!("{damage}: it is written elsewhere"));
+        assert_eq!(error.kind(), Kind::Damaged, "{damage}: {error}");
+        let restored = undisturbed(|| restore(&mut bench.write(), "a", &RestoreOptions::default(), &Silent));
+        let error = restored.err().unwrap_or_else(|| panic!("{damage}: it is restored"));
+        assert_eq!(error.kind(), Kind::Damaged, "{damage}: {error}");
+        assert!(databases() == before, "{damage}");
         fs::write(&catalog, &whole).unwrap();
     }
     assert_clean(&bench, "putting the catalog back");

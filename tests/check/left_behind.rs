@@ -51,6 +51,7 @@ fn p6_a_damaged_journal_finishes_nothing() {
     };
     let tried = damaged(&journal);
     println!("{} damaged journals", tried.len());
+    assert!(tried.len() > 180, "{}", tried.len());
     for (what, bytes) in tried {
         fs::write(&journal, &bytes).unwrap();
         for way in [Way::Forward, Way::Back] {
@@ -77,6 +78,7 @@ fn p6_a_damaged_last_restore_takes_nothing_back() {
     let take_back = || undisturbed(|| undo(&mut bench.write(), &RestoreOptions::default(), &Silent));
     let tried = damaged(&last);
     println!("{} damaged journals", tried.len());
+    assert!(tried.len() > 180, "{}", tried.len());
     for (what, bytes) in tried {
         fs::write(&last, &bytes).unwrap();
         assert_refused(&take_back().unwrap_err(), "last-restore", &what);
@@ -100,7 +102,7 @@ fn p6_a_damaged_progress_keeps_nothing_from_being_read() {
     let progress = bench.place.root.join("check-progress");
     let left_over = damaged(&progress);
     println!("{} damaged files", left_over.len());
-    assert!(left_over.len() > 30);
+    assert!(left_over.len() > 55, "{}", left_over.len());
     for (what, bytes) in left_over {
         let whole = fs::read(&first).unwrap();
         fs::write(&progress, &bytes).unwrap();

@@ -140,3 +140,18 @@ fn p9_repair_says_which_database_it_could_not_look_into() {
     assert_eq!(output.code, 6, "{output:?}");
     assert!(output.stderr.contains("cannot open Data.fs"), "{output:?}");
 }
+
+#[test]
+#[cfg(target_os = "linux")]
+fn p9_repair_says_which_database_it_could_not_read() {
+    let site = Site::with_snapshots();
+    for path in objects(&site, 1) {
+        fs::remove_file(path).unwrap();
+    }
+    // It can be opened; reading it gives EIO, since nobody has memory at such low addresses.
+    fs::remove_file(site.sandbox.file("Data.fs")).unwrap();
+    std::os::unix::fs::symlink("/proc/self/mem", site.sandbox.file("Data.fs")).unwrap();
+    let output = site.znap(&["repair"]);
+    assert_eq!(output.code, 6, "{output:?}");
+    assert!(output.stderr.contains("cannot read Data.fs: Input/output error"), "{output:?}");
+}

@@ -106,7 +106,8 @@ impl Catalog {
             .ok_or_else(|| self.missing("a state of a database"))
     }
 
-    pub(super) fn missing(&self, what: &str) -> Error {
+    /// The error for something that isn't there, and has to be.
+    pub(crate) fn missing(&self, what: &str) -> Error {
         Error::damaged(format!("the catalog {} lacks {what} that it refers to", self.path.display()))
     }
 
