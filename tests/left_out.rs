@@ -97,6 +97,22 @@ impl Watcher for Refuse {
     }
 }
 
+/// Fails the first sync of a directory behind the rename that ends the journal.
+#[derive(Default)]
+struct RefuseLast(std::sync::atomic::AtomicBool);
+
+impl Watcher for RefuseLast {
+    fn before(&self, change: &Change<'_>) -> io::Result<usize> {
+        use std::sync::atomic::Ordering::Relaxed;
+        match change {
+            Change::Rename { to, .. } if to.ends_with("last-restore") => self.0.store(true, Relaxed),
+            Change::SyncDirectory { .. } if self.0.swap(false, Relaxed) => return Err(io::Error::from_raw_os_error(5)),
+            _ => {}
+        }
+        Ok(usize::MAX)
+    }
+}
+
 #[test]
 fn a_restore_that_does_not_begin_leaves_no_such_file() {
     let ends: [fn(&Change<'_>) -> bool; 3] = [
@@ -104,6 +120,11 @@ fn a_restore_that_does_not_begin_leaves_no_such_file() {
         |change| matches!(change, Change::Sync { path } if path.to_str().unwrap().ends_with("Data.fs.tr0")),
         |change| matches!(change, Change::Write { path, .. } if path.to_str().unwrap().ends_with("Data.fs.tr0")),
     ];
+    // Over, but for the last sync: that may fail, and it stays.
+    let over = torn();
+    let syncs = Arc::new(RefuseLast::default());
+    restore_on(&Disk::watched(syncs.clone()), &over.bench, &RestoreOptions::default(), &Silent).unwrap_err();
+    assert!(over.bench.bytes() == over.saved && fs::read(&kept(&over.bench)[0]).unwrap() == over.behind);
     for end in ends {
         let torn = torn();
         let before = torn.bench.bytes();

@@ -224,8 +224,9 @@ fn put_back(
     let result = journal
         .write(&repository.layout, &repository.counters)
         .and_then(|()| carry_out(repository, &mut prepared, &mut journal, (Stage::Restored, true), monitor));
-    // Where there is no journal, nothing was changed.
-    let is_needed = result.is_ok() || !matches!(Journal::unfinished(&repository.layout, repository.uid), Ok(None));
+    // Where there is no journal, nothing was changed; unless it has ended.
+    let has_ended = journal.stage != Stage::Writing;
+    let is_needed = has_ended || !matches!(Journal::unfinished(&repository.layout, repository.uid), Ok(None));
     let left_out_files = if is_needed { left_out.stay() } else { Vec::new() };
     let done = result?;
     drop(prepared);

@@ -41,12 +41,15 @@ pub(super) fn check(check: &mut Check<'_>) -> Result<()> {
 /// Looks at one, unless a restore is changing it.
 fn one(check: &mut Check<'_>, database: &Database) -> Result<DatabaseCheck> {
     let (layout, uid) = (check.layout(), check.repository.uid);
-    // What can't be read of it is a finding of its own.
-    let last_restore = || Journal::last(layout, uid).ok();
+    // What is damaged in it is a finding of its own.
+    let last_restore = || match Journal::last(layout, uid) {
+        Err(error) if error.io_error().is_some() => Err(error),
+        last => Ok(last.ok()),
+    };
     let is_unfinished = || !matches!(Journal::unfinished(layout, uid), Ok(None));
-    let before = (last_restore(), is_unfinished());
+    let before = (last_restore()?, is_unfinished());
     let (mut report, findings) = look(check, database)?;
-    if before != (last_restore(), false) || is_unfinished() {
+    if before != (last_restore()?, false) || is_unfinished() {
         report.problem.get_or_insert_with(|| "a restore is changing it, or has just changed it: check again".into());
         (report.damage, report.damaged_at) = (None, None);
         (report.differs_at, report.differs_from) = (None, None);

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 
 use crate::error::{Error, IoContext, Result};
@@ -47,6 +48,8 @@ pub(crate) fn unnamed(
             let tombstone = Tombstone::read(layout, name)?;
             if known.contains(&tombstone.snapshot) { Unnamed::Deletion(tombstone) } else { Unnamed::LeftOver }
         }
+        // It may be a deleted snapshot's manifest: as long as that is there, so must be its tombstone.
+        Err(error) if error.io_error().is_some_and(|error| error.kind() != ErrorKind::NotFound) => return Err(error),
         Ok(ObjectKind::Config) | Err(_) => Unnamed::Unknown,
     })
 }
