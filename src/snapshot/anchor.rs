@@ -7,7 +7,7 @@
 use std::path::PathBuf;
 
 use crate::error::{Error, Result};
-use crate::filestorage::{DataFile, FIRST_TRANSACTION, Magic, Source, Tid, header_at, transaction_ending_at};
+use crate::filestorage::{DataFile, FIRST_TRANSACTION, Magic, Position, Source, Tid, header_at, transaction_ending_at};
 use crate::repository::catalog::{Catalog, Stream};
 use crate::repository::hash::Hash;
 use crate::repository::manifest::{CutEntry, Generation};
@@ -206,6 +206,14 @@ pub fn nearest(file: &DataFile, size: u64, catalog: &Catalog, generation: i64) -
         before = (stream.cut.offset, sequence);
     }
     Ok(None)
+}
+
+/// Up to where a file is known: to the end of the snapshot that it begins with, or else of the base.
+pub(crate) fn known_end(snapshot: Option<&Stream>, generation: &Generation) -> Position {
+    match snapshot {
+        Some(stream) => Position { offset: stream.cut.offset, tid: Tid(stream.cut.tid) },
+        None => Position { offset: generation.base_length, tid: Tid(generation.base_tid) },
+    }
 }
 
 /// The refusal for a file that isn't the one that was tracked.

@@ -8,12 +8,12 @@ use jiff::tz::TimeZone;
 use serde::Serialize;
 
 use crate::error::{Error, Result};
-use crate::filestorage::{Backwards, DataFile, Position, Source, Tid, Transaction, find_cut, read_transaction};
+use crate::filestorage::{Backwards, DataFile, Position, Source, Transaction, find_cut, read_transaction};
 use crate::monitor::Monitor;
 use crate::repository::catalog::{Database, Stream, StreamChunk};
 use crate::repository::chunk_reader::ChunkReader;
 use crate::repository::lock::Gate;
-use crate::snapshot::anchor::{begins_with, damaged_list, is_of, nearest};
+use crate::snapshot::anchor::{begins_with, damaged_list, is_of, known_end, nearest};
 use crate::snapshot::database;
 use crate::snapshot::generations::{Life, life_of};
 use crate::snapshot::handle::Repository;
@@ -190,10 +190,10 @@ impl Place {
 fn live_end(repository: &Repository, database: &Database, file: &DataFile, monitor: &dyn Monitor) -> Result<u64> {
     let size = file.size()?;
     let from = match life_of(&repository.catalog, database, file)? {
-        Life::Known(generation) => match nearest(file, size, &repository.catalog, generation.row)? {
-            Some(stream) => Position { offset: stream.cut.offset, tid: Tid(stream.cut.tid) },
-            None => Position { offset: generation.known.base_length, tid: Tid(generation.known.base_tid) },
-        },
+        Life::Known(generation) => {
+            let snapshot = nearest(file, size, &repository.catalog, generation.row)?;
+            known_end(snapshot.as_ref(), &generation.known)
+        }
         Life::New(_) => Position::START,
     };
     Ok(find_cut(file, from, size, monitor)?.offset)

@@ -6,12 +6,12 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::error::{Error, Kind, Result};
-use crate::filestorage::{DataFile, FIRST_TRANSACTION, Forwards, Position, Source, Tid, find_cut, read_transaction};
+use crate::filestorage::{DataFile, FIRST_TRANSACTION, Forwards, Source, Tid, find_cut, read_transaction};
 use crate::monitor::Monitor;
 use crate::repository::catalog::{Catalog, Database, Snapshot, Stream, StreamChunk};
 use crate::repository::chunk_reader::ChunkReader;
 use crate::repository::hash::{Hash, ListHash};
-use crate::snapshot::anchor::{begins_with, damaged_list, nearest, unless_shorter};
+use crate::snapshot::anchor::{begins_with, damaged_list, known_end, nearest, unless_shorter};
 use crate::snapshot::base::{needs_file, whole_chunks};
 use crate::snapshot::handle::Repository;
 use crate::snapshot::log::LogEntry;
@@ -133,10 +133,7 @@ fn plan_database(
     let size = file.size()?;
     let base_length = generation.known.base_length;
     let now = nearest(file, size, catalog, generation.row)?;
-    let saved = match &now {
-        Some(stream) => Position { offset: stream.cut.offset, tid: Tid(stream.cut.tid) },
-        None => Position { offset: base_length, tid: Tid(generation.known.base_tid) },
-    };
+    let saved = known_end(now.as_ref(), &generation.known);
     // Damage behind the last snapshot is a reason to go back, not one to refuse it.
     let (cut, damage) = match find_cut(file, saved, size, monitor) {
         Ok(cut) => (Some(cut), None),

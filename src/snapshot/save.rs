@@ -17,7 +17,7 @@ use crate::repository::data_writer::NewDataFile;
 use crate::repository::hash::Uid;
 use crate::repository::manifest::{CutEntry, DatabaseEntry, IndexEntry, Manifest, STORED_BASE};
 use crate::repository::object::{Finished, publish};
-use crate::snapshot::anchor::{damaged_list, nearest};
+use crate::snapshot::anchor::{damaged_list, known_end, nearest};
 use crate::snapshot::generations::{Life, begin, life_of};
 use crate::snapshot::handle::Repository;
 use crate::snapshot::tail::Tail;
@@ -262,10 +262,7 @@ fn look(repository: &Repository, database: Database, file: DataFile, monitor: &d
     };
     let size = file.size()?;
     let parent = nearest(&file, size, catalog, generation.row)?;
-    let from = match &parent {
-        Some(stream) => Position { offset: stream.cut.offset, tid: Tid(stream.cut.tid) },
-        None => Position { offset: generation.known.base_length, tid: Tid(generation.known.base_tid) },
-    };
+    let from = known_end(parent.as_ref(), &generation.known);
     let cut = find_cut(&file, from, size, monitor)?;
     Ok(Some(Saving { database: Database { generation, ..database }, file, parent, from, cut, new_life }))
 }

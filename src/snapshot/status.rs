@@ -6,10 +6,10 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::error::{Kind, Result};
-use crate::filestorage::{Opener, Position, Source, Tid, find_cut, openers};
+use crate::filestorage::{Opener, Source, find_cut, openers};
 use crate::monitor::Monitor;
 use crate::repository::catalog::Database;
-use crate::snapshot::anchor::nearest;
+use crate::snapshot::anchor::{known_end, nearest};
 use crate::snapshot::database;
 use crate::snapshot::generations::{Life, life_of};
 use crate::snapshot::handle::Repository;
@@ -108,15 +108,13 @@ fn look(repository: &Repository, database: &Database, monitor: &dyn Monitor) -> 
         }
         Err(error) => return Err(error),
     };
-    let from = match nearest(&file, size, &repository.catalog, generation.row)? {
-        Some(stream) => {
-            let snapshot = repository.catalog.snapshot(&stream.snapshot_name)?;
-            status.snapshot_created = snapshot.and_then(|snapshot| Timestamp::from_microsecond(snapshot.created).ok());
-            status.snapshot = Some(stream.snapshot_name);
-            Position { offset: stream.cut.offset, tid: Tid(stream.cut.tid) }
-        }
-        None => Position { offset: generation.known.base_length, tid: Tid(generation.known.base_tid) },
-    };
+    let stream = nearest(&file, size, &repository.catalog, generation.row)?;
+    let from = known_end(stream.as_ref(), &generation.known);
+    if let Some(stream) = stream {
+        let snapshot = repository.catalog.snapshot(&stream.snapshot_name)?;
+        status.snapshot_created = snapshot.and_then(|snapshot| Timestamp::from_microsecond(snapshot.created).ok());
+        status.snapshot = Some(stream.snapshot_name);
+    }
     match find_cut(&file, from, size, monitor) {
         Ok(cut) => {
             status.new_transactions = cut.transactions;

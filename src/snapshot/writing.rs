@@ -128,16 +128,6 @@ pub(crate) fn write_index(
     (file, path): (&File, &Path),
     monitor: &dyn Monitor,
 ) -> Result<()> {
-    write_pairs(source, stream, disk, (file, path), monitor).map_err(|error| error.context(path.display()))
-}
-
-fn write_pairs(
-    source: &IndexSource,
-    stream: &Stream,
-    disk: &Disk,
-    (file, path): (&File, &Path),
-    monitor: &dyn Monitor,
-) -> Result<()> {
     // Merging and writing take about as long.
     let (sender, pieces) = sync_channel(2);
     let write = || {
@@ -162,11 +152,11 @@ fn write_pairs(
             writer.finish()?.flush().at("write", path)
         })
     };
-    let (written, merged) = beside("writes an index", write, merge)?;
-    // What went wrong there is why this side could go no further.
-    written?;
-    merged?;
-    disk.sync(file, path)
+    // What went wrong while writing is why merging could go no further.
+    beside("writes an index", write, merge)
+        .and_then(|(written, merged)| written.and(merged))
+        .and_then(|()| disk.sync(file, path))
+        .map_err(|error| error.context(path.display()))
 }
 
 /// How many bytes of an index are written at once.
