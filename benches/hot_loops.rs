@@ -461,8 +461,15 @@ mod catalog {
             base_check_length: 4,
             base_check: Hash::of(b"FS30"),
         };
-        let database =
-            Registration { uid: UID, name: "Data".into(), path: "Data.fs".into(), generation: generation.clone() };
+        let database = Registration {
+            uid: UID,
+            name: "Data".into(),
+            path: "Data.fs".into(),
+            generation: generation.clone(),
+            keep_base: false,
+            tracked: true,
+            blobs: None,
+        };
         catalog.register(&UID, 0, (Hash::of(b"config"), 100), &[database]).unwrap();
         Filled { _folder: folder, catalog, generation, snapshots: 0, random: Random(5), hashes: Vec::new() }
     }
@@ -495,6 +502,9 @@ mod catalog {
                 name: "Data".into(),
                 path: "Data.fs".into(),
                 path_hex: None,
+                keep_base: false,
+                blob_directory: None,
+                blobs: None,
                 generation: self.generation.clone(),
                 cut: CutEntry {
                     offset: 4 + length,
@@ -525,6 +535,7 @@ mod catalog {
                 created: 0,
                 message: String::new(),
                 one_moment: true,
+                partial: false,
                 stored_bytes: 0,
                 databases: vec![entry],
             };

@@ -598,12 +598,13 @@ fn p11_the_views_have_the_promised_columns() {
     sandbox.znap_ok(&["init", "Data.fs"]);
     let catalog = read_only(&sandbox.file(".znap/catalog.db"));
     for (view, columns) in [
-        ("snapshots", "id, kind, created, message, sequence"),
-        ("databases", "name, path, generation, base_length, complete"),
+        ("snapshots", "id, kind, created, message, sequence, partial"),
+        ("databases", "name, path, generation, base_length, complete, keep_base, tracked, blobs, blobs_mode"),
         ("cuts", "snapshot, database, offset, tid, time, transactions, tail_bytes, new_bytes"),
         ("snapshot_chunks", "snapshot, database, offset, length, hash, object_file"),
         ("chunks", "hash, length, stored_bytes, object_file, references"),
         ("object_files", "name, kind, bytes, live_bytes"),
+        ("snapshot_blobs", "snapshot, database, oid, tid, size, hash, object_file"),
         ("indexes", "snapshot, database, bytes, keyframe, deltas, stored_bytes"),
         ("snapshot_files", "snapshot, database, object_file, content"),
         ("snapshot_own", "snapshot, chunks, bytes, stored_bytes"),

@@ -125,6 +125,24 @@ fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 }
 
 #[test]
+fn an_older_catalog_stays_as_it_is_until_something_is_changed() {
+    let (sandbox, states) = thaw();
+    let version = || -> i64 {
+        let catalog = rusqlite::Connection::open(sandbox.file(".znap/catalog.db")).unwrap();
+        catalog.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap()
+    };
+    let before = fs::read(sandbox.file(".znap/catalog.db")).unwrap();
+    assert_all_restore(&sandbox, &states, "read");
+    sandbox.znap_ok(&["check"]);
+    assert!(fs::read(sandbox.file(".znap/catalog.db")).unwrap() == before);
+    assert_eq!(version(), 1);
+    sandbox.znap_ok(&["save", "new"]);
+    assert_eq!(version(), znap::repository::catalog::Catalog::known_version());
+    sandbox.znap_ok(&["check"]);
+    sandbox.znap_ok(&["repair"]);
+}
+
+#[test]
 fn a_newer_catalog_is_refused_and_left_alone() {
     let (sandbox, _) = thaw();
     let catalog = rusqlite::Connection::open(sandbox.file(".znap/catalog.db")).unwrap();

@@ -265,6 +265,7 @@ impl Objects {
             let path = entry.unwrap().path();
             let Some(name) = Hash::from_hex(path.file_name().unwrap().to_str().unwrap()) else { continue };
             match kind_of(&path).unwrap() {
+                ObjectKind::Plain => panic!("it has no header that says so"),
                 ObjectKind::Data => {
                     for frame in read_table(layout, &name).unwrap() {
                         let mut start = 0;

@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
+use crate::repository::blob_list::{BlobDirectoryEntry, BlobEntry, BlobsEntry, ENTRY};
 use crate::repository::hash::{Hash, ListHash, Uid};
 use crate::repository::layout::Layout;
 use crate::repository::object::{ObjectKind, ObjectWriter, damaged, read_record};
@@ -44,6 +45,9 @@ pub struct Manifest {
     pub message: String,
     /// Whether all its databases are of one moment.
     pub one_moment: bool,
+    /// Whether it has only some of the databases that there were, as its save was told.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub partial: bool,
     /// How many bytes of data files its save wrote.
     pub stored_bytes: u64,
     /// One entry per database.
@@ -68,6 +72,12 @@ pub struct DatabaseEntry {
     /// The bytes of the path in hexadecimal, if they aren't UTF-8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path_hex: Option<String>,
+    /// Whether the base of each of its generations is to be stored.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub keep_base: bool,
+    /// Where its blobs are, if it was tracked with them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blob_directory: Option<BlobDirectoryEntry>,
     /// The life of the file that the cut is in.
     pub generation: Generation,
     /// Where the snapshot ends.
@@ -76,6 +86,13 @@ pub struct DatabaseEntry {
     pub stream: StreamEntry,
     /// What its index is made from.
     pub index: IndexEntry,
+    /// Its blobs, if they were saved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blobs: Option<BlobsEntry>,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// The life of a database file between two packs, and how to recognise it.
@@ -237,16 +254,16 @@ pub struct IndexPart {
 }
 
 /// In JSON a list of chunks is its length; the names follow behind.
-mod counted {
+pub(super) mod counted {
     use super::ChunkName;
     use crate::repository::hash::Hash;
     use serde::{Deserialize, Deserializer, Serializer};
 
-    pub(super) fn serialize<S: Serializer>(chunks: &[ChunkName], to: S) -> Result<S::Ok, S::Error> {
+    pub(in crate::repository) fn serialize<S: Serializer>(chunks: &[ChunkName], to: S) -> Result<S::Ok, S::Error> {
         to.serialize_u64(chunks.len() as u64)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<ChunkName>, D::Error> {
+    pub(in crate::repository) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<ChunkName>, D::Error> {
         let count = u64::deserialize(from)?;
         let count = usize::try_from(count).map_err(serde::de::Error::custom)?;
         // A placeholder for each; Manifest::decode has checked that so many names follow, and fills them in.
@@ -254,13 +271,17 @@ mod counted {
     }
 }
 
-/// The sum of all members called `chunks`; `None` if it is no possible number.
-fn counted_chunks(json: &serde_json::Value) -> Option<u64> {
+/// The bytes behind the JSON that its members called `chunks` and `own` count; `None` if that is no possible number.
+fn counted_bytes(json: &serde_json::Value) -> Option<u64> {
     use serde_json::Value;
     match json {
-        Value::Array(values) => values.iter().try_fold(0u64, |sum, value| sum.checked_add(counted_chunks(value)?)),
+        Value::Array(values) => values.iter().try_fold(0u64, |sum, value| sum.checked_add(counted_bytes(value)?)),
         Value::Object(members) => members.iter().try_fold(0u64, |sum, (name, value)| {
-            sum.checked_add(if name == "chunks" { value.as_u64()? } else { counted_chunks(value)? })
+            sum.checked_add(match name.as_str() {
+                "chunks" => value.as_u64()?.checked_mul(NAME as u64)?,
+                "own" => value.as_u64()?.checked_mul(ENTRY as u64)?,
+                _ => counted_bytes(value)?,
+            })
         }),
         _ => Some(0),
     }
@@ -271,13 +292,19 @@ const NAME: usize = 36;
 
 impl Manifest {
     /// All chunk lists, in the order in which their names follow the JSON: per database
-    /// the stream's chunks, the keyframe's, each delta's.
+    /// the stream's chunks, the keyframe's, each delta's, its blobs'.
     fn lists_mut(&mut self) -> impl Iterator<Item = &mut Vec<ChunkName>> {
         self.databases.iter_mut().flat_map(|database| {
             std::iter::once(&mut database.stream.chunks)
                 .chain(database.index.keyframe.iter_mut().map(|part| &mut part.chunks))
                 .chain(database.index.deltas.iter_mut().map(|part| &mut part.chunks))
+                .chain(database.blobs.iter_mut().map(|blobs| &mut blobs.chunks))
         })
+    }
+
+    /// The blobs of all databases, in the order in which they follow the names of the chunks.
+    fn blobs_mut(&mut self) -> impl Iterator<Item = &mut BlobEntry> {
+        self.databases.iter_mut().flat_map(|database| &mut database.blobs).flat_map(|blobs| &mut blobs.own)
     }
 
     fn encode(&self) -> Result<Vec<u8>, serde_json::Error> {
@@ -286,27 +313,34 @@ impl Manifest {
             bytes.extend(chunk.hash.0);
             bytes.extend(chunk.length.to_le_bytes());
         }
+        let blobs = self.databases.iter().flat_map(|database| &database.blobs).flat_map(|blobs| &blobs.own);
+        bytes.extend(blobs.flat_map(BlobEntry::encode));
         Ok(bytes)
     }
 
     /// Reads what follows the header in an object file. An error is the reason why it can't be read.
     pub fn decode(bytes: &[u8]) -> Result<Self, String> {
-        // Before anything is allocated for the chunks that the JSON counts: are they there?
-        let (json, names): (serde_json::Value, &[u8]) = split_json(bytes)?;
-        if counted_chunks(&json).is_none_or(|count| count != (names.len() / NAME) as u64) {
-            return Err("it lists another number of chunks than it counts".into());
+        // Before anything is allocated for what the JSON counts: is it there?
+        let (json, lists): (serde_json::Value, &[u8]) = split_json(bytes)?;
+        let other = "it lists another number of chunks or blobs than it counts";
+        if counted_bytes(&json) != Some(lists.len() as u64) {
+            return Err(other.into());
         }
-        let (mut manifest, names): (Manifest, &[u8]) = split_json(bytes)?;
-        let mut names = names.chunks_exact(NAME);
-        for list in manifest.lists_mut() {
-            for chunk in list {
-                let name = names.next().ok_or("it lists fewer chunks than it counts")?;
-                chunk.hash = Hash::from_slice(&name[..32]).unwrap_or_default();
-                chunk.length = u32::from_le_bytes([name[32], name[33], name[34], name[35]]);
-            }
+        let (mut manifest, mut lists): (Manifest, &[u8]) = split_json(bytes)?;
+        for chunk in manifest.lists_mut().flatten() {
+            let (name, rest) = lists.split_first_chunk::<NAME>().ok_or(other)?;
+            chunk.hash = Hash::from_slice(&name[..32]).unwrap_or_default();
+            chunk.length = u32::from_le_bytes([name[32], name[33], name[34], name[35]]);
+            lists = rest;
         }
-        if names.next().is_some() || !names.remainder().is_empty() {
-            return Err("it lists more chunks than it counts".into());
+        for blob in manifest.blobs_mut() {
+            let (entry, rest) = lists.split_first_chunk::<ENTRY>().ok_or(other)?;
+            *blob = BlobEntry::decode(entry).ok_or("it has a blob of a kind that this znap doesn't know")?;
+            lists = rest;
+        }
+        let mut blobs = manifest.databases.iter().flat_map(|database| &database.blobs);
+        if !lists.is_empty() || !blobs.all(BlobsEntry::is_consistent) {
+            return Err(other.into());
         }
         Ok(manifest)
     }

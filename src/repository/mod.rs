@@ -1,5 +1,6 @@
 //! What lives in `.znap`: object files, the catalog, locks. Knows nothing of ZODB.
 
+pub mod blob_list;
 pub mod catalog;
 pub mod chunk_reader;
 pub mod chunk_writer;

@@ -35,6 +35,8 @@ pub enum ObjectKind {
     Tombstone = 3,
     /// What never changes in a repository.
     Config = 4,
+    /// Exactly the bytes of a blob file: without a header.
+    Plain = 5,
 }
 
 impl ObjectKind {
@@ -45,6 +47,7 @@ impl ObjectKind {
             2 => Some(ObjectKind::Manifest),
             3 => Some(ObjectKind::Tombstone),
             4 => Some(ObjectKind::Config),
+            5 => Some(ObjectKind::Plain),
             _ => None,
         }
     }
@@ -72,7 +75,9 @@ impl ObjectKind {
         if header[10..].iter().any(|&byte| byte != 0) {
             return Err("it uses a codec or cipher that this znap does not know".into());
         }
-        Self::from_number(header[9]).ok_or_else(|| format!("its kind is {}", header[9]))
+        Self::from_number(header[9])
+            .filter(|kind| *kind != ObjectKind::Plain)
+            .ok_or_else(|| format!("its kind is {}", header[9]))
     }
 }
 

@@ -2,6 +2,10 @@
 //!
 //! They are a header, a `u32` length, and that many bytes of JSON; in manifests the names of chunks follow.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
@@ -130,4 +134,21 @@ pub(super) fn split_json<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<(T, 
     let (json, rest) = rest.split_at_checked(length).ok_or("it is too short")?;
     let value = serde_json::from_slice(json).map_err(|error| format!("its JSON is not as it should be: {error}"))?;
     Ok((value, rest))
+}
+
+/// A path in hexadecimal, if it isn't UTF-8.
+pub fn hex_unless_utf8(path: &Path) -> Option<String> {
+    let bytes = path.as_os_str().as_bytes();
+    std::str::from_utf8(bytes).is_err().then(|| bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// A path as a record has it: lossy text, and all its bytes in hexadecimal if it isn't UTF-8.
+pub fn path_from(text: &str, hex: Option<&str>) -> PathBuf {
+    let digits = hex.unwrap_or_default().as_bytes().chunks(2);
+    let bytes: Option<Vec<u8>> =
+        digits.map(|two| u8::from_str_radix(std::str::from_utf8(two).ok()?, 16).ok()).collect();
+    match bytes {
+        Some(bytes) if !bytes.is_empty() => PathBuf::from(OsStr::from_bytes(&bytes)),
+        _ => PathBuf::from(text),
+    }
 }

@@ -1,7 +1,6 @@
 //! Tracked databases as files: opening them, their paths, their index.
 
 use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -12,6 +11,7 @@ use crate::filestorage::{
 };
 use crate::monitor::Monitor;
 use crate::repository::manifest::DatabaseEntry;
+use crate::repository::record::path_from;
 
 /// How long a file may be missing: between its two renames, a pack leaves none for a moment.
 const MISSING: Duration = Duration::from_millis(500);
@@ -122,21 +122,9 @@ pub fn check_tid(path: &Path, tid: Tid) -> Result<()> {
         .hint("look at it with ZODB's fstest; a damaged clock or file made it"))
 }
 
-/// A path in hexadecimal, if it isn't UTF-8.
-pub fn hex_unless_utf8(path: &Path) -> Option<String> {
-    let bytes = path.as_os_str().as_bytes();
-    std::str::from_utf8(bytes).is_err().then(|| bytes.iter().map(|byte| format!("{byte:02x}")).collect())
-}
-
 /// The path of a database as a manifest has it.
 pub fn path_of_entry(entry: &DatabaseEntry) -> PathBuf {
-    let hex = entry.path_hex.as_deref().unwrap_or_default();
-    let digits: Option<Vec<u8>> =
-        hex.as_bytes().chunks(2).map(|two| u8::from_str_radix(std::str::from_utf8(two).ok()?, 16).ok()).collect();
-    match digits {
-        Some(bytes) if !bytes.is_empty() => PathBuf::from(OsStr::from_bytes(&bytes)),
-        _ => PathBuf::from(&entry.path),
-    }
+    path_from(&entry.path, entry.path_hex.as_deref())
 }
 
 /// Warnings as lines; the last says how many more there were.

@@ -98,7 +98,15 @@ pub fn init_on(disk: &Disk, options: &InitOptions, monitor: &dyn Monitor) -> Res
         }
         let path = database::stored_path(typed, &options.current, &home);
         let (generation, report) = begin(&file, &name, &path, monitor)?;
-        registrations.push(Registration { uid: Uid::random()?, name, path, generation });
+        registrations.push(Registration {
+            uid: Uid::random()?,
+            name,
+            path,
+            generation,
+            keep_base: false,
+            tracked: true,
+            blobs: None,
+        });
         tracked.push(report);
     }
     let access = match group {

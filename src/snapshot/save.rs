@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::error::{Error, Result};
 use crate::filestorage::{Changes, Cut, DataFile, Position, Scanner, Source, Tid, find_cut, transaction_ending_at};
 use crate::monitor::Monitor;
+use crate::repository::blob_list::BlobDirectoryEntry;
 use crate::repository::catalog::{Database, GenerationRow, PreparedSnapshot, Stream};
 use crate::repository::chunk_writer::{ChunkWriter, Compression};
 use crate::repository::counters::Counts;
@@ -17,6 +18,7 @@ use crate::repository::data_writer::NewDataFile;
 use crate::repository::hash::Uid;
 use crate::repository::manifest::{CutEntry, DatabaseEntry, IndexEntry, Manifest, STORED_BASE};
 use crate::repository::object::{Finished, publish};
+use crate::repository::record::hex_unless_utf8;
 use crate::snapshot::anchor::{damaged_list, known_end, nearest};
 use crate::snapshot::generations::{Life, begin, life_of};
 use crate::snapshot::handle::Repository;
@@ -219,6 +221,7 @@ pub(super) fn store(
         created: new.created.as_microsecond(),
         message: new.options.message.clone(),
         one_moment,
+        partial: false,
         stored_bytes: data_files.iter().map(|data| data.file.bytes).sum(),
         databases: entries,
     };
@@ -382,7 +385,9 @@ fn save_database(
         uid: database.uid,
         name: database.name.clone(),
         path: database.path.to_string_lossy().into_owned(),
-        path_hex: database::hex_unless_utf8(&database.path),
+        path_hex: hex_unless_utf8(&database.path),
+        keep_base: database.keep_base,
+        blob_directory: database.blobs.as_ref().map(BlobDirectoryEntry::of),
         generation: generation.clone(),
         cut: CutEntry {
             offset: cut.offset,
@@ -394,6 +399,7 @@ fn save_database(
         },
         stream: tail.entry,
         index,
+        blobs: None,
     };
     let report = SavedDatabase {
         name: database.name.clone(),

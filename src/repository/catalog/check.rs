@@ -58,13 +58,18 @@ pub struct ChunkPlace {
 }
 
 /// References that SQLite doesn't check: the rows that have broken ones.
-const REFERENCES: [&str; 6] = [
+const REFERENCES: [&str; 11] = [
     "database AS d WHERE NOT EXISTS (SELECT 1 FROM generation g WHERE g.id = d.generation AND g.database = d.id)",
     "stream_chunk WHERE stream NOT IN (SELECT id FROM stream)",
     "stream_chunk WHERE chunk NOT IN (SELECT id FROM chunk)",
     "index_chunk WHERE part NOT IN (SELECT id FROM index_part)",
     "index_chunk WHERE chunk NOT IN (SELECT id FROM chunk)",
     "chunk WHERE frame NOT IN (SELECT id FROM frame)",
+    "stream_blob WHERE stream NOT IN (SELECT id FROM stream)",
+    "stream_blob WHERE blob NOT IN (SELECT id FROM blob)",
+    "blob_chunk WHERE blob NOT IN (SELECT id FROM blob)",
+    "blob_chunk WHERE chunk NOT IN (SELECT id FROM chunk)",
+    "blob WHERE object_file NOT IN (SELECT id FROM object_file WHERE kind = 5)",
 ];
 
 impl Catalog {
@@ -110,7 +115,11 @@ impl Catalog {
             Snapshot::COLUMNS
         );
         self.many("read the snapshots", &sql, [], |row| {
-            Ok(KnownSnapshot { snapshot: Snapshot::from_row(row)?, deleted: row.get(11)?, tombstone: row.get(12)? })
+            Ok(KnownSnapshot {
+                snapshot: Snapshot::from_row(row)?,
+                deleted: row.get(Snapshot::WIDTH)?,
+                tombstone: row.get(Snapshot::WIDTH + 1)?,
+            })
         })
     }
 

@@ -24,6 +24,7 @@ use rustix::fs::{Access, access};
 
 use crate::disk::Disk;
 use crate::error::{Error, Result};
+use crate::monitor::Silent;
 use crate::repository::counters::Counters;
 use crate::repository::layout::{Layout, cannot_open};
 
@@ -37,7 +38,10 @@ pub use write::{PreparedSnapshot, Registration};
 /// `ZNAP` in ASCII: what the `file` program sees in the catalog's header.
 const APPLICATION_ID: i32 = 0x5a4e_4150;
 
-const STEPS: &[M<'static>] = &[M::up(include_str!("../../../migrations/0001_catalog.sql"))];
+const STEPS: &[M<'static>] = &[
+    M::up(include_str!("../../../migrations/0001_catalog.sql")),
+    M::up(include_str!("../../../migrations/0002_site.sql")),
+];
 const MIGRATIONS: Migrations<'static> = Migrations::from_slice(STEPS);
 
 /// How long to wait for a reader (the `sqlite3` program, say) that holds the catalog.
@@ -88,13 +92,20 @@ impl Catalog {
     /// Opens the catalog to read it only; also from a directory that can't be written.
     pub fn open_read_only(layout: &Layout, counters: &Arc<Counters>) -> Result<Self> {
         // Read-write where possible: only then can SQLite roll back what a killed command left.
-        match Self::open_with(layout, OpenFlags::SQLITE_OPEN_READ_WRITE, counters) {
-            Ok(catalog) => Ok(catalog),
+        let catalog = match Self::open_with(layout, OpenFlags::SQLITE_OPEN_READ_WRITE, counters) {
             Err(error) if error.kind() == crate::error::Kind::Failed => {
-                Self::open_with(layout, OpenFlags::SQLITE_OPEN_READ_ONLY, counters)
+                Self::open_with(layout, OpenFlags::SQLITE_OPEN_READ_ONLY, counters)?
             }
-            Err(error) => Err(error),
+            result => result?,
+        };
+        // One without a version is damaged: whoever asks it more will say how.
+        if !(1..Self::known_version()).contains(&catalog.number("user_version")?) {
+            return Ok(catalog);
         }
+        // An older one stays as it is for the older program, until something is to be changed.
+        let mut copy = catalog.copy(&Silent)?;
+        copy.migrate()?;
+        Ok(copy)
     }
 
     fn open_with(layout: &Layout, flags: OpenFlags, counters: &Arc<Counters>) -> Result<Self> {
@@ -143,16 +154,11 @@ impl Catalog {
     }
 
     fn check_version(&self) -> Result<()> {
-        let number = |name: &str| -> Result<i64> {
-            self.connection
-                .pragma_query_value(None, name, |row| row.get(0))
-                .map_err(|error| self.error("read the version", error))
-        };
-        if number("application_id")? != i64::from(APPLICATION_ID) {
+        if self.number("application_id")? != i64::from(APPLICATION_ID) {
             return Err(Error::damaged(format!("{} is not a catalog of znap", self.path.display()))
                 .hint("put catalog.db back from a copy; or rebuild it with znap repair"));
         }
-        let (found, known) = (number("user_version")?, Self::known_version());
+        let (found, known) = (self.number("user_version")?, Self::known_version());
         if found > known {
             return Err(Error::failed(format!(
                 "the catalog {} was written by a newer znap (schema {found}; this one knows {known})",
@@ -163,9 +169,15 @@ impl Catalog {
         Ok(())
     }
 
+    /// A number in its header.
+    fn number(&self, name: &str) -> Result<i64> {
+        let read = self.connection.pragma_query_value(None, name, |row| row.get(0));
+        read.map_err(|error| self.error("read the version", error))
+    }
+
     /// The schema version of this program.
     pub fn known_version() -> i64 {
-        1
+        STEPS.len() as i64
     }
 
     fn migrate(&mut self) -> Result<()> {

@@ -90,10 +90,11 @@ impl Catalog {
         Ok(sequence.unwrap_or(0))
     }
 
-    /// The tracked databases, in the order in which they were added.
+    /// The databases, in the order in which they were added; also those that aren't saved any more.
     pub fn databases(&self) -> Result<Vec<Database>> {
         let sql = format!(
-            "SELECT d.id, d.uid, d.name, d.path, {} FROM database d JOIN generation g ON g.id = d.generation ORDER BY d.id",
+            "SELECT {}, {} FROM database d JOIN generation g ON g.id = d.generation ORDER BY d.id",
+            Database::COLUMNS,
             GenerationRow::COLUMNS
         );
         self.many("read the databases", &sql, [], Database::from_row)
@@ -251,7 +252,7 @@ impl Catalog {
         );
         let signed = |number: u64| number.min(i64::MAX as u64);
         self.one("look for a cut", &sql, params![generation, signed(offset), signed(sequence)], |row| {
-            Ok((row.get(21)?, Stream::from_row(row)?))
+            Ok((row.get(Stream::WIDTH)?, Stream::from_row(row)?))
         })
     }
 

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use rusqlite::Row;
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 
+use crate::repository::blob_list::{BlobDirectory, BlobMode, BlobSum, BlobTotals};
 use crate::repository::hash::{Hash, ListHash, Uid};
 use crate::repository::manifest::{CutEntry, FinalPoint, Generation};
 use crate::repository::object::ObjectKind;
@@ -43,7 +44,31 @@ impl ToSql for ListHash {
     }
 }
 
-/// A tracked database.
+impl FromSql for BlobSum {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        Hash::column_result(value).map(BlobSum)
+    }
+}
+
+impl ToSql for BlobSum {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        self.0.to_sql()
+    }
+}
+
+impl FromSql for BlobMode {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        BlobMode::from_number(u8::column_result(value)?).ok_or(FromSqlError::InvalidType)
+    }
+}
+
+impl ToSql for BlobMode {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::from(*self as u8))
+    }
+}
+
+/// A database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Database {
     /// Its row.
@@ -56,6 +81,12 @@ pub struct Database {
     pub path: PathBuf,
     /// Its present generation.
     pub generation: GenerationRow,
+    /// Whether the base of each of its generations is to be stored.
+    pub keep_base: bool,
+    /// Whether it is saved.
+    pub tracked: bool,
+    /// Where its blobs are, if it was tracked with them.
+    pub blobs: Option<BlobDirectory>,
 }
 
 /// A generation and its row.
@@ -88,6 +119,10 @@ pub struct Snapshot {
     pub message: String,
     /// Whether all its databases are of one moment.
     pub one_moment: bool,
+    /// Whether it has only some of the databases that there were, as its save was told.
+    pub partial: bool,
+    /// How many databases it has.
+    pub databases: u64,
     /// How many bytes of data files its save wrote.
     pub stored_bytes: u64,
     /// The object file of its manifest.
@@ -125,6 +160,8 @@ pub struct Stream {
     pub last_final: FinalPoint,
     /// The hash of its own index parts.
     pub index_hash: Hash,
+    /// Its blobs, if they were saved.
+    pub blobs: Option<BlobTotals>,
 }
 
 /// A keyframe or delta.
@@ -155,7 +192,8 @@ pub struct ObjectFile {
 
 impl Snapshot {
     pub(super) const COLUMNS: &'static str = "s.id, s.uid, s.sequence, s.revision, s.name, s.kind, s.created, s.message, \
-         s.one_moment, s.stored_bytes, (SELECT o.name FROM object_file o WHERE o.id = s.manifest)";
+         s.one_moment, s.stored_bytes, (SELECT o.name FROM object_file o WHERE o.id = s.manifest), s.partial, s.databases";
+    pub(super) const WIDTH: usize = 13;
 
     pub(super) fn from_row(row: &Row<'_>) -> rusqlite::Result<Self> {
         Ok(Snapshot {
@@ -170,6 +208,8 @@ impl Snapshot {
             one_moment: row.get(8)?,
             stored_bytes: row.get(9)?,
             manifest: row.get(10)?,
+            partial: row.get(11)?,
+            databases: row.get(12)?,
         })
     }
 }
@@ -177,7 +217,9 @@ impl Snapshot {
 impl Stream {
     pub(super) const COLUMNS: &'static str = "t.id, t.snapshot, s.name, s.uid, t.database, t.generation, t.parent, \
          t.kept_count, t.kept_length, t.offset, t.tid, t.last_length, t.time, t.transactions, t.count, t.list_hash, \
-         t.final_count, t.final_length, t.final_hash, t.new_bytes, t.index_hash";
+         t.final_count, t.final_length, t.final_hash, t.new_bytes, t.index_hash, t.blob_layout, t.blob_count, t.blob_bytes, \
+         t.blob_sum";
+    pub(super) const WIDTH: usize = 25;
 
     pub(super) fn from_row(row: &Row<'_>) -> rusqlite::Result<Self> {
         Ok(Stream {
@@ -202,6 +244,12 @@ impl Stream {
             list_hash: row.get(15)?,
             last_final: FinalPoint { count: row.get(16)?, length: row.get(17)?, hash: row.get(18)? },
             index_hash: row.get(20)?,
+            blobs: match row.get::<_, Option<String>>(21)? {
+                Some(layout) => {
+                    Some(BlobTotals { layout, count: row.get(22)?, bytes: row.get(23)?, sum: row.get(24)? })
+                }
+                None => None,
+            },
         })
     }
 }
@@ -229,14 +277,25 @@ impl GenerationRow {
 }
 
 impl Database {
+    pub(super) const COLUMNS: &'static str =
+        "d.id, d.uid, d.name, d.path, d.keep_base, d.tracked, d.blobs, d.blobs_mode";
+    const WIDTH: usize = 8;
+
     pub(super) fn from_row(row: &Row<'_>) -> rusqlite::Result<Self> {
-        let path: Vec<u8> = row.get(3)?;
+        let path = |bytes: Vec<u8>| PathBuf::from(OsStr::from_bytes(&bytes));
+        let blobs = match row.get::<_, Option<Vec<u8>>>(6)? {
+            Some(bytes) => Some(BlobDirectory { path: path(bytes), mode: row.get(7)? }),
+            None => None,
+        };
         Ok(Database {
             row: row.get(0)?,
             uid: row.get(1)?,
             name: row.get(2)?,
-            path: PathBuf::from(OsStr::from_bytes(&path)),
-            generation: GenerationRow::from_row(row, 4)?,
+            path: path(row.get(3)?),
+            keep_base: row.get(4)?,
+            tracked: row.get(5)?,
+            blobs,
+            generation: GenerationRow::from_row(row, Self::WIDTH)?,
         })
     }
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use rusqlite::{OptionalExtension, Transaction, params};
 
 use crate::error::Result;
+use crate::repository::blob_list::{BlobDirectory, BlobForm, BlobsEntry};
 use crate::repository::catalog::Catalog;
 use crate::repository::data::Frame;
 use crate::repository::hash::{Hash, Uid};
@@ -23,6 +24,12 @@ pub struct Registration {
     pub path: PathBuf,
     /// Its first generation.
     pub generation: Generation,
+    /// Whether the base of each of its generations is to be stored.
+    pub keep_base: bool,
+    /// Whether it is saved.
+    pub tracked: bool,
+    /// Where its blobs are, if it is tracked with them.
+    pub blobs: Option<BlobDirectory>,
 }
 
 /// A snapshot whose object files are all published.
@@ -60,12 +67,7 @@ impl Catalog {
                 params![uid, config, created],
             )?;
             for database in databases {
-                tx.execute(
-                    "INSERT INTO database (uid, name, path) VALUES (?1, ?2, ?3)",
-                    params![database.uid, database.name, database.path.as_os_str().as_bytes()],
-                )?;
-                let row = tx.last_insert_rowid();
-                insert_generation(tx, row, &database.generation)?;
+                insert_database(tx, database)?;
             }
             Ok(())
         })
@@ -93,6 +95,25 @@ impl Catalog {
     }
 }
 
+/// Inserts a database with its first generation.
+pub(super) fn insert_database(tx: &Tx<'_>, database: &Registration) -> rusqlite::Result<()> {
+    let blobs = database.blobs.as_ref();
+    tx.execute(
+        "INSERT INTO database (uid, name, path, keep_base, tracked, blobs, blobs_mode) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        params![
+            database.uid,
+            database.name,
+            database.path.as_os_str().as_bytes(),
+            database.keep_base,
+            database.tracked,
+            blobs.map(|blobs| blobs.path.as_os_str().as_bytes()),
+            blobs.map(|blobs| blobs.mode),
+        ],
+    )?;
+    insert_generation(tx, tx.last_insert_rowid(), &database.generation)?;
+    Ok(())
+}
+
 /// Inserts a snapshot's own row, with that of its tombstone if it was deleted, and returns it.
 pub(super) fn insert_snapshot(
     tx: &Tx<'_>,
@@ -104,8 +125,8 @@ pub(super) fn insert_snapshot(
     tx.execute("UPDATE repository SET sequence = max(sequence, ?1)", [manifest.sequence])?;
     tx.execute(
         "INSERT INTO snapshot (uid, sequence, revision, name, kind, created, message, one_moment, stored_bytes, manifest,
-                               tombstone)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+                               tombstone, partial, databases)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
         params![
             manifest.uid,
             manifest.sequence,
@@ -117,17 +138,20 @@ pub(super) fn insert_snapshot(
             manifest.one_moment,
             manifest.stored_bytes,
             file,
-            tombstone
+            tombstone,
+            manifest.partial,
+            manifest.databases.len() as u64,
         ],
     )?;
     Ok(tx.last_insert_rowid())
 }
 
-/// Drops what a stream has of its own: chunks and index parts.
+/// Drops what a stream has of its own: chunks, index parts, and which blobs.
 pub(super) fn delete_lists(tx: &Tx<'_>, row: i64) -> rusqlite::Result<()> {
     tx.execute("DELETE FROM stream_chunk WHERE stream = ?1", [row])?;
     tx.execute("DELETE FROM index_chunk WHERE part IN (SELECT id FROM index_part WHERE stream = ?1)", [row])?;
     tx.execute("DELETE FROM index_part WHERE stream = ?1", [row])?;
+    tx.execute("DELETE FROM stream_blob WHERE stream = ?1", [row])?;
     Ok(())
 }
 
@@ -252,12 +276,12 @@ pub(super) fn insert_stream(tx: &Tx<'_>, snapshot: i64, entry: &DatabaseEntry, e
         Err(rusqlite::Error::QueryReturnedNoRows) if extent.gaps => None,
         result => result?,
     };
-    let cut = &entry.cut;
+    let (cut, blobs) = (&entry.cut, entry.blobs.as_ref().map(|blobs| &blobs.totals));
     tx.execute(
         "INSERT INTO stream (snapshot, database, generation, parent, kept_count, kept_length, offset, tid, last_length,
                              time, transactions, count, list_hash, final_count, final_length, final_hash, new_bytes,
-                             index_hash)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)",
+                             index_hash, blob_layout, blob_count, blob_bytes, blob_sum)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22)",
         params![
             snapshot,
             database,
@@ -277,6 +301,10 @@ pub(super) fn insert_stream(tx: &Tx<'_>, snapshot: i64, entry: &DatabaseEntry, e
             stream.last_final.hash,
             cut.new_bytes,
             entry.index.hash,
+            blobs.map(|blobs| &blobs.layout),
+            blobs.map(|blobs| blobs.count),
+            blobs.map(|blobs| blobs.bytes),
+            blobs.map(|blobs| blobs.sum),
         ],
     )?;
     insert_lists(tx, tx.last_insert_rowid(), entry, extent)
@@ -295,7 +323,7 @@ fn parent_row(tx: &Tx<'_>, database: i64, entry: &DatabaseEntry) -> rusqlite::Re
     .map(Some)
 }
 
-/// Inserts what a stream has of its own: chunks and index parts.
+/// Inserts what a stream has of its own: chunks, index parts, and which blobs.
 fn insert_lists(tx: &Tx<'_>, row: i64, entry: &DatabaseEntry, extent: Extent) -> rusqlite::Result<()> {
     let stream = &entry.stream;
     let mut insert = tx.prepare_cached("INSERT INTO stream_chunk (stream, offset, chunk) VALUES (?1, ?2, ?3)")?;
@@ -313,6 +341,52 @@ fn insert_lists(tx: &Tx<'_>, row: i64, entry: &DatabaseEntry, extent: Extent) ->
     let parts = parts.chain(entry.index.deltas.iter().map(|part| (false, part)));
     for (position, (keyframe, part)) in parts.enumerate() {
         insert_index_part(tx, row, position as i64, keyframe, part, extent.gaps)?;
+    }
+    entry.blobs.iter().try_for_each(|blobs| insert_blobs(tx, row, entry.uid, blobs, extent))
+}
+
+/// Inserts which blobs a stream has of its own, and those that weren't known. What one save found missing, another may have found.
+fn insert_blobs(
+    tx: &Tx<'_>,
+    stream: i64,
+    database: Uid,
+    blobs: &BlobsEntry,
+    Extent { upto, gaps }: Extent,
+) -> rusqlite::Result<()> {
+    let database: i64 = tx.query_row("SELECT id FROM database WHERE uid = ?1", [database], |row| row.get(0))?;
+    let mut find =
+        tx.prepare_cached("SELECT id, hash IS NULL FROM blob WHERE database = ?1 AND oid = ?2 AND tid = ?3")?;
+    let mut insert = tx.prepare_cached(
+        "INSERT INTO blob (database, oid, tid, size, mode, owner, \"group\") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+    )?;
+    let mut fill = tx.prepare_cached(
+        "UPDATE blob SET size = ?2, mode = ?3, owner = ?4, \"group\" = ?5, hash = ?6, object_file = ?7 WHERE id = ?1",
+    )?;
+    let mut insert_chunk = tx.prepare_cached("INSERT INTO blob_chunk (blob, position, chunk) VALUES (?1, ?2, ?3)")?;
+    let mut name = tx.prepare_cached("INSERT INTO stream_blob (stream, offset, blob) VALUES (?1, ?2, ?3)")?;
+    for (blob, chunks) in blobs.each().take_while(|(blob, _)| blob.offset < upto) {
+        let known: Option<(i64, bool)> =
+            find.query_row(params![database, blob.oid, blob.tid], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+        let (row, unfilled) = match known {
+            Some(known) => known,
+            None => {
+                insert.execute(params![database, blob.oid, blob.tid, blob.size, blob.mode, blob.owner, blob.group])?;
+                (tx.last_insert_rowid(), true)
+            }
+        };
+        if unfilled && blob.form != BlobForm::Missing {
+            let file = match blob.form {
+                BlobForm::Plain => Some(insert_object(tx, &blob.hash, ObjectKind::Plain, blob.size)?),
+                _ => None,
+            };
+            fill.execute(params![row, blob.size, blob.mode, blob.owner, blob.group, blob.hash, file])?;
+            for (position, chunk) in chunks.iter().enumerate() {
+                if let Some(stored) = stored_chunk(tx, chunk, gaps)? {
+                    insert_chunk.execute(params![row, position as i64, stored])?;
+                }
+            }
+        }
+        name.execute(params![stream, blob.offset, row])?;
     }
     Ok(())
 }

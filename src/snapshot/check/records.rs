@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::repository::catalog::{Database, KnownSnapshot, Stream};
 use crate::repository::manifest::{ChunkerConfig, Config, DAMAGED, DatabaseEntry, Manifest, Tombstone};
 use crate::repository::object::{ObjectKind, VERSION};
-use crate::snapshot::database::hex_unless_utf8;
+use crate::repository::record::hex_unless_utf8;
 
 use super::catalog::{Known, about_catalog};
 use super::{Check, Finding, Subject, damage};

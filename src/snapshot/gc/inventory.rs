@@ -50,7 +50,7 @@ pub(crate) fn unnamed(
         }
         // It may be a deleted snapshot's manifest: as long as that is there, so must be its tombstone.
         Err(error) if error.io_error().is_some_and(|error| error.kind() != ErrorKind::NotFound) => return Err(error),
-        Ok(ObjectKind::Config) | Err(_) => Unnamed::Unknown,
+        Ok(ObjectKind::Config | ObjectKind::Plain) | Err(_) => Unnamed::Unknown,
     })
 }
 

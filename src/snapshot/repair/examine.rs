@@ -225,6 +225,9 @@ fn registrations(catalog: &Catalog) -> Result<Vec<Registration>> {
         name: database.name,
         path: database.path,
         generation: database.generation.known,
+        keep_base: database.keep_base,
+        tracked: database.tracked,
+        blobs: database.blobs,
     };
     Ok(databases.map(registration).collect())
 }

@@ -245,7 +245,7 @@ pub(super) fn examine(path: &Path, name: &Hash, monitor: &dyn Monitor) -> Result
     let longest = match kind {
         ObjectKind::Data => return Ok((bytes, Found::Data(table_of(&file, path).map_err(|_| newer(path))?))),
         ObjectKind::Manifest => LARGEST_RECORD,
-        ObjectKind::Tombstone | ObjectKind::Config => LARGEST_SMALL,
+        ObjectKind::Tombstone | ObjectKind::Config | ObjectKind::Plain => LARGEST_SMALL,
     };
     if bytes > longest {
         return Ok((bytes, damaged(Some(kind), "it is too long", None)));
@@ -260,7 +260,7 @@ pub(super) fn examine(path: &Path, name: &Hash, monitor: &dyn Monitor) -> Result
 /// What follows the header of a manifest, a tombstone or a config.
 fn decode(kind: ObjectKind, body: &[u8], damaged: impl Fn(&str) -> Found) -> Result<Found, String> {
     Ok(match kind {
-        ObjectKind::Data => return Err("it is none".into()),
+        ObjectKind::Data | ObjectKind::Plain => return Err("it is none".into()),
         ObjectKind::Manifest => {
             let manifest = Manifest::decode(body)?;
             match impossible(&manifest) {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, IoContext, Result};
 use crate::monitor::Monitor;
+use crate::repository::blob_list::BlobDirectoryEntry;
 use crate::repository::catalog::{Catalog, RebuiltSnapshot, Registration, journal_of};
 use crate::repository::counters::Counters;
 use crate::repository::hash::{Hash, Uid};
@@ -68,11 +69,19 @@ pub(super) fn build(
 fn registrations(picture: &Picture, registered: &[Registration]) -> Result<Vec<Registration>> {
     let mut all: Vec<Registration> = newest_entries(picture)
         .into_iter()
-        .map(|entry| Registration {
-            uid: entry.uid,
-            name: entry.name.clone(),
-            path: path_of_entry(entry),
-            generation: first_generation(picture, entry.uid).unwrap_or_else(|| entry.generation.clone()),
+        .map(|entry| {
+            // What was set after the last save only the catalog knows.
+            let set = registered.iter().find(|registration| registration.uid == entry.uid);
+            let entry_blobs = || entry.blob_directory.as_ref().map(BlobDirectoryEntry::directory);
+            Registration {
+                uid: entry.uid,
+                name: entry.name.clone(),
+                path: path_of_entry(entry),
+                generation: first_generation(picture, entry.uid).unwrap_or_else(|| entry.generation.clone()),
+                keep_base: set.map_or(entry.keep_base, |set| set.keep_base),
+                tracked: set.is_none_or(|set| set.tracked),
+                blobs: set.map_or_else(entry_blobs, |set| set.blobs.clone()),
+            }
         })
         .collect();
     for registration in registered {

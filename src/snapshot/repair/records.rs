@@ -5,13 +5,14 @@ use std::collections::HashSet;
 use jiff::Timestamp;
 
 use crate::error::Result;
+use crate::repository::blob_list::BlobDirectoryEntry;
 use crate::repository::catalog::{Catalog, KnownSnapshot, Snapshot, Stream};
 use crate::repository::hash::{Hash, ListHash, Uid};
 use crate::repository::manifest::{
     ChunkName, ChunkerConfig, Config, DatabaseEntry, IndexEntry, IndexPart, Manifest, StreamEntry, Tombstone,
 };
 use crate::repository::object::VERSION;
-use crate::snapshot::database::hex_unless_utf8;
+use crate::repository::record::hex_unless_utf8;
 use crate::snapshot::index_parts;
 use crate::snapshot::repair::objects::Objects;
 use crate::snapshot::repair::old::{Old, ask};
@@ -38,10 +39,13 @@ pub(super) fn manifest(
             name: database.name.clone(),
             path: database.path.to_string_lossy().into_owned(),
             path_hex: hex_unless_utf8(&database.path),
+            keep_base: database.keep_base,
+            blob_directory: database.blobs.as_ref().map(BlobDirectoryEntry::of),
             generation,
             cut: stream.cut,
             stream: entry,
             index,
+            blobs: None,
         });
     }
     Ok(Some(Manifest {
@@ -55,6 +59,7 @@ pub(super) fn manifest(
         created: snapshot.created,
         message: snapshot.message.clone(),
         one_moment: snapshot.one_moment,
+        partial: snapshot.partial,
         stored_bytes: snapshot.stored_bytes,
         databases,
     }))

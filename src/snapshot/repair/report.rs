@@ -101,6 +101,7 @@ pub(super) fn word(kind: Option<ObjectKind>) -> Option<&'static str> {
         ObjectKind::Data => "data",
         ObjectKind::Manifest => "manifest",
         ObjectKind::Tombstone => "tombstone",
+        ObjectKind::Plain => "blob",
         ObjectKind::Config => "config",
     })
 }
