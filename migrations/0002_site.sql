@@ -10,7 +10,7 @@ ALTER TABLE snapshot ADD COLUMN databases INTEGER NOT NULL DEFAULT 0;  -- how ma
 UPDATE snapshot SET databases = iif(kind = 'base', 1, (SELECT count(*) FROM database));
 
 -- The blobs of a snapshot, of all transactions up to its cut. NULL: its blobs weren't saved.
-ALTER TABLE stream ADD COLUMN blob_layout INTEGER;   -- of the directory: 1 bushy, 2 lawn
+ALTER TABLE stream ADD COLUMN blob_layout TEXT;      -- of the directory: bushy or lawn
 ALTER TABLE stream ADD COLUMN blob_count INTEGER;
 ALTER TABLE stream ADD COLUMN blob_bytes INTEGER;
 ALTER TABLE stream ADD COLUMN blob_sum BLOB;         -- the sum of the hashes of its blobs: docs/format.md
@@ -25,7 +25,7 @@ CREATE TABLE blob (
     mode        INTEGER NOT NULL,
     owner       INTEGER NOT NULL,
     "group"     INTEGER NOT NULL,
-    hash        BLOB    CHECK (length(hash) = 32),        -- of its bytes; NULL: no save has found its file
+    hash        BLOB    NOT NULL CHECK (length(hash) = 32),  -- of its bytes
     object_file INTEGER REFERENCES object_file (id),      -- the plain one that is its bytes; NULL: they are in chunks
     UNIQUE (database, oid, tid)
 ) STRICT;
@@ -47,6 +47,15 @@ CREATE TABLE stream_blob (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX stream_blob_by_blob ON stream_blob (blob);
 
+-- Likewise, what a snapshot's file names and its save didn't find.
+CREATE TABLE missing_blob (
+    stream INTEGER NOT NULL,
+    offset INTEGER NOT NULL,
+    oid    INTEGER NOT NULL,
+    tid    INTEGER NOT NULL,
+    PRIMARY KEY (stream, offset)
+) STRICT, WITHOUT ROWID;
+
 DROP VIEW snapshots;
 CREATE VIEW snapshots AS
 SELECT name AS id, kind, strftime('%Y-%m-%dT%H:%M:%fZ', created / 1e6, 'unixepoch') AS created, message, sequence, partial
@@ -66,13 +75,21 @@ SELECT d.name, CAST(d.path AS TEXT) AS path, g.number AS generation, g.base_leng
 FROM database d JOIN generation g ON g.id = d.generation;
 
 CREATE VIEW snapshot_blobs AS
-SELECT DISTINCT s.name AS snapshot, d.name AS database, printf('0x%x', b.oid) AS oid, printf('0x%016x', b.tid) AS tid, b.size,
+SELECT s.name AS snapshot, d.name AS database, printf('0x%x', b.oid) AS oid, printf('0x%016x', b.tid) AS tid, b.size,
        lower(hex(b.hash)) AS hash, lower(hex(o.name)) AS object_file
 FROM snapshot s CROSS JOIN stream t ON t.snapshot = s.id JOIN database d ON d.id = t.database
 CROSS JOIN stream_piece p ON p.whole = t.id
 CROSS JOIN stream_blob r ON r.stream = p.stream AND r.offset < p.upto
 JOIN blob b ON b.id = r.blob LEFT JOIN object_file o ON o.id = b.object_file
 WHERE s.tombstone IS NULL AND t.blob_count IS NOT NULL;
+
+CREATE VIEW missing_blobs AS
+SELECT s.name AS snapshot, d.name AS database, printf('0x%x', m.oid) AS oid, printf('0x%016x', m.tid) AS tid
+FROM snapshot s CROSS JOIN stream t ON t.snapshot = s.id JOIN database d ON d.id = t.database
+CROSS JOIN stream_piece p ON p.whole = t.id
+CROSS JOIN missing_blob m ON m.stream = p.stream AND m.offset < p.upto
+WHERE s.tombstone IS NULL AND t.blob_count IS NOT NULL
+EXCEPT SELECT snapshot, database, oid, tid FROM snapshot_blobs;
 
 -- The blobs that some snapshot needs.
 CREATE VIEW live_blob AS

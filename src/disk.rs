@@ -53,6 +53,11 @@ impl Disk {
         Disk(Some(watcher))
     }
 
+    /// Whether somebody watches.
+    pub fn is_watched(&self) -> bool {
+        self.0.is_some()
+    }
+
     fn before(&self, change: &Change<'_>) -> io::Result<usize> {
         match &self.0 {
             Some(watcher) => watcher.before(change),

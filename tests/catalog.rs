@@ -605,6 +605,7 @@ fn p11_the_views_have_the_promised_columns() {
         ("chunks", "hash, length, stored_bytes, object_file, references"),
         ("object_files", "name, kind, bytes, live_bytes"),
         ("snapshot_blobs", "snapshot, database, oid, tid, size, hash, object_file"),
+        ("missing_blobs", "snapshot, database, oid, tid"),
         ("indexes", "snapshot, database, bytes, keyframe, deltas, stored_bytes"),
         ("snapshot_files", "snapshot, database, object_file, content"),
         ("snapshot_own", "snapshot, chunks, bytes, stored_bytes"),

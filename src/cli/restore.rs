@@ -6,8 +6,8 @@ use clap::Args;
 
 use znap::error::Result;
 use znap::snapshot::{
-    CacheMoved, CopyReport, DatabasePlan, Repository, RestoreOptions, RestorePlan, RestoreReport, Way, copy_out,
-    dry_run, finish, restore,
+    BlobPlan, CacheMoved, CopyReport, DatabasePlan, Repository, RestoreOptions, RestorePlan, RestoreReport, Way,
+    copy_out, dry_run, finish, restore,
 };
 
 use super::output::STRONG;
@@ -125,6 +125,7 @@ fn tell_done(context: &Context, report: &RestoreReport) -> Result<()> {
             words::size(database.write),
             now(context, database),
         ));
+        lines.extend(database.blobs.iter().map(|blobs| format!("    {}", blobs_done(blobs))));
         lines.extend(losses(context, database, "  dropped for good, because no snapshot held them"));
     }
     if let Some(kept) = &report.kept {
@@ -143,6 +144,17 @@ fn tell_done(context: &Context, report: &RestoreReport) -> Result<()> {
         context.terminal.hint("znap undo takes it back");
     }
     Ok(())
+}
+
+fn blobs_done(blobs: &BlobPlan) -> String {
+    if !blobs.saved {
+        return "its blobs weren't saved, and stay as they are".into();
+    }
+    let count = words::count(blobs.count, "blob", "blobs");
+    match (blobs.add, blobs.remove) {
+        (0, 0) => format!("{count}, all there"),
+        (add, remove) => format!("{count}: put {add} there ({}), removed {remove}", words::size(blobs.add_bytes)),
+    }
 }
 
 fn tell_finished(context: &Context, repository: &mut Repository, way: Way, json: bool) -> Result<Outcome> {
@@ -251,6 +263,19 @@ fn facts(context: &Context, database: &DatabasePlan, discard: bool) -> Vec<(&'st
     if let Some(left_out) = &database.left_out {
         facts.push((if discard { "dropped" } else { "left out" }, left_out.clone()));
     }
+    if let Some(blobs) = &database.blobs {
+        let fact = match blobs.saved {
+            true => format!(
+                "{}; {} to put there ({}), {} to remove",
+                words::count(blobs.count, "blob", "blobs"),
+                blobs.add,
+                words::size(blobs.add_bytes),
+                blobs.remove
+            ),
+            false => "they weren't saved, and stay as they are".into(),
+        };
+        facts.push(("blobs", fact));
+    }
     if database.anew {
         facts.push((
             "packed",
@@ -285,10 +310,18 @@ fn tell_copy(context: &Context, report: &CopyReport, json: bool) -> Result<Outco
         terminal.say(format_args!("wrote snapshot {}", report.id))?;
         for database in &report.databases {
             terminal.say(format_args!(
-                "  {}: {}, {}, with its index",
+                "  {}: {}, {}, with its index{}",
                 database.name,
                 database.path.display(),
-                words::size(database.bytes)
+                words::size(database.bytes),
+                match &database.blobs {
+                    Some(blobs) => format!(
+                        " and {} ({})",
+                        words::count(blobs.count, "blob", "blobs"),
+                        words::size(blobs.add_bytes)
+                    ),
+                    None => String::new(),
+                }
             ))?;
         }
     }

@@ -30,10 +30,17 @@ pub struct Save {
     #[arg(short, long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     message: String,
 
+    /// Exit with 0 even if blobs that current objects need are missing from the blob directory
+    #[arg(long)]
+    allow_missing_blobs: bool,
+
     /// Print the report as JSON (docs/json.md)
     #[arg(long)]
     json: bool,
 }
+
+/// How many missing blobs are listed.
+const MISSING: usize = 10;
 
 pub(super) fn run(context: &Context, args: &Save) -> Result<Outcome> {
     let terminal = context.terminal;
@@ -47,6 +54,18 @@ pub(super) fn run(context: &Context, args: &Save) -> Result<Outcome> {
     for database in &report.databases {
         for warning in &database.warnings {
             terminal.warn(format_args!("{}: {warning}", database.name));
+        }
+    }
+    for database in &report.databases {
+        let Some(blobs) = database.blobs.as_ref().filter(|blobs| blobs.missing > 0) else { continue };
+        let name = words::clean(&database.name);
+        for blob in blobs.missing_blobs.iter().take(MISSING) {
+            let path = words::clean(&blob.path.to_string_lossy());
+            terminal.warn(format_args!("{name}: blob {} of transaction {} is missing: {path}", blob.oid, blob.tid));
+        }
+        let more = blobs.missing.saturating_sub(MISSING as u64);
+        if more > 0 {
+            terminal.warn(format_args!("{name}: and {more} more"));
         }
     }
     for database in &report.databases {
@@ -78,6 +97,12 @@ pub(super) fn run(context: &Context, args: &Save) -> Result<Outcome> {
     }
     terminal.counts(&report.counts);
     said.map_err(|error| error.context(format!("snapshot {} was taken, but", report.id)))?;
+    if report.databases.iter().any(|database| database.blobs.as_ref().is_some_and(|blobs| blobs.missing > 0))
+        && !args.allow_missing_blobs
+    {
+        terminal.hint("put these files back, or remove the objects; --allow-missing-blobs takes it as it is");
+        outcome = Outcome::Warned;
+    }
     if report.one_moment {
         return Ok(outcome);
     }
@@ -118,9 +143,15 @@ fn what(context: &Context, database: &SavedDatabase) -> String {
         Some(parent) => format!(" since {parent}"),
         None => String::new(),
     };
+    let blobs = match &database.blobs {
+        Some(blobs) if blobs.new > 0 => {
+            format!(", {} ({})", words::count(blobs.new, "new blob", "new blobs"), words::size(blobs.new_bytes))
+        }
+        _ => String::new(),
+    };
     if database.new_transactions == 0 {
-        return format!("{up_to}, nothing new{since}");
+        return format!("{up_to}, nothing new{since}{blobs}");
     }
     let new = words::count(database.new_transactions, "new transaction", "new transactions");
-    format!("{up_to}, {new}{since}, {}", words::size(database.new_bytes))
+    format!("{up_to}, {new}{since}, {}{blobs}", words::size(database.new_bytes))
 }

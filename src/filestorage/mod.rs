@@ -8,12 +8,15 @@
 //! - [`cut`] finds the end of the last complete transaction by hopping from header to header;
 //! - [`mod@scan`] parses and checks every record of a range of bytes, [`changes`] collects what it finds;
 //! - [`index`], [`index_check`] and [`index_writer`] read, judge and write `Data.fs.index`;
+//! - [`blob_records`] finds which records are blobs, and [`blobs`] where their files are;
 //! - [`lock`], [`holders`] and [`ownership`] keep out of the way of a running server, and [`fence`] keeps one out;
 //! - [`zeo_cache`] finds what clients of a ZEO server remember;
 //! - [`mod@write`] and [`pickles`] make small storages for tests and demonstrations.
 //!
 //! Everything that a file claims about itself is checked before it is believed.
 
+pub mod blob_records;
+pub mod blobs;
 pub mod changes;
 pub mod cut;
 pub mod fence;
@@ -37,6 +40,8 @@ mod index_pickle;
 mod read;
 mod window;
 
+pub use blob_records::{BlobRecord, BlobRecords};
+pub use blobs::BlobLayout;
 pub use changes::Changes;
 pub use cut::{Cut, LeftOut, LeftOutKind, Position, find_cut};
 pub use holders::{Opener, openers};

@@ -59,6 +59,44 @@ pub trait Sink {
 /// Hears nothing: for a scan that only checks.
 impl Sink for () {}
 
+impl<K: Sink + ?Sized> Sink for &mut K {
+    fn transaction(&mut self, header: &Header) {
+        (**self).transaction(header);
+    }
+
+    fn record(&mut self, record: &Record) {
+        (**self).record(record);
+    }
+
+    fn data(&mut self, part: &[u8]) {
+        (**self).data(part);
+    }
+}
+
+/// Both hear of everything; the second, if there is one.
+impl<A: Sink, B: Sink> Sink for (A, Option<B>) {
+    fn transaction(&mut self, header: &Header) {
+        self.0.transaction(header);
+        if let Some(second) = &mut self.1 {
+            second.transaction(header);
+        }
+    }
+
+    fn record(&mut self, record: &Record) {
+        self.0.record(record);
+        if let Some(second) = &mut self.1 {
+            second.record(record);
+        }
+    }
+
+    fn data(&mut self, part: &[u8]) {
+        self.0.data(part);
+        if let Some(second) = &mut self.1 {
+            second.data(part);
+        }
+    }
+}
+
 /// What a finished scan has seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ScanSummary {

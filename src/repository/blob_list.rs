@@ -164,6 +164,12 @@ pub struct BlobEntry {
 pub(super) const ENTRY: usize = 84;
 
 impl BlobEntry {
+    /// One whose file isn't there.
+    pub fn missing(offset: u64, oid: u64, tid: u64) -> Self {
+        let (hash, form) = (Hash::default(), BlobForm::Missing);
+        BlobEntry { offset, oid, tid, size: 0, mode: 0, owner: 0, group: 0, form, chunks: 0, hash }
+    }
+
     /// What it adds to the sum of a snapshot's blobs: the hash of oid, tid and size, each as u64, and the hash of its bytes. Nothing if
     /// they are nowhere.
     pub fn name(&self) -> Option<Hash> {
@@ -211,6 +217,24 @@ impl BlobsEntry {
         })
     }
 
+    /// Takes over those of its parent's own that are before `kept_length`.
+    pub fn join(&mut self, parent: BlobsEntry, kept_length: u64) {
+        let mut all: Vec<(BlobEntry, Vec<ChunkName>)> = Vec::new();
+        let inherited = parent.each().filter(|(blob, _)| blob.offset < kept_length);
+        for (blob, chunks) in self.each().chain(inherited) {
+            all.push((*blob, chunks.to_vec()));
+        }
+        self.set(all);
+    }
+
+    /// Lists these, in the order of their records; of what was missing and was found, what was found.
+    pub fn set(&mut self, mut blobs: Vec<(BlobEntry, Vec<ChunkName>)>) {
+        blobs.sort_by_key(|(blob, _)| (blob.offset, blob.form == BlobForm::Missing));
+        blobs.dedup_by_key(|(blob, _)| blob.offset);
+        self.own = blobs.iter().map(|(blob, _)| *blob).collect();
+        self.chunks = blobs.into_iter().flat_map(|(_, chunks)| chunks).collect();
+    }
+
     /// Whether there are as many chunks as the blobs have, and only where they are.
     pub(super) fn is_consistent(&self) -> bool {
         let chunks: u64 = self.own.iter().map(|blob| u64::from(blob.chunks)).sum();
@@ -221,7 +245,7 @@ impl BlobsEntry {
 
 /// In JSON the list is its length; the entries follow behind.
 mod counted {
-    use super::{BlobEntry, BlobForm};
+    use super::BlobEntry;
     use serde::{Deserialize, Deserializer, Serializer};
 
     pub(super) fn serialize<S: Serializer>(blobs: &[BlobEntry], to: S) -> Result<S::Ok, S::Error> {
@@ -231,19 +255,7 @@ mod counted {
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<BlobEntry>, D::Error> {
         let count = usize::try_from(u64::deserialize(from)?).map_err(serde::de::Error::custom)?;
         // A placeholder for each, as for chunks.
-        let none = BlobEntry {
-            offset: 0,
-            oid: 0,
-            tid: 0,
-            size: 0,
-            mode: 0,
-            owner: 0,
-            group: 0,
-            form: BlobForm::Missing,
-            chunks: 0,
-            hash: Default::default(),
-        };
-        Ok(vec![none; count])
+        Ok(vec![BlobEntry::missing(0, 0, 0); count])
     }
 }
 

@@ -2,7 +2,6 @@
 //! For many in a row see [`run_reader`](crate::repository::run_reader).
 
 use std::collections::VecDeque;
-use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::error::Result;
@@ -18,7 +17,7 @@ const CACHE: usize = 2 * FRAME_LIMIT;
 /// Reads chunks, keeping files open and the last frames decompressed.
 pub struct ChunkReader {
     files: Arc<FrameFiles>,
-    frames: VecDeque<(FrameAt, Rc<Vec<u8>>)>,
+    frames: VecDeque<(FrameAt, Arc<Vec<u8>>)>,
     compressed: Vec<u8>,
     cache: usize,
 }
@@ -50,11 +49,11 @@ impl ChunkReader {
         self.frame(at).map(drop)
     }
 
-    fn frame(&mut self, at: &FrameAt) -> Result<Rc<Vec<u8>>> {
+    fn frame(&mut self, at: &FrameAt) -> Result<Arc<Vec<u8>>> {
         if let Some(found) = self.frames.iter().position(|(other, _)| other == at)
             && let Some(entry) = self.frames.remove(found)
         {
-            let frame = Rc::clone(&entry.1);
+            let frame = Arc::clone(&entry.1);
             self.frames.push_back(entry);
             return Ok(frame);
         }
@@ -65,8 +64,8 @@ impl ChunkReader {
                 None => break,
             }
         }
-        let frame = Rc::new(self.files.load(at, &mut self.compressed)?);
-        self.frames.push_back((*at, Rc::clone(&frame)));
+        let frame = Arc::new(self.files.load(at, &mut self.compressed)?);
+        self.frames.push_back((*at, Arc::clone(&frame)));
         Ok(frame)
     }
 }

@@ -48,7 +48,7 @@ impl Compression {
     pub fn limit(&self, content: Content) -> usize {
         let limit = self.frame.min(FRAME_LIMIT);
         match content {
-            Content::Tail | Content::Base => limit,
+            Content::Tail | Content::Base | Content::Blob => limit,
             Content::Keyframe | Content::Delta => limit.min(INDEX_FRAME),
         }
     }
@@ -57,6 +57,9 @@ impl Compression {
 /// The most raw bytes in a frame of an index. Nothing repeats in there, so that large frames gain nothing, and small ones
 /// are decompressed while the ones before are used.
 const INDEX_FRAME: usize = 2 << 20;
+
+/// The most bytes in a frame that isn't compressed. Nothing is gained by larger ones.
+const RAW_FRAME: usize = 4 << 20;
 
 /// Stores chunks for one operation. Nothing is visible before the data files of
 /// [`ChunkWriter::finish`] are published and the catalog refers to them.
@@ -69,6 +72,8 @@ pub struct ChunkWriter {
     pending: HashSet<Hash>,
     /// Per kind of content, what waits to become a frame.
     waiting: [Waiting; Content::ALL.len()],
+    /// What waits to become a frame that isn't compressed.
+    incompressible: Waiting,
     /// The frame that is being filled and compressed.
     filling: Option<Filling>,
     /// The frame before it, which is full, and being compressed to its end while the next one fills.
@@ -100,6 +105,7 @@ impl ChunkWriter {
             encoder: FrameEncoder::new(compression),
             pending: HashSet::new(),
             waiting: Default::default(),
+            incompressible: Waiting::default(),
             filling: None,
             ending: None,
         }
@@ -149,8 +155,36 @@ impl ChunkWriter {
         Ok(())
     }
 
+    /// The same for a piece of a blob that compression would make no smaller: it isn't tried.
+    pub fn append_incompressible(&mut self, hash: Hash, bytes: &[u8]) -> Result<()> {
+        if !self.pending.insert(hash) {
+            return Ok(());
+        }
+        if self.incompressible.raw.len() + bytes.len() > RAW_FRAME {
+            self.write_incompressible()?;
+        }
+        self.incompressible.raw.extend_from_slice(bytes);
+        self.incompressible.chunks.push((hash, bytes.len() as u32));
+        Ok(())
+    }
+
+    /// Whether this operation has stored a chunk.
+    pub fn has(&self, hash: &Hash) -> bool {
+        self.pending.contains(hash)
+    }
+
+    fn write_incompressible(&mut self) -> Result<()> {
+        let Waiting { raw, chunks } = std::mem::take(&mut self.incompressible);
+        if chunks.is_empty() {
+            return Ok(());
+        }
+        let frame = NewFrame { content: Content::Blob, codec: Codec::Raw, raw: raw.len() as u32, chunks };
+        self.output.write(frame, &raw)
+    }
+
     /// Writes what is left and returns the data files; no file if there was no new chunk.
     pub fn finish(mut self) -> Result<Vec<NewDataFile>> {
+        self.write_incompressible()?;
         self.end_filling()?;
         for content in Content::ALL {
             self.write_waiting(content)?;

@@ -35,11 +35,13 @@ pub enum Content {
     Keyframe = 3,
     /// Pieces of an index delta.
     Delta = 4,
+    /// Pieces of blobs.
+    Blob = 5,
 }
 
 impl Content {
     /// All kinds, in the order of their numbers.
-    pub const ALL: [Content; 4] = [Content::Tail, Content::Base, Content::Keyframe, Content::Delta];
+    pub const ALL: [Content; 5] = [Content::Tail, Content::Base, Content::Keyframe, Content::Delta, Content::Blob];
 
     /// From its number in tables and in the catalog.
     pub fn from_number(number: u8) -> Option<Self> {

@@ -23,9 +23,12 @@ use std::path::{Path, PathBuf};
 use crate::disk::Disk;
 use crate::error::{Error, IoContext, Result};
 use crate::repository::hash::Hash;
+use crate::repository::object::ObjectKind;
 
 /// The name of a repository's directory.
 pub const DIRECTORY: &str = ".znap";
+/// The directory of the plain object files, among the others.
+pub const BLOBS: &str = "blobs";
 
 /// The paths in one repository, and the mode and owner that its new files get.
 #[derive(Debug, Clone)]
@@ -219,6 +222,38 @@ impl Layout {
     /// The object file of this name.
     pub fn object(&self, name: &Hash) -> PathBuf {
         self.objects().join(name.to_string())
+    }
+
+    /// The object file of this kind and name.
+    pub fn place(&self, kind: ObjectKind, name: &Hash) -> PathBuf {
+        if kind == ObjectKind::Plain { self.plain(name) } else { self.object(name) }
+    }
+
+    /// The directory of the plain object files.
+    pub fn blobs(&self) -> PathBuf {
+        self.objects().join(BLOBS)
+    }
+
+    /// The plain object file of this name.
+    pub fn plain(&self, name: &Hash) -> PathBuf {
+        let name = name.to_string();
+        self.blobs().join(&name[..2]).join(name)
+    }
+
+    /// Makes a directory in it, unless it is there, with the mode and owner of the repository's own. Returns whether it was made.
+    pub fn create_folder(&self, path: &Path) -> Result<bool> {
+        match DirBuilder::new().mode(0o700).create(path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
+            result => result.at("create", path)?,
+        }
+        let model = fs::metadata(self.objects()).at("look at", self.objects())?;
+        if model.gid() != fs::metadata(path).at("look at", path)?.gid() || self.owner.is_some() {
+            let user = self.owner.map(|(user, _)| user);
+            std::os::unix::fs::chown(path, user, Some(model.gid())).at("set the owner of", path)?;
+        }
+        // After the group: chown clears the set-group-id bit.
+        set_mode(path, model.mode() & 0o7777)?;
+        Ok(true)
     }
 
     /// Creates a file that isn't there yet, with the repository's mode and owner, whatever the umask.

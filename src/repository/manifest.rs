@@ -21,6 +21,13 @@ pub struct ChunkName {
     pub length: u32,
 }
 
+impl ChunkName {
+    /// The name of a chunk that is somewhere.
+    pub fn of(location: &crate::repository::frames::Location) -> Self {
+        ChunkName { hash: location.hash, length: location.length }
+    }
+}
+
 /// All about one snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {

@@ -17,5 +17,6 @@ pub mod layout;
 pub mod lock;
 pub mod manifest;
 pub mod object;
+pub mod plain;
 pub mod record;
 pub mod run_reader;

@@ -143,6 +143,8 @@ pub(crate) fn store_base(
         from: Position::START,
         cut,
         new_life: None,
+        with_blobs: false,
+        blobs_from: Position::START,
     };
     let report = store(repository, &new, &[source], true, monitor)?;
     let report = report.ok_or_else(|| {

@@ -4,11 +4,12 @@
 //! done, before [`carry_out`] begins. Its order is what makes it possible to stop anywhere:
 //!
 //! 1. every database is fenced, so that ZODB opens none of them, and a text beside each says why;
-//! 2. of each, the old index goes, the file is cut, written and synced, and the new index takes its place (a file that
+//! 2. of each, the blobs that are missing are put in; the old index goes, the file is cut, written and synced, and the new index takes its place (a file that
 //!    other names share is not cut: a new one, fenced already, takes its name first);
 //! 3. caches of ZEO clients that remember what is gone get another name;
 //! 4. the journal records that all databases are whole;
-//! 5. every database is un-fenced.
+//! 5. every database is un-fenced;
+//! 6. blobs that don't belong are removed.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -22,9 +23,12 @@ use crate::filestorage::ownership::create_like;
 use crate::filestorage::{DataFile, Magic, Source, index_path, zeo_caches};
 use crate::monitor::Monitor;
 use crate::repository::catalog::{Stream, StreamChunk};
+use crate::repository::chunk_reader::ChunkReader;
 use crate::repository::frames::FrameFiles;
 use crate::repository::in_order::beside;
 use crate::repository::run_reader::RunReader;
+use crate::snapshot::blobs::plan::BlobPlan;
+use crate::snapshot::blobs::put::{Links, PreparedBlobs};
 use crate::snapshot::caches::{CacheMoved, move_away};
 use crate::snapshot::database::shell_word;
 use crate::snapshot::handle::Repository;
@@ -50,6 +54,8 @@ pub(crate) struct Change<'a> {
     pub(crate) magic: Magic,
     /// Whether transactions that it had are gone then.
     pub(crate) goes_back: bool,
+    /// What becomes of its blobs.
+    pub(crate) blobs: Option<&'a BlobPlan>,
 }
 
 /// A change of which everything is checked, and all that can be is written beside.
@@ -60,6 +66,7 @@ pub(crate) struct Prepared<'a> {
     indexes: Vec<(Option<TemporaryFile>, PathBuf)>,
     /// The new file, fenced, and where it will be.
     new_file: Option<(TemporaryFile, PathBuf)>,
+    blobs: Option<PreparedBlobs>,
 }
 
 impl<'a> Prepared<'a> {
@@ -111,7 +118,11 @@ impl<'a> Prepared<'a> {
         checked?;
         written?;
         monitor.end();
-        let mut prepared = Prepared { change, chunks, indexes, new_file: None };
+        let with_links = (Links::Allowed, &model);
+        let mut reader = ChunkReader::new(&repository.layout, &repository.counters);
+        let mut prepare = |plan| PreparedBlobs::new(repository, plan, &mut reader, with_links, monitor);
+        let blobs = change.blobs.map(&mut prepare).transpose()?;
+        let mut prepared = Prepared { change, chunks, indexes, new_file: None, blobs };
         if prepared.change.beside {
             prepared.build(repository, &model, monitor)?;
         }
@@ -168,6 +179,9 @@ impl<'a> Prepared<'a> {
     fn apply(&mut self, repository: &Repository, monitor: &dyn Monitor) -> Result<u64> {
         let disk = repository.disk();
         let (file, path) = (self.change.file.file(), self.change.file.path());
+        if let Some(blobs) = &mut self.blobs {
+            blobs.put()?;
+        }
         if let Some((new, real)) = &mut self.new_file {
             // It is fenced: nobody sees it with the old index.
             new.put(real)?;
@@ -281,6 +295,7 @@ pub(crate) fn carry_out(
         for database in prepared.iter() {
             database.unfence(repository)?;
         }
+        prepared.iter().flat_map(|database| &database.blobs).try_for_each(PreparedBlobs::take_out)?;
         end(repository, journal)?;
         Ok(Done { written, caches })
     };

@@ -11,6 +11,7 @@ use crate::error::{Error, IoContext, Kind, Result};
 use crate::filestorage::{DataFile, FIRST_TRANSACTION, Magic, index_path};
 use crate::monitor::Monitor;
 use crate::repository::catalog::{Database, Stream, StreamChunk};
+use crate::repository::chunk_reader::ChunkReader;
 use crate::repository::counters::Counts;
 use crate::repository::frames::FrameFiles;
 use crate::repository::hash::Hash;
@@ -20,6 +21,8 @@ use crate::repository::manifest::Generation;
 use crate::repository::run_reader::RunReader;
 use crate::snapshot::anchor::{Recognition, damaged_list, magic_of, recognise, refusal};
 use crate::snapshot::base::whole_chunks;
+use crate::snapshot::blobs::plan::{BlobPlan, plan_copy};
+use crate::snapshot::blobs::put::{Links, PreparedBlobs};
 use crate::snapshot::database;
 use crate::snapshot::handle::Repository;
 use crate::snapshot::plan::{checked_chunks, require_all};
@@ -49,6 +52,8 @@ pub struct CopiedDatabase {
     pub path: PathBuf,
     /// Its length.
     pub bytes: u64,
+    /// Its blobs, if the snapshot has them.
+    pub blobs: Option<BlobPlan>,
 }
 
 /// Writes the databases of a snapshot to `to/NAME/`, whole, with their indexes. The folders must not
@@ -72,7 +77,7 @@ pub fn copy_out(repository: &Repository, word: &str, to: &Path, monitor: &dyn Mo
         Ok((snapshot.name, jobs))
     })?;
     drop(gate);
-    require_room(existing(to), jobs.iter().map(|job| job.stream.cut.offset).sum())?;
+    require_room(existing(to), jobs.iter().map(|job| job.stream.cut.offset + job.blob_bytes()).sum())?;
     for job in &jobs {
         refuse_occupied(&job.folder)?;
     }
@@ -100,9 +105,15 @@ struct Job {
     folder: PathBuf,
     file_name: std::ffi::OsString,
     index: IndexSource,
+    /// Its blobs, with what reads their pieces.
+    blobs: Option<(BlobPlan, ChunkReader)>,
 }
 
 impl Job {
+    fn blob_bytes(&self) -> u64 {
+        self.blobs.as_ref().map_or(0, |(plan, _)| plan.add_bytes)
+    }
+
     fn prepare(
         repository: &Repository,
         database: &Database,
@@ -136,6 +147,15 @@ impl Job {
         let object_files = FrameFiles::new(&repository.layout, &repository.counters);
         object_files.open(chunks.iter().map(|chunk| &chunk.location))?;
         let index = IndexSource::open(repository, &stream)?;
+        let folder = to.join(&database.name);
+        let blobs = match plan_copy(repository, database, &stream, &folder)? {
+            Some(plan) => {
+                let mut reader = ChunkReader::new(&repository.layout, &repository.counters);
+                reader.open(plan.work.add.iter().flat_map(|(_, chunks)| chunks))?;
+                Some((plan, reader))
+            }
+            None => None,
+        };
         Ok(Job {
             name: database.name.clone(),
             stream,
@@ -144,13 +164,14 @@ impl Job {
             magic,
             object_files,
             chunks,
-            folder: to.join(&database.name),
+            folder,
             file_name: path.file_name().unwrap_or("Data.fs".as_ref()).to_owned(),
             index,
+            blobs,
         })
     }
 
-    fn run(self, repository: &Repository, monitor: &dyn Monitor) -> Result<CopiedDatabase> {
+    fn run(mut self, repository: &Repository, monitor: &dyn Monitor) -> Result<CopiedDatabase> {
         let model = match &self.base {
             Some(file) => file.metadata()?,
             // No file to take after: as the repository's own.
@@ -174,13 +195,19 @@ impl Job {
         repository.disk().sync(&data.file, &data.path)?;
         repository.counters.fsync();
         monitor.end();
+        let mut blobs = None;
+        if let Some((plan, mut reader)) = self.blobs.take() {
+            let mut prepared = PreparedBlobs::new(repository, &plan, &mut reader, (Links::No, &model), monitor)?;
+            prepared.put()?;
+            blobs = Some(plan);
+        }
         data.put(&path)?;
         if let Some(index) = &mut index {
             index.put(&index_path)?;
         }
         repository.disk().sync_directory(&self.folder)?;
         repository.counters.fsync();
-        Ok(CopiedDatabase { name: self.name, path, bytes: self.stream.cut.offset })
+        Ok(CopiedDatabase { name: self.name, path, bytes: self.stream.cut.offset, blobs })
     }
 
     /// Copies the base while the tail is decompressed and written behind it.
@@ -241,7 +268,7 @@ fn needs(stream: &Stream, path: &Path, base_length: u64) -> String {
 }
 
 /// The nearest folder above that exists.
-fn existing(path: &Path) -> &Path {
+pub(crate) fn existing(path: &Path) -> &Path {
     path.ancestors().find(|folder| folder.is_dir()).unwrap_or(Path::new("."))
 }
 

@@ -3,6 +3,7 @@
 
 pub mod anchor;
 mod base;
+pub mod blobs;
 mod caches;
 mod carry_out;
 mod check;
@@ -32,6 +33,8 @@ mod tail;
 mod writing;
 
 pub use base::{StoredBase, store_bases};
+pub use blobs::plan::BlobPlan;
+pub use blobs::save::{MissingBlob, SavedBlobs};
 pub use caches::CacheMoved;
 pub use check::{
     Affected, AffectedRange, CheckOptions, CheckReport, DataCheck, DatabaseCheck, Finding, Subject, check,

@@ -13,6 +13,7 @@ use crate::repository::chunk_reader::ChunkReader;
 use crate::repository::hash::{Hash, ListHash};
 use crate::snapshot::anchor::{begins_with, damaged_list, known_end, nearest, unless_shorter};
 use crate::snapshot::base::{needs_file, whole_chunks};
+use crate::snapshot::blobs::{self, plan::BlobPlan};
 use crate::snapshot::handle::Repository;
 use crate::snapshot::log::LogEntry;
 use crate::snapshot::set_aside::refuse_set_aside;
@@ -64,6 +65,8 @@ pub struct DatabasePlan {
     pub beside: bool,
     /// Whether a pack lies between, and so the whole file is built beside and renamed in.
     pub anew: bool,
+    /// What will be done with its blobs, if it has a blob directory.
+    pub blobs: Option<BlobPlan>,
     /// What execution needs beyond this.
     #[serde(skip)]
     pub(crate) work: Work,
@@ -173,6 +176,7 @@ fn plan_database(
             unsaved_transactions.push(LogEntry::new(&read_transaction(file, &header)?));
         }
     }
+    let blobs = blobs::plan::plan(repository, database, Some(&target), now.as_ref())?;
     use std::os::unix::fs::MetadataExt;
     Ok(DatabasePlan {
         name: database.name.clone(),
@@ -192,6 +196,7 @@ fn plan_database(
         goes_back: end > keep || damage_found,
         beside: file.metadata()?.nlink() > 1,
         anew,
+        blobs,
         work: Work { base_length: if anew { FIRST_TRANSACTION } else { base_length }, target, now, end, chunks },
     })
 }

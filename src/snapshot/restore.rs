@@ -24,8 +24,10 @@ use crate::repository::hash::Hash;
 use crate::repository::lock::Gate;
 use crate::snapshot::anchor::{begins_any, begins_with, damaged_list, magic_of, old_path};
 use crate::snapshot::base::{needs_base, source_of, store_base, store_bases};
+use crate::snapshot::blobs;
 use crate::snapshot::caches::CacheMoved;
 use crate::snapshot::carry_out::{Change, Prepared, carry_out};
+use crate::snapshot::copy_out::existing;
 use crate::snapshot::database;
 use crate::snapshot::generations::{Life, in_its_life, life_of};
 use crate::snapshot::handle::Repository;
@@ -168,6 +170,13 @@ fn put_back(
     let mut entries = Vec::new();
     let (mut verified, mut verified_structure) = (0, 0);
     check_room(repository, &plan, options, false)?;
+    if options.verify {
+        for database in &mut plan.databases {
+            if let Some(blobs) = &mut database.blobs {
+                verified += blobs::plan::verify(repository, blobs, &database.work.target, monitor)?;
+            }
+        }
+    }
     let mut pairs = Vec::new();
     for database in &plan.databases {
         let found = files.iter().find(|(other, _)| other.name == database.name);
@@ -189,6 +198,7 @@ fn put_back(
             magic: magic_of(&repository.catalog.generation(work.target.generation)?.known)
                 .ok_or_else(|| damaged_list(&work.target))?,
             goes_back: database.goes_back,
+            blobs: database.blobs.as_ref(),
         };
         prepared.push(Prepared::new(repository, change, &object_files, &mut budget, monitor)?);
         let back = work.now.as_ref();
@@ -434,6 +444,9 @@ fn check_room(repository: &Repository, plan: &RestorePlan, options: &RestoreOpti
         };
         // Once it is prepared, too: that is when it is copied.
         need(folder_of(&database.path), growth + bytes_to_keep(database, options.discard))?;
+        if let Some(blobs) = database.blobs.as_ref().filter(|blobs| blobs.copies() && !prepared) {
+            need(existing(&blobs.path), blobs.add_bytes)?;
+        }
     }
     needed.into_values().try_for_each(|(folder, bytes)| require_room(folder, bytes))
 }

@@ -20,6 +20,9 @@ use crate::repository::frames::FrameFiles;
 use crate::repository::manifest::Generation;
 use crate::snapshot::anchor::{begins_any, begins_with, damaged_list, is_of, magic_of};
 use crate::snapshot::base::whole_chunks;
+use crate::snapshot::blobs;
+use crate::snapshot::blobs::plan::BlobPlan;
+use crate::snapshot::blobs::put::take_out;
 use crate::snapshot::caches::CacheMoved;
 use crate::snapshot::carry_out::{Change, Done, Prepared, carry_out, end, open_again, tidy, unfinished};
 use crate::snapshot::database::shell_word;
@@ -73,6 +76,7 @@ struct Left {
     keep: u64,
     chunks: Vec<StreamChunk>,
     goes_back: bool,
+    blobs: Option<BlobPlan>,
     /// Whether it wasn't touched by the restore, and is not as it was then.
     was_used: bool,
 }
@@ -175,6 +179,9 @@ fn open_all_again(repository: &Repository, journal: &Journal, goal: Way) -> Resu
             }
             Err(error) if database.file.is_fenced() || error.kind() != Kind::Busy => return Err(error),
             Err(_) => tidy(repository.disk(), &path)?,
+        }
+        if let Some(blobs) = &database.blobs {
+            take_out(repository.disk(), blobs)?;
         }
     }
     Ok(())
@@ -283,7 +290,9 @@ fn look(repository: &Repository, databases: &[Database], journal: &Journal, entr
     let was_used = goal == Way::Back && !file.is_fenced() && size != entry.size;
     let life = if goal == Way::Forward { &then.known } else { before.as_ref().map_or(&then.known, |row| &row.known) };
     let magic = magic_of(life).ok_or_else(|| damaged_list(&target))?;
-    let goal = if goal == Way::Forward { Some(target) } else { back };
+    let (goal, other) = if goal == Way::Forward { (Some(target), back) } else { (back, Some(target)) };
+    let in_its_life = Database { generation: before.unwrap_or(then), ..database.clone() };
+    let blobs = blobs::plan::plan(repository, &in_its_life, goal.as_ref(), other.as_ref())?;
     let (keep, chunks) = match &goal {
         Some(goal) if anew => {
             let chunks = whole_chunks(&repository.catalog, goal)?;
@@ -299,7 +308,20 @@ fn look(repository: &Repository, databases: &[Database], journal: &Journal, entr
     };
     let goes_back = entry.size > entry.keep;
     let linked = file.metadata()?.nlink() > 1;
-    Ok(Left { name: entry.name.clone(), file, size, linked, goal, magic, anew, keep, chunks, goes_back, was_used })
+    Ok(Left {
+        name: entry.name.clone(),
+        file,
+        size,
+        linked,
+        goal,
+        magic,
+        anew,
+        keep,
+        chunks,
+        goes_back,
+        blobs,
+        was_used,
+    })
 }
 
 /// Whether the last chunk of what stays is what the snapshot has there.
@@ -349,6 +371,7 @@ fn write(
             beside: database.anew || (!database.file.is_fenced() && database.linked),
             magic: database.magic,
             goes_back: database.goes_back,
+            blobs: database.blobs.as_ref(),
         };
         prepared.push(Prepared::new(repository, change, &object_files, &mut budget, monitor)?);
     }

@@ -7,7 +7,9 @@ use jiff::tz::TimeZone;
 use serde::Serialize;
 
 use crate::error::{Error, Result};
-use crate::filestorage::{Changes, Cut, DataFile, Position, Scanner, Source, Tid, find_cut, transaction_ending_at};
+use crate::filestorage::{
+    Changes, Cut, DataFile, Position, Scanner, Source, Tid, find_cut, scan, transaction_ending_at,
+};
 use crate::monitor::Monitor;
 use crate::repository::blob_list::BlobDirectoryEntry;
 use crate::repository::catalog::{Database, GenerationRow, PreparedSnapshot, Stream};
@@ -18,8 +20,10 @@ use crate::repository::data_writer::NewDataFile;
 use crate::repository::hash::Uid;
 use crate::repository::manifest::{CutEntry, DatabaseEntry, IndexEntry, Manifest, STORED_BASE};
 use crate::repository::object::{Finished, publish};
+use crate::repository::plain::PlainWriter;
 use crate::repository::record::hex_unless_utf8;
 use crate::snapshot::anchor::{damaged_list, known_end, nearest};
+use crate::snapshot::blobs::save::{BlobSaving, SavedBlobs, Stores, hides_blobs, scan_from};
 use crate::snapshot::generations::{Life, begin, life_of};
 use crate::snapshot::handle::Repository;
 use crate::snapshot::tail::Tail;
@@ -85,6 +89,8 @@ pub struct SavedDatabase {
     /// What happened to the file since the last snapshot, so that those before may need the file that was there: `packed` or
     /// `converted`.
     pub new_life: Option<&'static str>,
+    /// What was done with its blobs, if they are saved.
+    pub blobs: Option<SavedBlobs>,
     /// What lies behind the cut and was left out, in words.
     pub left_out: Option<String>,
     /// What is odd about the new transactions.
@@ -156,7 +162,7 @@ fn take(repository: &mut Repository, new: &New<'_>, monitor: &dyn Monitor) -> Re
 }
 
 /// One database while it is being saved.
-pub(super) struct Saving {
+pub(crate) struct Saving {
     pub(super) database: Database,
     pub(super) file: DataFile,
     pub(super) parent: Option<Stream>,
@@ -164,6 +170,16 @@ pub(super) struct Saving {
     pub(super) cut: Cut,
     /// What began a new generation, if this is its first snapshot.
     pub(super) new_life: Option<&'static str>,
+    /// Whether its blobs are saved, if they are to be; and from where on the records are to be looked at for them.
+    pub(super) with_blobs: bool,
+    pub(super) blobs_from: Position,
+}
+
+impl Saving {
+    /// How many bytes of the file are new, or have to be read for its blobs.
+    fn to_read(&self) -> u64 {
+        self.cut.offset - self.from.offset.min(self.blobs_from.offset)
+    }
 }
 
 /// One try; `None` if a file was replaced meanwhile.
@@ -192,15 +208,17 @@ pub(super) fn store(
     let mut writer = ChunkWriter::new(&repository.layout, &repository.counters, new.options.compression);
     let mut entries = Vec::new();
     let mut saved = Vec::new();
-    let total = sources.iter().map(|source| source.cut.offset - source.from.offset).sum();
-    writer.announce(total);
-    monitor.begin("saving", total);
+    let mut plain = PlainWriter::new(&repository.layout, &repository.counters);
+    writer.announce(sources.iter().map(|source| source.cut.offset - source.from.offset).sum());
+    monitor.begin("saving", sources.iter().map(Saving::to_read).sum());
     for source in sources {
-        let (entry, report) = save_database(repository, source, &mut writer, monitor)?;
+        let mut stores = Stores { chunks: &mut writer, plain: &mut plain };
+        let (entry, report) = save_database(repository, source, &mut stores, monitor)?;
         entries.push(entry);
         saved.push(report);
     }
     let data_files = writer.finish()?;
+    plain.finish()?;
     monitor.end();
     for source in sources {
         // A base doesn't change; and a pack may take the name of the only file that has it.
@@ -264,10 +282,17 @@ fn look(repository: &Repository, database: Database, file: DataFile, monitor: &d
         Err(error) => return if file.is_still_at_path()? { Err(error) } else { Ok(None) },
     };
     let size = file.size()?;
-    let parent = nearest(&file, size, catalog, generation.row)?;
+    let mut parent = nearest(&file, size, catalog, generation.row)?;
+    if let Some(stream) = &parent
+        && hides_blobs(repository, &database, stream)?
+    {
+        parent = None;
+    }
     let from = known_end(parent.as_ref(), &generation.known);
     let cut = find_cut(&file, from, size, monitor)?;
-    Ok(Some(Saving { database: Database { generation, ..database }, file, parent, from, cut, new_life }))
+    let blobs_from = scan_from(repository, &database, parent.as_ref(), from);
+    let database = Database { generation, ..database };
+    Ok(Some(Saving { database, file, parent, from, cut, new_life, with_blobs: true, blobs_from }))
 }
 
 /// Several databases are of one moment if, at two looks, nothing lies behind any cut and none moved: ZODB
@@ -328,15 +353,20 @@ fn is_unchanged(source: &Saving) -> Result<bool> {
 fn save_database(
     repository: &Repository,
     source: &Saving,
-    writer: &mut ChunkWriter,
+    stores: &mut Stores<'_>,
     monitor: &dyn Monitor,
 ) -> Result<(DatabaseEntry, SavedDatabase)> {
-    let Saving { database, file, parent, from, cut, new_life } = source;
+    let Saving { database, file, parent, from, cut, new_life, blobs_from, .. } = source;
     let generation = &database.generation.known;
     if let Some(stream) = parent.as_ref().filter(|stream| stream.last_final.length > stream.cut.offset) {
         return Err(damaged_list(stream));
     }
     let mut changes = Changes::new(from.offset);
+    let mut blobs = BlobSaving::begin(repository, source)?;
+    if let Some(blobs) = blobs.as_mut().filter(|_| blobs_from.offset < from.offset) {
+        scan(file, *blobs_from, from.offset, &mut blobs.records, monitor)?;
+    }
+    let writer = &mut *stores.chunks;
     let mut tail = Tail::after(parent.as_ref(), generation.base_length, cut.offset);
     let mut scanner = Scanner::new(file.path(), *from);
     let mut at = tail.read_from;
@@ -349,7 +379,8 @@ fn save_database(
         file.read_exact_at(&mut buffer[kept..], at)?;
         // What is read again to finish a chunk was parsed by an earlier save.
         let parsed_before = from.offset.saturating_sub(at).min(length as u64) as usize;
-        scanner.feed(&buffer[kept + parsed_before..], &mut changes)?;
+        let blob_records = blobs.as_mut().map(|blobs| &mut blobs.records);
+        scanner.feed(&buffer[kept + parsed_before..], &mut (&mut changes, blob_records))?;
         at += length as u64;
         tail.cut_chunks(&mut buffer, writer, repository)?;
         monitor.advance((length - parsed_before) as u64);
@@ -371,6 +402,13 @@ fn save_database(
         let keyframe =
             keyframe.unwrap_or(crate::repository::manifest::IndexPart { entries: 0, bytes: 0, chunks: Vec::new() });
         IndexEntry::new(tail.entry.parent, Some(keyframe), Vec::new())
+    };
+    let (blobs, saved_blobs) = match blobs {
+        Some(blobs) => {
+            let (entry, report) = blobs.finish(repository, source, tail.entry.kept_length, stores, monitor)?;
+            (Some(entry), Some(report))
+        }
+        None => (None, None),
     };
     let last = match parent {
         _ if summary.transactions > 0 => (cut.tid.0, cut.last_length),
@@ -399,7 +437,7 @@ fn save_database(
         },
         stream: tail.entry,
         index,
-        blobs: None,
+        blobs,
     };
     let report = SavedDatabase {
         name: database.name.clone(),
@@ -411,6 +449,7 @@ fn save_database(
         new_transactions: summary.transactions,
         new_bytes,
         new_life: *new_life,
+        blobs: saved_blobs,
         left_out: cut.left_out.map(|left| left.to_string()),
         warnings: database::warning_lines(&warnings),
     };

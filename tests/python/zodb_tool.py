@@ -11,6 +11,7 @@ import json
 import sys
 import traceback
 
+import blobs
 import content
 import inspection
 import live
@@ -81,6 +82,22 @@ def parser():
 
     sub = command("hold", live.hold, "Have it open until standard input ends.")
     sub.add_argument("--read-only", action="store_true")
+
+    for name, function, summary in (
+        ("blobs", blobs.grow, "Make or grow a site with blobs."),
+        ("blobs-pack", blobs.pack, "Pack it."),
+        ("blobs-current", blobs.current, "The files of its current blobs."),
+        ("blobs-check", blobs.check, "Open it, read everything, all blobs included."),
+    ):
+        sub = command(name, function, summary)
+        sub.add_argument("--blobs", help="the blob directory; blobstorage beside the file unless told")
+        sub.add_argument("--layout", choices=("bushy", "lawn"), help="of a new directory")
+        sub.add_argument("--seed", type=int, default=0)
+        sub.add_argument("--transactions", type=int, default=10)
+        sub.add_argument("--size", type=int, default=100_000, help="of the largest blob")
+        sub.add_argument("--undo", action="store_true")
+        sub.add_argument("--live", action="store_true", help="pack it twice, in between")
+        sub.add_argument("--read-only", action="store_true")
 
     sub = commands.add_parser("serve", help="Answer commands from standard input.")
     sub.set_defaults(function=None)

@@ -58,7 +58,7 @@ pub struct ChunkPlace {
 }
 
 /// References that SQLite doesn't check: the rows that have broken ones.
-const REFERENCES: [&str; 11] = [
+const REFERENCES: [&str; 12] = [
     "database AS d WHERE NOT EXISTS (SELECT 1 FROM generation g WHERE g.id = d.generation AND g.database = d.id)",
     "stream_chunk WHERE stream NOT IN (SELECT id FROM stream)",
     "stream_chunk WHERE chunk NOT IN (SELECT id FROM chunk)",
@@ -66,10 +66,11 @@ const REFERENCES: [&str; 11] = [
     "index_chunk WHERE chunk NOT IN (SELECT id FROM chunk)",
     "chunk WHERE frame NOT IN (SELECT id FROM frame)",
     "stream_blob WHERE stream NOT IN (SELECT id FROM stream)",
+    "missing_blob WHERE stream NOT IN (SELECT id FROM stream)",
     "stream_blob WHERE blob NOT IN (SELECT id FROM blob)",
     "blob_chunk WHERE blob NOT IN (SELECT id FROM blob)",
     "blob_chunk WHERE chunk NOT IN (SELECT id FROM chunk)",
-    "blob WHERE object_file NOT IN (SELECT id FROM object_file WHERE kind = 5)",
+    "blob WHERE object_file IS NOT NULL AND object_file NOT IN (SELECT id FROM object_file WHERE kind = 5)",
 ];
 
 impl Catalog {
@@ -199,6 +200,31 @@ impl Catalog {
             Ok(())
         })?;
         Ok(places)
+    }
+
+    /// The places in streams' own lists of blobs of those whose bytes are in one of these chunks.
+    pub fn blob_places_of(&self, chunks: &HashSet<i64>) -> Result<Vec<ChunkPlace>> {
+        let mut places = Vec::new();
+        let sql = "SELECT r.stream, r.offset, c.chunk FROM blob_chunk c JOIN stream_blob r ON r.blob = c.blob";
+        self.each("look where blobs are needed", sql, |row| {
+            let chunk = row.get(2)?;
+            if chunks.contains(&chunk) {
+                places.push(ChunkPlace { stream: row.get(0)?, offset: row.get(1)?, chunk });
+            }
+            Ok(())
+        })?;
+        Ok(places)
+    }
+
+    /// The same of those that are this plain object file; their chunk is 0.
+    pub fn plain_places_of(&self, name: &Hash) -> Result<Vec<ChunkPlace>> {
+        self.many(
+            "look where a blob is needed",
+            "SELECT r.stream, r.offset FROM object_file o JOIN blob b ON b.object_file = o.id
+             JOIN stream_blob r ON r.blob = b.id WHERE o.name = ?1 AND o.kind = 5",
+            [name],
+            |row| Ok(ChunkPlace { stream: row.get(0)?, offset: row.get(1)?, chunk: 0 }),
+        )
     }
 
     /// All streams that have one of these chunks as a piece of their own index parts: the stream, and the chunk.

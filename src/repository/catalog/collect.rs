@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use rusqlite::params;
 
 use crate::error::Result;
-use crate::repository::catalog::Catalog;
 use crate::repository::catalog::rows::ObjectFile;
 use crate::repository::catalog::write::{delete_lists, insert_data_file, insert_frames, insert_object, replace_stream};
+use crate::repository::catalog::{BATCH, Catalog};
 use crate::repository::data::{Codec, Content, Frame};
 use crate::repository::frames::{FrameAt, Location};
 use crate::repository::hash::{Hash, Uid};
@@ -58,6 +58,13 @@ pub struct MovingChunk {
     pub location: Location,
 }
 
+impl MovingChunk {
+    /// Whether it is a piece of a blob that isn't compressed: it would become no smaller.
+    pub fn is_stored_as_it_is(&self) -> bool {
+        self.content == Content::Blob && self.location.frame.codec == Codec::Raw
+    }
+}
+
 /// What a stream adds to the index of its parent.
 #[derive(Debug, Clone, Copy)]
 pub struct IndexLink {
@@ -92,9 +99,6 @@ pub struct StreamReplacement {
     /// What its snapshot's new manifest says of it.
     pub entry: DatabaseEntry,
 }
-
-/// How many rows are deleted in one transaction, so that it takes milliseconds.
-const BATCH: usize = 10_000;
 
 impl Catalog {
     /// All object files that the catalog refers to.
@@ -202,6 +206,13 @@ impl Catalog {
         Ok(self.one("count unused chunks", sql, [], |row| row.get(0))?.unwrap_or(0))
     }
 
+    /// The plain object files that no snapshot needs.
+    pub fn unused_plain(&self) -> Result<Vec<ObjectFile>> {
+        let sql = "SELECT id, name, kind, bytes FROM object_file WHERE kind = 5
+                   AND id NOT IN (SELECT b.object_file FROM live_blob n JOIN blob b ON b.id = n.blob WHERE b.object_file IS NOT NULL)";
+        self.many("look for unused blob files", sql, [], ObjectFile::from_row)
+    }
+
     /// How many deleted snapshots are still there in part because several others build on them.
     pub fn deleted_still_needed(&self) -> Result<u64> {
         let count = self.one(
@@ -213,24 +224,12 @@ impl Catalog {
         Ok(count.unwrap_or(0))
     }
 
-    /// Drops from deleted streams the chunks that no snapshot reaches through them.
+    /// Drops from deleted streams the chunks and blobs that no snapshot reaches through them.
     pub fn trim_dead_streams(&mut self) -> Result<()> {
-        self.transaction("trim deleted chunk lists", |tx| {
-            tx.execute(
-                "WITH RECURSIVE live (stream, upto) AS (
-                     SELECT t.id, t.offset FROM stream t JOIN snapshot s ON s.id = t.snapshot WHERE s.tombstone IS NULL
-                     UNION
-                     SELECT t.parent, min(l.upto, t.kept_length) FROM live l JOIN stream t ON t.id = l.stream
-                     WHERE t.parent IS NOT NULL
-                 ),
-                 reached (stream, upto) AS (SELECT stream, max(upto) FROM live GROUP BY stream)
-                 DELETE FROM stream_chunk WHERE (stream, offset) IN (
-                     SELECT c.stream, c.offset FROM reached r JOIN stream t ON t.id = r.stream
-                     JOIN snapshot s ON s.id = t.snapshot
-                     JOIN stream_chunk c ON c.stream = t.id AND c.offset >= r.upto
-                     WHERE s.tombstone IS NOT NULL)",
-                [],
-            )?;
+        self.transaction("trim deleted lists", |tx| {
+            for list in ["stream_chunk", "stream_blob", "missing_blob"] {
+                trim(tx, list)?;
+            }
             Ok(())
         })
     }
@@ -265,7 +264,8 @@ impl Catalog {
     pub fn drop_chunks(&mut self) -> Result<u64> {
         let dead: Vec<i64> = self.many(
             "look for unused chunks",
-            "SELECT id FROM chunk EXCEPT SELECT chunk FROM stream_chunk EXCEPT SELECT chunk FROM index_chunk",
+            "SELECT id FROM chunk EXCEPT SELECT chunk FROM stream_chunk EXCEPT SELECT chunk FROM index_chunk
+             EXCEPT SELECT chunk FROM blob_chunk",
             [],
             |row| row.get(0),
         )?;
@@ -341,7 +341,10 @@ impl Catalog {
                     })
                 },
             )?;
-            chunks.extend(rows.into_iter().map(|chunk| ((chunk.content, 0, 0), chunk)));
+            // Blobs that can't be compressed by themselves.
+            chunks.extend(
+                rows.into_iter().map(|chunk| ((chunk.content, i64::from(chunk.is_stored_as_it_is()), 0), chunk)),
+            );
         }
         let places = self.first_places()?;
         for (key, chunk) in &mut chunks {
@@ -397,4 +400,15 @@ impl Catalog {
             Ok(())
         })
     }
+}
+
+/// Drops from one kind of list what lies in deleted streams behind the place up to which some snapshot needs them.
+fn trim(tx: &rusqlite::Transaction<'_>, list: &str) -> rusqlite::Result<usize> {
+    let sql = format!(
+        "DELETE FROM {list} WHERE (stream, offset) IN (
+             SELECT c.stream, c.offset FROM live_stream r JOIN stream t ON t.id = r.stream
+             JOIN snapshot s ON s.id = t.snapshot JOIN {list} c ON c.stream = t.id AND c.offset >= r.upto
+             WHERE s.tombstone IS NOT NULL)"
+    );
+    tx.execute(&sql, [])
 }

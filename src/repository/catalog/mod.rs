@@ -3,6 +3,7 @@
 //! Rollback journal, `synchronous=FULL`, short write transactions: the `sqlite3` program can read it
 //! at any moment. Everything in it can be made again from the object files.
 
+mod blobs;
 mod check;
 mod collect;
 mod copy;
@@ -28,6 +29,7 @@ use crate::monitor::Silent;
 use crate::repository::counters::Counters;
 use crate::repository::layout::{Layout, cannot_open};
 
+pub use blobs::StoredBlob;
 pub use check::{ChunkPlace, KnownChunk, KnownFrame, KnownSnapshot};
 pub use collect::{DeadStream, IndexLink, MovingChunk, ObjectUse, Replacement, StreamReplacement};
 pub use read::StreamChunk;
@@ -43,6 +45,9 @@ const STEPS: &[M<'static>] = &[
     M::up(include_str!("../../../migrations/0002_site.sql")),
 ];
 const MIGRATIONS: Migrations<'static> = Migrations::from_slice(STEPS);
+
+/// How many rows are deleted in one transaction, so that it takes milliseconds.
+const BATCH: usize = 10_000;
 
 /// How long to wait for a reader (the `sqlite3` program, say) that holds the catalog.
 const PATIENCE: Duration = Duration::from_secs(10);

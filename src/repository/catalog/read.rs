@@ -27,7 +27,7 @@ impl StreamChunk {
 }
 
 /// Columns of a chunk's location, from `chunk k`, `frame f` and `object_file o`.
-const LOCATION: &str = "k.hash, k.length, o.name, f.offset, f.stored, f.raw, f.codec, k.start";
+pub(super) const LOCATION: &str = "k.hash, k.length, o.name, f.offset, f.stored, f.raw, f.codec, k.start";
 
 pub(super) fn location(row: &Row<'_>, first: usize) -> rusqlite::Result<Location> {
     let codec: u8 = row.get(first + 6)?;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use rusqlite::{OptionalExtension, Transaction, params};
 
 use crate::error::Result;
-use crate::repository::blob_list::{BlobDirectory, BlobForm, BlobsEntry};
+use crate::repository::blob_list::{BlobDirectory, BlobEntry, BlobForm, BlobsEntry};
 use crate::repository::catalog::Catalog;
 use crate::repository::data::Frame;
 use crate::repository::hash::{Hash, Uid};
@@ -152,6 +152,7 @@ pub(super) fn delete_lists(tx: &Tx<'_>, row: i64) -> rusqlite::Result<()> {
     tx.execute("DELETE FROM index_chunk WHERE part IN (SELECT id FROM index_part WHERE stream = ?1)", [row])?;
     tx.execute("DELETE FROM index_part WHERE stream = ?1", [row])?;
     tx.execute("DELETE FROM stream_blob WHERE stream = ?1", [row])?;
+    tx.execute("DELETE FROM missing_blob WHERE stream = ?1", [row])?;
     Ok(())
 }
 
@@ -345,7 +346,7 @@ fn insert_lists(tx: &Tx<'_>, row: i64, entry: &DatabaseEntry, extent: Extent) ->
     entry.blobs.iter().try_for_each(|blobs| insert_blobs(tx, row, entry.uid, blobs, extent))
 }
 
-/// Inserts which blobs a stream has of its own, and those that weren't known. What one save found missing, another may have found.
+/// Inserts which blobs a stream has of its own, and those that weren't known.
 fn insert_blobs(
     tx: &Tx<'_>,
     stream: i64,
@@ -354,38 +355,38 @@ fn insert_blobs(
     Extent { upto, gaps }: Extent,
 ) -> rusqlite::Result<()> {
     let database: i64 = tx.query_row("SELECT id FROM database WHERE uid = ?1", [database], |row| row.get(0))?;
-    let mut find =
-        tx.prepare_cached("SELECT id, hash IS NULL FROM blob WHERE database = ?1 AND oid = ?2 AND tid = ?3")?;
+    let mut find = tx.prepare_cached("SELECT id FROM blob WHERE database = ?1 AND oid = ?2 AND tid = ?3")?;
     let mut insert = tx.prepare_cached(
-        "INSERT INTO blob (database, oid, tid, size, mode, owner, \"group\") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-    )?;
-    let mut fill = tx.prepare_cached(
-        "UPDATE blob SET size = ?2, mode = ?3, owner = ?4, \"group\" = ?5, hash = ?6, object_file = ?7 WHERE id = ?1",
+        "INSERT INTO blob (database, oid, tid, size, mode, owner, \"group\", hash, object_file)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
     )?;
     let mut insert_chunk = tx.prepare_cached("INSERT INTO blob_chunk (blob, position, chunk) VALUES (?1, ?2, ?3)")?;
     let mut name = tx.prepare_cached("INSERT INTO stream_blob (stream, offset, blob) VALUES (?1, ?2, ?3)")?;
+    let mut miss = tx.prepare_cached("INSERT INTO missing_blob (stream, offset, oid, tid) VALUES (?1, ?2, ?3, ?4)")?;
     for (blob, chunks) in blobs.each().take_while(|(blob, _)| blob.offset < upto) {
-        let known: Option<(i64, bool)> =
-            find.query_row(params![database, blob.oid, blob.tid], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
-        let (row, unfilled) = match known {
-            Some(known) => known,
+        if blob.form == BlobForm::Missing {
+            miss.execute(params![stream, blob.offset, blob.oid, blob.tid])?;
+            continue;
+        }
+        let known = find.query_row(params![database, blob.oid, blob.tid], |row| row.get(0)).optional()?;
+        let row: i64 = match known {
+            Some(row) => row,
             None => {
-                insert.execute(params![database, blob.oid, blob.tid, blob.size, blob.mode, blob.owner, blob.group])?;
-                (tx.last_insert_rowid(), true)
+                let file = match blob.form {
+                    BlobForm::Plain => Some(insert_object(tx, &blob.hash, ObjectKind::Plain, blob.size)?),
+                    _ => None,
+                };
+                let BlobEntry { oid, tid, size, mode, owner, group, hash, .. } = blob;
+                insert.execute(params![database, oid, tid, size, mode, owner, group, hash, file])?;
+                let row = tx.last_insert_rowid();
+                for (position, chunk) in chunks.iter().enumerate() {
+                    if let Some(stored) = stored_chunk(tx, chunk, gaps)? {
+                        insert_chunk.execute(params![row, position as i64, stored])?;
+                    }
+                }
+                row
             }
         };
-        if unfilled && blob.form != BlobForm::Missing {
-            let file = match blob.form {
-                BlobForm::Plain => Some(insert_object(tx, &blob.hash, ObjectKind::Plain, blob.size)?),
-                _ => None,
-            };
-            fill.execute(params![row, blob.size, blob.mode, blob.owner, blob.group, blob.hash, file])?;
-            for (position, chunk) in chunks.iter().enumerate() {
-                if let Some(stored) = stored_chunk(tx, chunk, gaps)? {
-                    insert_chunk.execute(params![row, position as i64, stored])?;
-                }
-            }
-        }
         name.execute(params![stream, blob.offset, row])?;
     }
     Ok(())

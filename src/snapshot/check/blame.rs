@@ -48,7 +48,7 @@ pub(super) fn follow(check: &mut Check<'_>) -> Result<()> {
         }
         if let Some(needs) = &needs {
             let detailed = check.report.findings.len() < FINDINGS;
-            needs.complete(&mut finding, file, check.reading, detailed.then_some(&mut details))?;
+            needs.complete(&mut finding, (name, file), check.reading, detailed.then_some(&mut details))?;
         }
         check.add(finding);
     }
@@ -85,6 +85,8 @@ struct Needs {
     places: HashMap<i64, Vec<ChunkPlace>>,
     /// The streams that have them in their own index parts, by chunk.
     index_places: HashMap<i64, Vec<i64>>,
+    /// The places in lists of blobs of those whose bytes they are, by chunk.
+    blob_places: HashMap<i64, Vec<ChunkPlace>>,
 }
 
 impl Needs {
@@ -115,6 +117,10 @@ impl Needs {
         for place in catalog.places_of(&chunks)? {
             places.entry(place.chunk).or_default().push(place);
         }
+        let mut blob_places: HashMap<i64, Vec<ChunkPlace>> = HashMap::new();
+        for place in catalog.blob_places_of(&chunks)? {
+            blob_places.entry(place.chunk).or_default().push(place);
+        }
         let mut index_places: HashMap<i64, Vec<i64>> = HashMap::new();
         for (stream, chunk) in catalog.index_places_of(&chunks)? {
             index_places.entry(chunk).or_default().push(stream);
@@ -129,6 +135,7 @@ impl Needs {
             deleted,
             places,
             index_places,
+            blob_places,
         })
     }
 
@@ -142,12 +149,12 @@ impl Needs {
     fn complete(
         &self,
         finding: &mut Finding,
-        file: &DamagedFile,
+        (name, file): (&Hash, &DamagedFile),
         catalog: &Catalog,
         details: Option<&mut Details<'_>>,
     ) -> Result<()> {
-        let lost = self.affected(&file.lost);
-        let whole = self.affected(&file.whole);
+        let lost = self.affected(&file.lost, &catalog.plain_places_of(name)?);
+        let whole = self.affected(&file.whole, &[]);
         let mut ids: Vec<String> = Vec::new();
         let mut others: HashSet<i64> = HashSet::new();
         for (place, stream) in self.streams.iter().enumerate() {
@@ -189,15 +196,19 @@ impl Needs {
         Ok(())
     }
 
-    /// Which streams need any of these chunks, for their tail or for their index.
-    fn affected(&self, chunks: &[KnownChunk]) -> AffectedStreams {
+    /// Which streams need any of these chunks, for their tail, for a blob or for their index; or blobs that are in these places.
+    fn affected(&self, chunks: &[KnownChunk], blobs: &[ChunkPlace]) -> AffectedStreams {
         let mut own: HashMap<i64, u64> = HashMap::new();
         let mut own_index: HashSet<i64> = HashSet::new();
+        // A list of blobs is inherited like a chunk list: what is before the place up to which that is kept.
+        let mut needs = |place: &ChunkPlace| {
+            let first = own.entry(place.stream).or_insert(u64::MAX);
+            *first = place.offset.min(*first);
+        };
+        blobs.iter().for_each(&mut needs);
         for chunk in chunks {
-            for place in self.places.get(&chunk.row).into_iter().flatten() {
-                let first = own.entry(place.stream).or_insert(u64::MAX);
-                *first = place.offset.min(*first);
-            }
+            let places = self.places.get(&chunk.row).into_iter().flatten();
+            places.chain(self.blob_places.get(&chunk.row).into_iter().flatten()).for_each(&mut needs);
             own_index.extend(self.index_places.get(&chunk.row).into_iter().flatten());
         }
         // The first offset of each whole list, and whether the index is affected; parents come first.

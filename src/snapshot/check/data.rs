@@ -16,6 +16,7 @@ use crate::repository::data::Codec;
 use crate::repository::hash::Hash;
 use crate::repository::in_order::in_order;
 use crate::repository::object::{ObjectKind, open_object};
+use crate::repository::plain::open_plain;
 
 use super::catalog::Known;
 use super::objects::{MISSING, clause};
@@ -34,7 +35,8 @@ const PIECE: u64 = 4 << 20;
 /// Reads all data files, in the order of their names; until the deadline, if there is one, and then goes on after the one
 /// at which the check before has stopped. At least one file is read.
 pub(super) fn check(check: &mut Check<'_>, known: &Known, deadline: Option<Instant>) -> Result<()> {
-    let files: Vec<&ObjectFile> = known.files.iter().filter(|file| file.kind == ObjectKind::Data).collect();
+    let files: Vec<&ObjectFile> =
+        known.files.iter().filter(|file| matches!(file.kind, ObjectKind::Data | ObjectKind::Plain)).collect();
     let progress = deadline.and_then(|_| Progress::read(check.layout(), known.repository.0));
     let mut again: HashSet<Hash> = check.damaged.keys().copied().collect();
     let mut after = None;
@@ -180,10 +182,13 @@ fn read_files(
 
 /// Opens a file; `None` if it isn't there, which is noted if the catalog still names it.
 fn open<'k>(check: &mut Check<'_>, known: &'k Known, file: &'k ObjectFile) -> Result<Option<Opened<'k>>> {
-    let path = check.layout().object(&file.name);
+    let path = check.layout().place(file.kind, &file.name);
     let frames = known.frames.get(&file.row).map_or(&[][..], Vec::as_slice);
-    let opened = open_object(check.layout(), &file.name)
-        .and_then(|handle| Ok((handle.metadata().at("look at", &path)?.len(), handle)));
+    let opened = match file.kind {
+        ObjectKind::Plain => open_plain(check.layout(), &file.name),
+        _ => open_object(check.layout(), &file.name),
+    };
+    let opened = opened.and_then(|handle| Ok((handle.metadata().at("look at", &path)?.len(), handle)));
     match opened {
         Ok((length, handle)) => Ok(Some(Opened { file, frames, handle, length })),
         Err(error) => {
@@ -231,7 +236,9 @@ fn read_group(check: &Check<'_>, group: &[Opened<'_>], done: &mut impl FnMut(&Ob
             if segment.last {
                 let name = segment.of.file.name;
                 if Hash(*hasher.finalize().as_bytes()) != name {
-                    file.reasons.push("its content does not match its name".into());
+                    let linked = "; the blob that it is the file of, too, was perhaps changed in place";
+                    let more = if segment.of.file.kind == ObjectKind::Plain { linked } else { "" };
+                    file.reasons.push(format!("its content does not match its name{more}"));
                 }
                 hasher.reset();
                 let file = std::mem::replace(&mut file, DamagedFile { looked_closer: true, ..DamagedFile::default() });

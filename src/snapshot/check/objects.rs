@@ -10,9 +10,11 @@ use crate::repository::catalog::{KnownFrame, ObjectFile};
 use crate::repository::data::{Frame, read_table};
 use crate::repository::frames::Location;
 use crate::repository::hash::{Hash, Uid};
+use crate::repository::layout::BLOBS;
 use crate::repository::lock::announced;
 use crate::repository::manifest::Tombstone;
 use crate::repository::object::{LARGEST_RECORD, ObjectKind, TEMPORARY, kind_of};
+use crate::repository::plain::PlainFiles;
 use crate::snapshot::gc::inventory::{Unnamed, catalog_is_older, unnamed};
 
 use super::catalog::{Known, about_catalog};
@@ -29,7 +31,7 @@ pub(super) fn check(check: &mut Check<'_>, known: &Known) -> Result<()> {
     check.monitor.begin("looking at the object files", known.files.len() as u64);
     for file in &known.files {
         check.monitor.check()?;
-        if file.kind == ObjectKind::Data {
+        if matches!(file.kind, ObjectKind::Data | ObjectKind::Plain) {
             let reasons = match data_file(check, known, file) {
                 Ok(reasons) => reasons,
                 Err(error) => vec![clause(error)?],
@@ -48,7 +50,7 @@ pub(super) fn check(check: &mut Check<'_>, known: &Known) -> Result<()> {
 
 /// What is wrong with a data file, without reading all of it.
 fn data_file(check: &Check<'_>, known: &Known, file: &ObjectFile) -> Result<Vec<String>> {
-    let path = check.layout().object(&file.name);
+    let path = check.layout().place(file.kind, &file.name);
     let mut reasons = Vec::new();
     let length = match fs::metadata(&path) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(vec![MISSING.into()]),
@@ -56,6 +58,9 @@ fn data_file(check: &Check<'_>, known: &Known, file: &ObjectFile) -> Result<Vec<
     };
     if length != file.bytes {
         reasons.push(format!("it has {length} bytes instead of {}", file.bytes));
+    }
+    if file.kind == ObjectKind::Plain {
+        return Ok(reasons);
     }
     match kind_of(&path) {
         Ok(ObjectKind::Data) => {}
@@ -146,8 +151,15 @@ fn others(check: &mut Check<'_>, known: &Known) -> Result<()> {
             Some(hash) if named.contains(&hash) => {}
             Some(hash) => unnamed.push(hash),
             None if name.starts_with(TEMPORARY) => check.report.left_over_files += 1,
+            None if name == BLOBS => {}
             None => check.report.unknown_files.push(name.into_owned()),
         }
+    }
+    let plain = PlainFiles::list(check.layout())?;
+    check.report.left_over_files += plain.left_over.len() as u64;
+    for (name, _) in plain.files.iter().filter(|(name, _)| !named.contains(name)) {
+        // One that a save has just made, or that gc is about to remove.
+        check.report.left_over_files += u64::from(!check.catalog().names(name)?);
     }
     if unnamed.is_empty() {
         return Ok(());

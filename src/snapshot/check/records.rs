@@ -136,6 +136,7 @@ fn differences(known: &Known, of: &KnownSnapshot, streams: &[&Stream], manifest:
     };
     same(manifest.repository == known.repository.0, "repository");
     same(manifest.uid == snapshot.uid, "identity");
+    same(manifest.partial == snapshot.partial, "databases that were saved");
     same(manifest.sequence == snapshot.sequence, "sequence");
     same(manifest.revision == snapshot.revision, "revision");
     same(manifest.id == snapshot.name, "id");
@@ -201,5 +202,6 @@ fn entry_differences(
     // The chunks and the index parts that are needed were compared with these hashes already.
     same(stream.list_hash == list.list_hash && stream.last_final == list.last_final, "list hash");
     same(stream.index_hash == entry.index.hash, "index parts");
+    same(stream.blobs.as_ref() == entry.blobs.as_ref().map(|blobs| &blobs.totals), "blobs");
     differ
 }

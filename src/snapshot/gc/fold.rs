@@ -251,6 +251,7 @@ fn lacks_database(stream: &Stream) -> Error {
 /// Makes `child`, which builds on `parent`, build on what the parent builds on.
 fn join(child: &mut DatabaseEntry, parent: DatabaseEntry) {
     let (stream, older) = (&mut child.stream, parent.stream);
+    let kept_length = stream.kept_length;
     stream.parent = older.parent;
     if stream.kept > older.kept {
         let kept = (stream.kept - older.kept) as usize;
@@ -258,6 +259,9 @@ fn join(child: &mut DatabaseEntry, parent: DatabaseEntry) {
         stream.chunks = older.chunks.into_iter().take(kept).chain(own).collect();
         stream.kept = older.kept;
         stream.kept_length = older.kept_length;
+    }
+    if let (Some(own), Some(older)) = (&mut child.blobs, parent.blobs) {
+        own.join(older, kept_length);
     }
     if child.index.keyframe.is_none() {
         child.index.keyframe = parent.index.keyframe;

@@ -6,10 +6,12 @@ use std::io::ErrorKind;
 use std::path::PathBuf;
 
 use crate::error::{Error, IoContext, Result};
+use crate::repository::catalog::ObjectFile;
 use crate::repository::hash::{Hash, Uid};
-use crate::repository::layout::Layout;
+use crate::repository::layout::{BLOBS, Layout};
 use crate::repository::manifest::{Manifest, Tombstone};
 use crate::repository::object::{ObjectKind, TEMPORARY, damaged, kind_of};
+use crate::repository::plain::PlainFiles;
 use crate::snapshot::handle::Repository;
 
 /// What a file is that has the name of an object file, and that the catalog doesn't name.
@@ -81,7 +83,9 @@ impl Inventory {
     /// the catalog doesn't know: then the catalog is older than the objects, and nothing may be removed.
     pub(super) fn take(repository: &Repository) -> Result<Self> {
         let layout = &repository.layout;
-        let named: HashSet<Hash> = repository.catalog.object_files()?.iter().map(|file| file.name).collect();
+        let (plain, described): (Vec<ObjectFile>, Vec<ObjectFile>) =
+            repository.catalog.object_files()?.into_iter().partition(|file| file.kind == ObjectKind::Plain);
+        let named: HashSet<Hash> = described.iter().map(|file| file.name).collect();
         let known: HashSet<Uid> = repository.catalog.known_snapshots()?.into_iter().collect();
         let mut inventory =
             Inventory { left_over: Vec::new(), deletions: Vec::new(), unknown: Vec::new(), deleted: None };
@@ -99,13 +103,25 @@ impl Inventory {
                 Some(hash) => inventory.unnamed(repository, hash, path, bytes, &known)?,
                 // No other command writes while this one holds the lock.
                 None if name.starts_with(TEMPORARY) => inventory.left_over.push((path, bytes)),
+                None if name == BLOBS => {}
                 None => inventory.unknown.push(name.into_owned()),
             }
         }
         if let Some(missing) = named.difference(&there).next() {
             return Err(damaged(&layout.object(missing), "the catalog names it, and it is missing"));
         }
+        inventory.take_plain(layout, plain)?;
         Ok(inventory)
+    }
+
+    /// Lists the plain object files. One that is missing is the loss of a blob, and no sign that the catalog is wrong.
+    fn take_plain(&mut self, layout: &Layout, named: Vec<ObjectFile>) -> Result<()> {
+        let named: HashSet<Hash> = named.into_iter().map(|file| file.name).collect();
+        let there = PlainFiles::list(layout)?;
+        self.left_over.extend(there.left_over);
+        let unnamed = there.files.into_iter().filter(|(name, _)| !named.contains(name));
+        self.left_over.extend(unnamed.map(|(name, bytes)| (layout.plain(&name), bytes)));
+        Ok(())
     }
 
     fn unnamed(

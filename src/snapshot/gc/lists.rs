@@ -9,6 +9,7 @@ use crate::repository::catalog::{Catalog, Stream};
 use crate::repository::hash::ListHash;
 use crate::repository::manifest::ChunkName;
 use crate::snapshot::anchor::damaged_list;
+use crate::snapshot::blobs::lists::Lists;
 use crate::snapshot::index_parts;
 
 /// Checks every list that a snapshot needs against its hash; each row is read once. Ends at the first that is wrong.
@@ -27,6 +28,7 @@ pub(crate) fn each(
     let dispensable = dispensable(catalog, &streams)?;
     let reach = reach(&streams, &dispensable);
     let indexes = indexes(catalog, &streams, &dispensable)?;
+    let blobs = Lists::read(catalog, &streams)?;
     let by_row: HashMap<i64, &Stream> = streams.iter().map(|stream| (stream.row, stream)).collect();
     for stream in &streams {
         monitor.check()?;
@@ -39,7 +41,8 @@ pub(crate) fn each(
                     true => index_parts::own_parts(catalog, stream).map(|_| ()),
                     false => Ok(()),
                 };
-                parts.and_then(|()| check_list(catalog, stream, parent, upto, &own))
+                let is_whole = || if dispensable.contains(&stream.snapshot) { Ok(()) } else { blobs.check(stream) };
+                parts.and_then(|()| check_list(catalog, stream, parent, upto, &own)).and_then(|()| is_whole())
             }
         };
         use_list(stream, &own, checked)?;

@@ -16,7 +16,10 @@ pub(crate) mod inventory;
 pub(crate) mod lists;
 mod rewrite;
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use serde::Serialize;
 
@@ -25,11 +28,14 @@ use crate::monitor::Monitor;
 use crate::repository::catalog::ObjectUse;
 use crate::repository::chunk_writer::Compression;
 use crate::repository::counters::Counts;
+use crate::repository::hash::Hash;
 use crate::repository::layout::Layout;
 use crate::repository::lock::Gate;
+use crate::repository::plain::PlainFiles;
 use crate::snapshot::delete::bury;
 use crate::snapshot::handle::Repository;
 use crate::snapshot::reserve;
+use crate::snapshot::writing::folder_of;
 
 use choice::to_rewrite;
 use inventory::Inventory;
@@ -101,6 +107,10 @@ pub fn gc_dry_run(repository: &mut Repository, options: GcOptions) -> Result<GcR
                 report.unused_bytes_left += unused;
             }
         }
+        for file in catalog.unused_plain()? {
+            report.files_removed += 1;
+            freed += bytes_of_its_own(&repository.layout, &file.name, file.bytes);
+        }
         report.bytes_before = repository_bytes(&repository.layout)?;
         report.bytes_after = report.bytes_before.saturating_sub(freed);
         report.counts = repository.counts();
@@ -123,6 +133,7 @@ pub fn gc(repository: &mut Repository, options: GcOptions, monitor: &dyn Monitor
     fold::fold_deleted(repository, monitor)?;
     repository.catalog.trim_dead_streams()?;
     repository.catalog.drop_snapshots()?;
+    repository.catalog.drop_blobs()?;
     let mut chunks_dropped = repository.catalog.drop_chunks()?;
     let mut files_removed = unlink_unnamed(repository, monitor)?;
     // Only now: as long as a deleted snapshot's manifest is there, so must be its tombstone.
@@ -166,8 +177,11 @@ fn unlink_unnamed(repository: &Repository, monitor: &dyn Monitor) -> Result<u64>
     for (path, _) in &inventory.left_over {
         repository.disk().remove(path)?;
     }
-    repository.disk().sync_directory(&repository.layout.objects())?;
-    repository.counters.fsync();
+    let folders: BTreeSet<&Path> = inventory.left_over.iter().map(|(path, _)| folder_of(path)).collect();
+    for folder in folders {
+        repository.disk().sync_directory(folder)?;
+        repository.counters.fsync();
+    }
     Ok(inventory.left_over.len() as u64)
 }
 
@@ -187,5 +201,14 @@ pub(crate) fn repository_bytes(layout: &Layout) -> Result<u64> {
             }
         }
     }
+    for (name, length) in PlainFiles::list(layout)?.files {
+        bytes += bytes_of_its_own(layout, &name, length);
+    }
     Ok(bytes)
+}
+
+/// How many bytes a plain object file takes: none, as long as a blob file is the same file.
+fn bytes_of_its_own(layout: &Layout, name: &Hash, length: u64) -> u64 {
+    let is_shared = fs::symlink_metadata(layout.plain(name)).is_ok_and(|metadata| metadata.nlink() > 1);
+    if is_shared { 0 } else { length }
 }

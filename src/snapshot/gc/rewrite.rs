@@ -146,6 +146,9 @@ impl Worker {
                 Ok(())
             })?;
         }
+        if chunks.iter().all(MovingChunk::is_stored_as_it_is) {
+            return Ok((Codec::Raw, self.raw.clone()));
+        }
         self.encoder.compress_patiently(&mut self.raw, monitor)
     }
 }
@@ -153,7 +156,8 @@ impl Worker {
 /// The chunks of each new frame: of one kind, and as many as fit.
 fn frames_of(chunks: &[MovingChunk], compression: Compression) -> Vec<&[MovingChunk]> {
     let mut frames = Vec::new();
-    for same in chunks.chunk_by(|one, other| one.content == other.content) {
+    let kind = |chunk: &MovingChunk| (chunk.content, chunk.is_stored_as_it_is());
+    for same in chunks.chunk_by(|one, other| kind(one) == kind(other)) {
         let limit = same.first().map_or(0, |chunk| compression.limit(chunk.content));
         // As many as threads can make at the same time, and about equal, or the last one would be made alone.
         let total = length_of(same);

@@ -108,7 +108,8 @@ pub(super) fn examine(
     objects.manifests.retain(|stored| Some(stored.file.0) != uncommitted);
 
     let there = objects.names();
-    let mut missing: Vec<ObjectFile> = named.iter().filter(|file| !there.contains(&file.name)).cloned().collect();
+    let is_missing = |file: &&ObjectFile| file.kind != ObjectKind::Plain && !there.contains(&file.name);
+    let mut missing: Vec<ObjectFile> = named.iter().filter(is_missing).cloned().collect();
     if !old.is_current() {
         missing.clear();
     }

@@ -10,6 +10,7 @@ use crate::error::{Error, IoContext, Result};
 use crate::monitor::Monitor;
 use crate::repository::data::{Frame, table_at_end, table_of};
 use crate::repository::hash::{Hash, Uid};
+use crate::repository::layout::BLOBS;
 use crate::repository::manifest::{Config, Manifest, Tombstone};
 use crate::repository::object::{HEADER, LARGEST_RECORD, MAGIC, ObjectKind, TEMPORARY, VERSION, open_regular};
 use crate::snapshot::repair::possible::{Agreed, LARGEST, impossible};
@@ -92,7 +93,7 @@ impl Objects {
     /// Reads all object files in a folder.
     pub(super) fn read(folder: &Path, monitor: &dyn Monitor) -> Result<Self> {
         let (names, mut unknown) = names_in(folder)?;
-        unknown.retain(|name| !name.starts_with(TEMPORARY));
+        unknown.retain(|name| !name.starts_with(TEMPORARY) && name != BLOBS);
         let paths: Vec<(Hash, PathBuf)> = names.into_iter().map(|name| (name, folder.join(name.to_string()))).collect();
         let lengths = paths.iter().map(|(_, path)| fs::symlink_metadata(path).map_or(0, |metadata| metadata.len()));
         monitor.begin("checking the object files", lengths.sum());

@@ -231,6 +231,7 @@ fn says_the_same(
         && snapshot.created == manifest.created
         && snapshot.message == manifest.message
         && snapshot.one_moment == manifest.one_moment
+        && snapshot.partial == manifest.partial
         && snapshot.stored_bytes == manifest.stored_bytes;
     if !same {
         return Ok(false);
@@ -255,6 +256,7 @@ fn says_the_same(
             && stream.list_hash == entry.stream.list_hash
             && stream.last_final == entry.stream.last_final
             && stream.index_hash == entry.index.hash
+            && stream.blobs.as_ref() == entry.blobs.as_ref().map(|blobs| &blobs.totals)
             && catalog.generation(stream.generation)?.known == entry.generation;
         if !is_same {
             return Ok(false);

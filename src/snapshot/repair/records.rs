@@ -13,6 +13,7 @@ use crate::repository::manifest::{
 };
 use crate::repository::object::VERSION;
 use crate::repository::record::hex_unless_utf8;
+use crate::snapshot::blobs::lists::blobs_of;
 use crate::snapshot::index_parts;
 use crate::snapshot::repair::objects::Objects;
 use crate::snapshot::repair::old::{Old, ask};
@@ -34,6 +35,10 @@ pub(super) fn manifest(
         let generation = catalog.generation(stream.generation)?.known;
         let Some(entry) = stream_entry(catalog, &stream, generation.base_length, deleted)? else { return Ok(None) };
         let Some(index) = index_entry(catalog, &stream) else { return Ok(None) };
+        // As with its chunks, of a deleted one only what others need has to be there.
+        if !deleted && blobs_of(catalog, &stream).is_err() {
+            return Ok(None);
+        }
         databases.push(DatabaseEntry {
             uid: database.uid,
             name: database.name.clone(),
@@ -45,7 +50,7 @@ pub(super) fn manifest(
             cut: stream.cut,
             stream: entry,
             index,
-            blobs: None,
+            blobs: catalog.own_blobs(&stream)?,
         });
     }
     Ok(Some(Manifest {

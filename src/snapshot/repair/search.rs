@@ -102,6 +102,9 @@ impl Search {
                     search.want(chunk.hash, chunk.length, content);
                 }
             }
+            for chunk in entry.blobs.iter().flat_map(|blobs| &blobs.chunks).filter(|chunk| !objects.has(&chunk.hash)) {
+                search.want(chunk.hash, chunk.length, Content::Blob);
+            }
         }
         search
     }

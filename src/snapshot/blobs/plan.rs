@@ -1,0 +1,196 @@
+//! What a restore will do with blobs: which are missing, and which don't belong.
+
+use std::collections::HashSet;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::error::{Error, Result};
+use crate::filestorage::BlobLayout;
+use crate::monitor::Monitor;
+use crate::repository::blob_list::{BlobEntry, BlobForm};
+use crate::repository::catalog::{Database, StoredBlob, Stream};
+use crate::repository::frames::Location;
+use crate::repository::hash::Hash;
+use crate::repository::object::open_regular;
+use crate::repository::plain::read_through;
+use crate::snapshot::blobs::directory_of;
+use crate::snapshot::blobs::lists::blobs_of;
+use crate::snapshot::handle::Repository;
+
+/// What a restore will do with the blobs of one database.
+#[derive(Debug, Clone, Serialize)]
+pub struct BlobPlan {
+    /// Its blob directory.
+    #[serde(serialize_with = "crate::snapshot::database::as_text")]
+    pub path: PathBuf,
+    /// Whether the snapshot has its blobs. Otherwise they stay as they are.
+    pub saved: bool,
+    /// How many blobs the snapshot has.
+    pub count: u64,
+    /// How many files are put there, and their bytes.
+    pub add: u64,
+    /// Their bytes.
+    pub add_bytes: u64,
+    /// How many files are removed. A snapshot holds all of them.
+    pub remove: u64,
+    /// What execution needs beyond this.
+    #[serde(skip)]
+    pub(crate) work: BlobWork,
+}
+
+/// What execution needs to know.
+#[derive(Debug, Clone)]
+pub(crate) struct BlobWork {
+    pub(crate) layout: BlobLayout,
+    /// What the snapshot has, and the file isn't there, or isn't it; with where its pieces are.
+    pub(crate) add: Vec<(StoredBlob, Vec<Location>)>,
+    /// What it hasn't, seen from the blob directory.
+    pub(crate) remove: Vec<PathBuf>,
+}
+
+impl BlobPlan {
+    /// Whether any file is going to be copied, perhaps: a plain object file may be linked or cloned.
+    pub(crate) fn copies(&self) -> bool {
+        self.work.add.iter().any(|(blob, _)| blob.entry.form == BlobForm::Chunks)
+    }
+
+    fn add(&mut self, repository: &Repository, blob: StoredBlob) -> Result<()> {
+        let chunks = match blob.entry.form {
+            BlobForm::Chunks => repository.catalog.blob_chunks(blob.row)?,
+            _ => Vec::new(),
+        };
+        self.add += 1;
+        self.add_bytes += blob.entry.size;
+        self.work.add.push((blob, chunks));
+        Ok(())
+    }
+}
+
+impl BlobWork {
+    /// Where a blob's file is, seen from the blob directory.
+    pub(crate) fn path_of(&self, blob: &BlobEntry) -> PathBuf {
+        self.layout.path(blob.oid, blob.tid)
+    }
+}
+
+/// Plans to have the blobs of `target` in the directory of a database whose file begins with `now`. Both are `None` where there is no
+/// snapshot of that state: then nothing is known of its blobs. Returns `None` if blobs are no matter of znap's here.
+pub(crate) fn plan(
+    repository: &Repository,
+    database: &Database,
+    target: Option<&Stream>,
+    now: Option<&Stream>,
+) -> Result<Option<BlobPlan>> {
+    let Some((directory, _)) = directory_of(repository, database) else { return Ok(None) };
+    let catalog = &repository.catalog;
+    let wanted = target.map(|stream| blobs_of(catalog, stream)).transpose()?.flatten();
+    let layout = match BlobLayout::of(&directory)? {
+        Some(layout) => layout,
+        None => target.and_then(saved_layout).unwrap_or(BlobLayout::Bushy),
+    };
+    let mut plan = BlobPlan {
+        path: directory,
+        saved: wanted.is_some(),
+        count: wanted.as_ref().map_or(0, |wanted| wanted.len() as u64),
+        add: 0,
+        add_bytes: 0,
+        remove: 0,
+        work: BlobWork { layout, add: Vec::new(), remove: Vec::new() },
+    };
+    // Without a list of what belongs there nothing is removed; but where a state has no snapshot, it has nothing but its base.
+    let Some(wanted) = wanted.or_else(|| target.is_none().then(Vec::new)) else { return Ok(Some(plan)) };
+    for blob in &wanted {
+        if size_of(&plan.path.join(plan.work.path_of(&blob.entry)))? != Some(blob.entry.size) {
+            plan.add(repository, *blob)?;
+        }
+    }
+    let known = now.map(|stream| blobs_of(catalog, stream)).transpose()?.flatten().unwrap_or_default();
+    let base_length = match target {
+        Some(_) => 0,
+        None => database.generation.known.base_length,
+    };
+    let belongs: HashSet<(u64, u64)> = wanted.iter().map(|blob| (blob.entry.oid, blob.entry.tid)).collect();
+    for blob in known {
+        let StoredBlob { entry, .. } = blob;
+        if entry.offset >= base_length && !belongs.contains(&(entry.oid, entry.tid)) {
+            let path = plan.work.path_of(&entry);
+            if size_of(&plan.path.join(&path))?.is_some() {
+                plan.work.remove.push(path);
+            }
+        }
+    }
+    plan.remove = plan.work.remove.len() as u64;
+    Ok(Some(plan))
+}
+
+/// Plans to write all blobs of a stream into a new directory in `folder`, called like the database's own. `None` if they weren't
+/// saved.
+pub(crate) fn plan_copy(
+    repository: &Repository,
+    database: &Database,
+    target: &Stream,
+    folder: &Path,
+) -> Result<Option<BlobPlan>> {
+    let Some(wanted) = blobs_of(&repository.catalog, target)? else { return Ok(None) };
+    let name = database.blobs.as_ref().and_then(|blobs| blobs.path.file_name());
+    let layout = saved_layout(target).unwrap_or(BlobLayout::Bushy);
+    let mut plan = BlobPlan {
+        path: folder.join(name.unwrap_or("blobstorage".as_ref())),
+        saved: true,
+        count: wanted.len() as u64,
+        add: 0,
+        add_bytes: 0,
+        remove: 0,
+        work: BlobWork { layout, add: Vec::new(), remove: Vec::new() },
+    };
+    wanted.into_iter().try_for_each(|blob| plan.add(repository, blob))?;
+    Ok(Some(plan))
+}
+
+/// Adds to what is put back the files that are there, and aren't what the snapshot has. Returns the bytes of those that are.
+pub(crate) fn verify(
+    repository: &Repository,
+    plan: &mut BlobPlan,
+    target: &Stream,
+    monitor: &dyn Monitor,
+) -> Result<u64> {
+    let mut verified = 0;
+    let added: HashSet<i64> = plan.work.add.iter().map(|(blob, _)| blob.row).collect();
+    for blob in blobs_of(&repository.catalog, target)?.unwrap_or_default() {
+        if added.contains(&blob.row) {
+            continue;
+        }
+        if hash_of(&plan.path.join(plan.work.path_of(&blob.entry)), monitor)? == Some(blob.entry.hash) {
+            verified += blob.entry.size;
+        } else {
+            plan.add(repository, blob)?;
+        }
+    }
+    Ok(verified)
+}
+
+/// The layout that a blob directory had.
+pub(crate) fn saved_layout(stream: &Stream) -> Option<BlobLayout> {
+    BlobLayout::from_name(&stream.blobs.as_ref()?.layout)
+}
+
+/// How long a file is; `None` if there is none, or something else.
+fn size_of(path: &Path) -> Result<Option<u64>> {
+    match fs::symlink_metadata(path) {
+        Ok(metadata) => Ok(metadata.is_file().then_some(metadata.len())),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
+        Err(error) => Err(Error::io("look at", path, error)),
+    }
+}
+
+fn hash_of(path: &Path, monitor: &dyn Monitor) -> Result<Option<Hash>> {
+    match open_regular(path) {
+        Ok(Some(file)) => Ok(Some(read_through(&file, path, monitor, |_| Ok(()))?.0)),
+        Ok(None) => Ok(None),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::io("open", path, error)),
+    }
+}

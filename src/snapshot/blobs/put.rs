@@ -1,0 +1,319 @@
+//! Putting blobs into a blob directory, and taking out those that don't belong.
+//!
+//! Every file is made, checked and synced in a folder of znap's own in the blob directory, before anything is changed; then it
+//! is renamed to its place. ZODB looks for no blobs in there: its name begins with a dot.
+
+use std::collections::BTreeSet;
+use std::fs::{self, DirBuilder, File};
+use std::io::ErrorKind;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Gid, Uid, fchown};
+use rustix::io::Errno;
+
+use crate::disk::Disk;
+use crate::error::{Error, IoContext, Result};
+use crate::filestorage::blobs::LAYOUT_MARKER;
+use crate::monitor::Monitor;
+use crate::repository::blob_list::BlobForm;
+use crate::repository::catalog::StoredBlob;
+use crate::repository::chunk_reader::ChunkReader;
+use crate::repository::frames::Location;
+use crate::repository::hash::Hash;
+use crate::repository::object::damaged;
+use crate::repository::plain::{cannot_link, clone_into, open_plain, read_through};
+use crate::snapshot::blobs::plan::BlobPlan;
+use crate::snapshot::handle::Repository;
+use crate::snapshot::writing::folder_of;
+
+/// The folder in which blobs are made.
+const FOLDER: &str = ".znap-restore";
+
+/// Whether the new files may be second names of files in the repository: where they are the database's own again. Elsewhere somebody
+/// may change their owner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Links {
+    Allowed,
+    No,
+}
+
+/// Blobs that are made and checked, and wait to be put in their places.
+pub(crate) struct PreparedBlobs {
+    disk: Disk,
+    directory: PathBuf,
+    folder: PathBuf,
+    /// Names in the folder, and places seen from the blob directory.
+    files: Vec<(PathBuf, PathBuf)>,
+    remove: Vec<PathBuf>,
+    /// Whether the file system may be able to clone files.
+    clones: bool,
+}
+
+impl PreparedBlobs {
+    /// Makes what a plan adds. A directory that isn't there is made, like the model, which is the database's file.
+    pub(crate) fn new(
+        repository: &Repository,
+        plan: &BlobPlan,
+        reader: &mut ChunkReader,
+        (links, model): (Links, &fs::Metadata),
+        monitor: &dyn Monitor,
+    ) -> Result<Self> {
+        let disk = repository.disk().clone();
+        let mut prepared = PreparedBlobs {
+            directory: plan.path.clone(),
+            folder: plan.path.join(FOLDER),
+            files: Vec::new(),
+            remove: plan.work.remove.clone(),
+            clones: !disk.is_watched(),
+            disk,
+        };
+        // What a killed restore left.
+        prepared.clear()?;
+        if plan.work.add.is_empty() {
+            return Ok(prepared);
+        }
+        prepared.make_directory(plan, model)?;
+        DirBuilder::new().mode(0o700).create(&prepared.folder).at("create", &prepared.folder)?;
+        monitor.begin("preparing blobs", plan.add_bytes);
+        for (number, (blob, chunks)) in plan.work.add.iter().enumerate() {
+            monitor.check()?;
+            let path = prepared.folder.join(number.to_string());
+            match blob.entry.form {
+                BlobForm::Chunks => prepared.join(blob, chunks, &path, reader, monitor)?,
+                _ => prepared.make(repository, blob, &path, links, monitor)?,
+            }
+            repository.counters.fsync();
+            prepared.files.push((path, plan.work.path_of(&blob.entry)));
+        }
+        monitor.end();
+        Ok(prepared)
+    }
+
+    /// Makes a blob directory with its marker, if it isn't there.
+    fn make_directory(&self, plan: &BlobPlan, model: &fs::Metadata) -> Result<()> {
+        let missing: Vec<&Path> =
+            self.directory.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists()).collect();
+        for path in missing.iter().rev() {
+            DirBuilder::new().create(path).at("create", path)?;
+            self.disk.sync_directory(folder_of(path))?;
+            if rustix::process::geteuid().is_root() {
+                std::os::unix::fs::chown(path, Some(model.uid()), Some(model.gid())).at("set the owner of", path)?;
+            }
+        }
+        let marker = self.directory.join(LAYOUT_MARKER);
+        if !missing.is_empty() {
+            let file = crate::filestorage::ownership::create_like(&self.disk, &marker, model)?;
+            self.disk.write_at(&file, &marker, plan.work.layout.name().as_bytes(), 0)?;
+            self.disk.sync(&file, &marker)?;
+            self.disk.sync_directory(&self.directory)?;
+        }
+        Ok(())
+    }
+
+    /// Makes one file of its pieces, checked and synced.
+    fn join(
+        &self,
+        blob: &StoredBlob,
+        chunks: &[Location],
+        path: &Path,
+        reader: &mut ChunkReader,
+        monitor: &dyn Monitor,
+    ) -> Result<()> {
+        let (entry, disk) = (&blob.entry, &self.disk);
+        let file = disk.create(path)?;
+        let mut hasher = blake3::Hasher::new();
+        let mut at = 0;
+        for location in chunks {
+            monitor.check()?;
+            reader.with_chunk(location, |bytes| {
+                hasher.update(bytes);
+                disk.write_at(&file, path, bytes, at)?;
+                at += bytes.len() as u64;
+                monitor.advance(bytes.len() as u64);
+                Ok(())
+            })?;
+        }
+        if at != entry.size || Hash(*hasher.finalize().as_bytes()) != entry.hash {
+            return Err(Error::damaged(format!(
+                "pieces of blob {:#x} are lost, or the catalog lists wrong ones",
+                entry.oid
+            ))
+            .hint("znap check says more; other snapshots still restore"));
+        }
+        finish(disk, &file, path, blob)
+    }
+
+    /// Makes one file of a plain object file, checked and synced.
+    fn make(
+        &mut self,
+        repository: &Repository,
+        blob: &StoredBlob,
+        path: &Path,
+        links: Links,
+        monitor: &dyn Monitor,
+    ) -> Result<()> {
+        let (entry, disk) = (&blob.entry, self.disk.clone());
+        let stored = repository.layout.plain(&entry.hash);
+        let from = open_plain(&repository.layout, &entry.hash)?;
+        let mut shared = None;
+        if self.clones {
+            let file = disk.create(path)?;
+            self.clones = clone_into(&from, &file);
+            if self.clones {
+                shared = Some(file);
+            } else {
+                disk.remove(path)?;
+            }
+        }
+        let may_link = links == Links::Allowed && is_as_saved(&from, &stored, blob)?;
+        let is_linked = shared.is_none() && may_link && link(&disk, &stored, path)?;
+        if shared.is_some() || is_linked {
+            // What it shares with the repository may have been changed there.
+            let (hash, size) = read_through(&from, &stored, monitor, |_| Ok(()))?;
+            check(&stored, blob, hash, size)?;
+            return match shared {
+                Some(file) => finish(&disk, &file, path, blob),
+                None => Ok(()),
+            };
+        }
+        let file = disk.create(path)?;
+        let mut at = 0;
+        let (hash, size) = read_through(&from, &stored, monitor, |bytes| {
+            disk.write_at(&file, path, bytes, at)?;
+            at += bytes.len() as u64;
+            Ok(())
+        })?;
+        check(&stored, blob, hash, size)?;
+        finish(&disk, &file, path, blob)
+    }
+
+    /// Puts every file in its place. Something else that is in one keeps its bytes, under another name.
+    pub(crate) fn put(&mut self) -> Result<()> {
+        let mut changed = BTreeSet::new();
+        for (path, place) in std::mem::take(&mut self.files) {
+            let place = self.directory.join(place);
+            let folder = folder_of(&place);
+            self.make_folders(folder, &mut changed)?;
+            if fs::symlink_metadata(&place).is_ok() {
+                let aside = place.with_extension("blob.replaced");
+                self.disk.rename(&place, &aside)?;
+            }
+            self.disk.rename(&path, &place)?;
+            changed.insert(folder.to_path_buf());
+        }
+        for folder in &changed {
+            self.disk.sync_directory(folder)?;
+        }
+        self.clear()
+    }
+
+    /// Makes the folders of a place, with the mode and owner of the blob directory, as ZODB would.
+    fn make_folders(&self, folder: &Path, changed: &mut BTreeSet<PathBuf>) -> Result<()> {
+        if changed.contains(folder) || folder.is_dir() {
+            return Ok(());
+        }
+        let model = fs::metadata(&self.directory).at("look at", &self.directory)?;
+        let missing: Vec<&Path> =
+            folder.ancestors().take_while(|path| *path != self.directory && !path.is_dir()).collect();
+        for path in missing.into_iter().rev() {
+            DirBuilder::new().create(path).at("create", path)?;
+            if rustix::process::geteuid().is_root() {
+                std::os::unix::fs::chown(path, Some(model.uid()), Some(model.gid())).at("set the owner of", path)?;
+            }
+            fs::set_permissions(path, fs::Permissions::from_mode(model.mode() & 0o7777)).at("set the mode of", path)?;
+            changed.insert(folder_of(path).to_path_buf());
+        }
+        Ok(())
+    }
+
+    /// Removes what doesn't belong, and the folders that are empty then.
+    pub(crate) fn take_out(&self) -> Result<()> {
+        remove(&self.disk, &self.directory, &self.remove)
+    }
+
+    /// Removes the folder of znap's own.
+    fn clear(&self) -> Result<()> {
+        clear(&self.disk, &self.directory)
+    }
+}
+
+/// Removes what a plan says doesn't belong.
+pub(crate) fn take_out(disk: &Disk, plan: &BlobPlan) -> Result<()> {
+    clear(disk, &plan.path)?;
+    remove(disk, &plan.path, &plan.work.remove)
+}
+
+fn remove(disk: &Disk, directory: &Path, places: &[PathBuf]) -> Result<()> {
+    let mut changed = BTreeSet::new();
+    for place in places {
+        disk.remove_if_there(&directory.join(place))?;
+        let mut folder = folder_of(place);
+        changed.insert(folder.to_path_buf());
+        while folder != Path::new(".") {
+            match fs::remove_dir(directory.join(folder)) {
+                Err(error) if error.kind() != ErrorKind::NotFound => break, // Others are in there.
+                _ => folder = folder_of(folder),
+            }
+            changed.insert(folder.to_path_buf());
+        }
+    }
+    let left = changed.iter().map(|folder| directory.join(folder)).filter(|folder| folder.is_dir());
+    left.into_iter().try_for_each(|folder| disk.sync_directory(&folder))
+}
+
+/// Removes what a killed restore left in a blob directory.
+pub(crate) fn clear(disk: &Disk, directory: &Path) -> Result<()> {
+    let folder = directory.join(FOLDER);
+    if folder.is_dir() { disk.remove_tree(&folder) } else { Ok(()) }
+}
+
+impl Drop for PreparedBlobs {
+    fn drop(&mut self) {
+        if !self.files.is_empty() {
+            // Only what was prepared, which the next restore removes as well.
+            let _ = self.clear();
+        }
+    }
+}
+
+/// Refuses bytes that aren't those that were saved.
+fn check(stored: &Path, blob: &StoredBlob, hash: Hash, size: u64) -> Result<()> {
+    if hash == blob.entry.hash && size == blob.entry.size {
+        return Ok(());
+    }
+    Err(damaged(
+        stored,
+        "its content does not match its name: the blob file that it is linked to may have been changed",
+    ))
+}
+
+/// Whether a file has the owner, group and mode that the blob's had.
+fn is_as_saved(file: &File, path: &Path, blob: &StoredBlob) -> Result<bool> {
+    let metadata = file.metadata().at("look at", path)?;
+    let (entry, mode) = (&blob.entry, metadata.mode() & 0o7777);
+    // A name that can be written through would be another way into the repository; ZODB makes none.
+    Ok(mode == entry.mode && mode & 0o222 == 0 && metadata.uid() == entry.owner && metadata.gid() == entry.group)
+}
+
+/// Gives a file of the repository a second name; false if that can't be.
+fn link(disk: &Disk, stored: &Path, path: &Path) -> Result<bool> {
+    match disk.link(stored, path) {
+        Ok(()) => Ok(true),
+        Err(error) if cannot_link(&error) => Ok(false),
+        Err(error) => Err(Error::io("link from the repository", stored, error)),
+    }
+}
+
+/// Gives a new file the owner, group and mode that the blob's had, as far as this user can, and syncs it.
+fn finish(disk: &Disk, file: &File, path: &Path, blob: &StoredBlob) -> Result<()> {
+    let (entry, is_root) = (&blob.entry, rustix::process::geteuid().is_root());
+    let owner = is_root.then(|| Uid::from_raw(entry.owner));
+    match fchown(file, owner, Some(Gid::from_raw(entry.group))) {
+        Ok(()) => {}
+        Err(Errno::PERM) if !is_root => {}
+        Err(error) => return Err(Error::io("change the owner of", path, error.into())),
+    }
+    file.set_permissions(fs::Permissions::from_mode(entry.mode)).at("change the mode of", path)?;
+    disk.sync(file, path)
+}

@@ -1,0 +1,245 @@
+//! Blobs that are missing or damaged, killed restores, live writers, and what restores leave alone.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+
+use znap::disk::Disk;
+use znap::error::Result;
+use znap::monitor::Silent;
+use znap::snapshot::{Place, Repository, RestoreOptions, Way, finish, restore};
+
+use crate::common::{Kill, Sandbox, undisturbed, zodb};
+use crate::site::{Site, state, tree};
+
+fn path_of_some_blob(site: &Site) -> PathBuf {
+    let folder = site.sandbox.file("blobstorage");
+    let current = zodb(&["blobs-current", site.sandbox.data_fs().to_str().unwrap()]);
+    folder.join(current["paths"][0].as_str().unwrap())
+}
+
+#[test]
+fn a_blob_that_is_missing_is_named_until_it_is_there() {
+    for mode in ["link", "copy"] {
+        let mut site = Site::new("bushy", mode);
+        let blob = path_of_some_blob(&site);
+        let aside = site.sandbox.file("aside");
+        fs::rename(&blob, &aside).unwrap();
+        for (id, more, code) in [("a", None, 6), ("b", None, 6), ("c", Some("--allow-missing-blobs"), 0)] {
+            let args: Vec<&str> = ["save", id].into_iter().chain(more).collect();
+            let output = site.sandbox.znap(&args);
+            assert_eq!(output.code, code, "{output:?}");
+            assert!(output.stderr.contains(blob.file_name().unwrap().to_str().unwrap()), "{output:?}");
+            site.grow(3);
+        }
+        fs::rename(&aside, &blob).unwrap();
+        site.save("whole");
+        fs::remove_file(&blob).unwrap();
+        site.restores("whole");
+        assert!(blob.exists());
+        assert_eq!(site.sandbox.znap(&["save", "again"]).code, 0);
+        // What never was there isn't put there; what is known to be one of the site's isn't taken away.
+        site.sandbox.znap_ok(&["restore", "a"]);
+        site.sandbox.znap_ok(&["restore", "whole"]);
+        site.is("whole");
+        site.sandbox.znap_ok(&["gc", "--all"]);
+        fs::remove_file(site.sandbox.file(".znap/catalog.db")).unwrap();
+        site.sandbox.znap_ok(&["repair"]);
+        site.restores("whole");
+        site.sandbox.znap_ok(&["check", "--data"]);
+    }
+}
+
+#[test]
+fn p6_a_linked_blob_that_was_changed_is_found_and_not_put_back() {
+    let mut site = Site::new("bushy", "link");
+    site.save("a");
+    site.grow(10);
+    site.save("b");
+    site.restores("a");
+    // One that only b has: its only file is the repository's now.
+    let of_a = &site.held["a"].blobs;
+    let (_, (_, bytes)) = site.held["b"].blobs.iter().find(|(place, _)| !of_a.contains_key(*place)).unwrap();
+    let name = blake3::hash(bytes).to_hex().to_string();
+    let object = site.sandbox.file(format!(".znap/objects/blobs/{}/{name}", &name[..2]));
+    fs::set_permissions(&object, fs::Permissions::from_mode(0o600)).unwrap();
+    let mut bytes = fs::read(&object).unwrap();
+    bytes[0] ^= 1;
+    fs::write(&object, &bytes).unwrap();
+    assert_eq!(site.sandbox.znap(&["check"]).code, 0, "its length is right");
+    let check = site.sandbox.znap(&["check", "--data"]);
+    assert_eq!(check.code, 3, "{check:?}");
+    assert!(check.stdout.contains("changed in place") && check.stdout.contains(&name[..8]), "{check:?}");
+    let refused = site.sandbox.znap(&["restore", "b"]);
+    assert_eq!(refused.code, 3, "{refused:?}");
+    site.is("a");
+    fs::remove_file(&object).unwrap();
+    assert_eq!(site.sandbox.znap(&["check"]).code, 3);
+    assert_eq!(site.sandbox.znap(&["restore", "b", "--to", "out"]).code, 3);
+    assert_eq!(site.sandbox.znap(&["restore", "b"]).code, 3);
+    site.is("a");
+    site.sandbox.znap_ok(&["restore", "a", "--to", "a"]);
+}
+
+#[test]
+fn p5_what_a_restore_takes_away_undo_brings_back() {
+    let mut site = Site::new("lawn", "link");
+    site.save("a");
+    site.grow(20);
+    let unsaved = state(site.sandbox.path());
+    site.sandbox.znap_ok(&["restore", "a"]);
+    site.is("a");
+    site.sandbox.znap_ok(&["undo"]);
+    assert!(state(site.sandbox.path()) == unsaved, "P5");
+    zodb(&["blobs-check", &site.data()]);
+}
+
+/// What isn't a blob of the database stays as it is, and so does everything with `skip`.
+#[test]
+fn strangers_in_the_directory_are_left_alone() {
+    let mut site = Site::new("bushy", "copy");
+    site.save("a");
+    let folder = site.sandbox.file("blobstorage");
+    let strangers = ["tmp/BLOB.tmp", "stray", "0x00/0x00/0x00/0x00/0x00/0x00/0x00/0x01/0x0000000000000001.blob"];
+    for name in strangers {
+        fs::create_dir_all(folder.join(name).parent().unwrap()).unwrap();
+        fs::write(folder.join(name), name).unwrap();
+    }
+    site.grow(10);
+    site.save("b");
+    site.sandbox.znap_ok(&["restore", "a"]);
+    for name in strangers {
+        assert_eq!(fs::read_to_string(folder.join(name)).unwrap(), name);
+        site.held.values_mut().for_each(|held| {
+            held.blobs.insert(name.into(), (0o644, name.into()));
+        });
+    }
+    site.is("a");
+    site.restores("b");
+    site.set_mode("skip");
+    let before = tree(&folder);
+    site.grow(5);
+    let after = tree(&folder);
+    assert!(before != after);
+    let saved = site.save("c");
+    assert!(saved["databases"][0]["blobs"].is_null());
+    site.sandbox.znap_ok(&["restore", "a"]);
+    assert!(tree(&folder) == after);
+    // Back again: of c's blobs nothing is known, and those of what follows are found.
+    site.set_mode("link");
+    site.sandbox.znap_ok(&["restore", "c"]);
+    assert!(tree(&folder) == after);
+    site.grow(5);
+    site.save("d");
+    site.restores("a");
+    site.restores("d");
+    site.sandbox.znap_ok(&["check", "--data"]);
+    site.sandbox.znap_ok(&["delete", "b", "c"]);
+    site.sandbox.znap_ok(&["gc", "--all"]);
+    site.restores("a");
+    site.restores("d");
+}
+
+/// Whole sites, with blobs, elsewhere; nothing in there is the repository's own file.
+#[test]
+fn p4_a_copy_elsewhere_is_a_whole_site() {
+    for (layout, mode) in [("bushy", "link"), ("lawn", "copy")] {
+        let mut site = Site::new(layout, mode);
+        site.save("a");
+        site.grow(10);
+        site.save("b");
+        for id in ["a", "b"] {
+            site.sandbox.znap_ok(&["restore", id, "--to", id]);
+            let copy = site.sandbox.file(id).join("data");
+            let (found, held) = (state(&copy), &site.held[id]);
+            assert!(found.file == held.file && found.index == held.index, "{id}");
+            assert!(found.blobs == held.blobs, "{id}");
+            for file in tree(&copy.join("blobstorage")).into_keys() {
+                use std::os::unix::fs::MetadataExt;
+                assert_eq!(fs::metadata(copy.join("blobstorage").join(file)).unwrap().nlink(), 1);
+            }
+            zodb(&["blobs-check", copy.join("Data.fs").to_str().unwrap()]);
+        }
+    }
+}
+
+fn restore_on(disk: &Disk, world: &Sandbox, id: &str) -> Result<()> {
+    let place = Place { root: world.file(".znap"), trusted: Vec::new() };
+    let mut repository = Repository::open_to_write_on(disk, &place, &Silent)?;
+    undisturbed(|| restore(&mut repository, id, &RestoreOptions::default(), &Silent)).map(drop)
+}
+
+fn finish_on(disk: &Disk, world: &Sandbox, way: Way) -> Result<()> {
+    let place = Place { root: world.file(".znap"), trusted: Vec::new() };
+    let mut repository = Repository::open_to_finish_on(disk, &place, &Silent)?;
+    undisturbed(|| finish(&mut repository, way, &Silent)).map(drop)
+}
+
+#[test]
+fn p5_a_restore_of_blobs_may_be_killed_anywhere() {
+    let mut site = Site::small("bushy", "copy");
+    site.save("a");
+    site.grow(4);
+    site.save("b");
+    site.grow(2);
+    let grown = state(site.sandbox.path());
+    let (mut forward, mut back) = (0, 0);
+    for change in (0..).step_by(2) {
+        let world = site.sandbox.copy();
+        if restore_on(&Disk::watched(Kill::at(change)), &world, "a").is_ok() {
+            break;
+        }
+        let expected = &site.held["a"];
+        if !world.file(".znap/restore-journal").exists() {
+            // Nothing was changed; what was made beside goes with the next restore.
+            world.znap_ok(&["restore", "a"]);
+            assert!(state(world.path()) == *expected, "P5: change {change}, again");
+            continue;
+        }
+        let other = world.copy();
+        if change % 3 == 0 {
+            let _ = finish_on(&Disk::watched(Kill::at(change % 50)), &world, Way::Forward);
+        }
+        world.znap_ok(&["restore", "--resume"]);
+        assert!(state(world.path()) == *expected, "P5: change {change}, resumed");
+        world.znap_ok(&["undo"]);
+        assert!(state(world.path()) == grown, "P5: change {change}, undone");
+        forward += 1;
+        let aborted = other.znap(&["restore", "--abort"]);
+        if aborted.code == 0 {
+            let found = state(other.path());
+            assert!(found.file == grown.file && found.blobs == grown.blobs, "P5: change {change}, aborted");
+            back += 1;
+        } else {
+            assert!(aborted.stderr.contains("too late"), "{aborted:?}");
+        }
+    }
+    assert!(forward > 10 && back > 3, "{forward} {back}");
+}
+
+/// A server that writes, undoes and deletes blobs, and packs, while snapshots are taken: each is whole.
+#[test]
+fn p3_snapshots_of_a_live_site_have_their_blobs() {
+    let site = Site::new("bushy", "link");
+    let data = site.data();
+    let path = data.clone();
+    let writer = std::thread::spawn(move || {
+        zodb(&["blobs", &path, "--seed", "77", "--transactions", "150", "--size", "20000", "--undo", "--live"])
+    });
+    let mut ids = Vec::new();
+    while !writer.is_finished() {
+        let id = format!("live-{}", ids.len());
+        let output = site.sandbox.znap(&["save", &id]);
+        assert_eq!(output.code, 0, "{output:?}");
+        ids.push(id);
+    }
+    assert_eq!(writer.join().unwrap()["packed"], 2);
+    assert!(ids.len() >= 2, "{ids:?}");
+    for id in &ids {
+        site.sandbox.znap_ok(&["restore", id, "--to", id]);
+        let copy = site.sandbox.file(id).join("data/Data.fs");
+        zodb(&["blobs-check", copy.to_str().unwrap()]);
+    }
+    site.sandbox.znap_ok(&["restore", &ids[0]]);
+    zodb(&["blobs-check", &data]);
+}
