@@ -1,11 +1,12 @@
 //! `znap init`.
 
+use std::env;
 use std::path::PathBuf;
 
 use clap::Args;
 
 use znap::error::Result;
-use znap::snapshot::{InitOptions, TrackedDatabase, init};
+use znap::snapshot::{InitOptions, NewDatabase, TrackedDatabase, find_configured, init};
 
 use super::{Context, Outcome, place, words};
 
@@ -21,11 +22,20 @@ use super::{Context, Outcome, place, words};
 #[command(after_help = "\
 Examples:
   znap init var/filestorage/Data.fs
-  znap init var/filestorage/Data.fs var/filestorage/catalog.fs --group")]
+  znap init var/filestorage/Data.fs var/filestorage/catalog.fs --group
+  znap init --zope-conf parts/instance/etc/zope.conf --zope-conf parts/zeoserver/etc/zeo.conf")]
 pub struct Init {
     /// The databases' files, such as var/filestorage/Data.fs
-    #[arg(required = true, value_name = "DB")]
+    #[arg(required_unless_present = "zope_conf", value_name = "DB")]
     databases: Vec<PathBuf>,
+
+    /// Find the databases in this zope.conf or zeo.conf instead; for a client of ZEO, name both
+    ///
+    /// Goes through %define, %include, <blobstorage>, <zlibstorage> and <demostorage>; leaves out what is kept in memory. Of a
+    /// <demostorage> the changes are tracked, if they are kept in a file, else the base. Relative paths are seen from here, as the
+    /// server sees them from the directory that it is started in.
+    #[arg(long, value_name = "FILE", conflicts_with = "databases")]
+    zope_conf: Vec<PathBuf>,
 
     /// Let the members of the first database's group use the repository too
     ///
@@ -37,9 +47,16 @@ pub struct Init {
 
 pub(super) fn run(context: &Context, args: &Init) -> Result<Outcome> {
     let terminal = context.terminal;
+    let databases: Vec<NewDatabase> = if args.zope_conf.is_empty() {
+        args.databases.iter().cloned().map(NewDatabase::from).collect()
+    } else {
+        let site = find_configured(&args.zope_conf, &|name| env::var(name).ok())?;
+        site.notes.iter().for_each(|note| terminal.note(note));
+        site.databases.into_iter().map(NewDatabase::from).collect()
+    };
     let options = InitOptions {
         root: place::new(context.global)?,
-        databases: args.databases.clone(),
+        databases,
         current: place::current()?,
         share_with_group: args.group,
     };

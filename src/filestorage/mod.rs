@@ -10,11 +10,13 @@
 //! - [`index`], [`index_check`] and [`index_writer`] read, judge and write `Data.fs.index`;
 //! - [`lock`], [`holders`] and [`ownership`] keep out of the way of a running server, and [`fence`] keeps one out;
 //! - [`zeo_cache`] finds what clients of a ZEO server remember;
+//! - [`configuration`] finds the databases that a `zope.conf` or `zeo.conf` names;
 //! - [`mod@write`] and [`pickles`] make small storages for tests and demonstrations.
 //!
 //! Everything that a file claims about itself is checked before it is believed.
 
 pub mod changes;
+pub mod configuration;
 pub mod cut;
 pub mod fence;
 pub mod holders;

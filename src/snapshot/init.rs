@@ -6,7 +6,8 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::disk::Disk;
-use crate::error::{Error, IoContext, Result};
+use crate::error::{Error, IoContext, Kind, Result};
+use crate::filestorage::configuration::ConfiguredDatabase;
 use crate::filestorage::{DataFile, FIRST_TRANSACTION, FileIdentity, Source};
 use crate::monitor::Monitor;
 use crate::repository::catalog::{Catalog, Registration};
@@ -23,12 +24,47 @@ use crate::snapshot::generations::{self, Beginning};
 pub struct InitOptions {
     /// The repository's directory, to be made.
     pub root: PathBuf,
-    /// The databases' files as typed, seen from `current`.
-    pub databases: Vec<PathBuf>,
+    /// The databases, seen from `current`.
+    pub databases: Vec<NewDatabase>,
     /// The directory that relative paths are seen from.
     pub current: PathBuf,
     /// Whether the group of the first database may use the repository too.
     pub share_with_group: bool,
+}
+
+/// A database that is to be tracked.
+#[derive(Debug, Clone)]
+pub struct NewDatabase {
+    /// What it is to be called; without that, like its file.
+    pub name: Option<String>,
+    /// Its file as typed.
+    pub path: PathBuf,
+    /// Where a configuration names it.
+    pub place: Option<String>,
+}
+
+impl From<PathBuf> for NewDatabase {
+    fn from(path: PathBuf) -> Self {
+        NewDatabase { name: None, path, place: None }
+    }
+}
+
+impl From<ConfiguredDatabase> for NewDatabase {
+    fn from(found: ConfiguredDatabase) -> Self {
+        NewDatabase { name: found.name, path: found.file, place: Some(found.place.to_string()) }
+    }
+}
+
+impl NewDatabase {
+    fn open(&self, current: &Path) -> Result<DataFile> {
+        DataFile::open(current.join(&self.path)).map_err(|error| match &self.place {
+            Some(place) if error.kind() == Kind::NotFound && self.path.is_relative() => error.context(place).hint(
+                "relative paths in it are seen from here, as the server sees them from where it is started: go there",
+            ),
+            Some(place) => error.context(place),
+            None => error.context("init"),
+        })
+    }
 }
 
 /// What was started.
@@ -85,8 +121,10 @@ pub fn init_on(disk: &Disk, options: &InitOptions, monitor: &dyn Monitor) -> Res
     let mut tracked = Vec::new();
     let mut seen: Vec<(FileIdentity, &Path)> = Vec::new();
     let mut group = None;
-    for (typed, name) in options.databases.iter().zip(database::names(&options.databases)?) {
-        let file = DataFile::open(options.current.join(typed)).map_err(|error| error.context("init"))?;
+    let wanted: Vec<_> = options.databases.iter().map(|new| (new.name.as_deref(), new.path.as_path())).collect();
+    for (new, name) in options.databases.iter().zip(database::names(&wanted, &[])?) {
+        let file = new.open(&options.current)?;
+        let typed = new.path.as_path();
         if let Some((_, other)) = seen.iter().find(|(identity, _)| *identity == file.identity()) {
             return Err(Error::usage(format!("{} and {} are the same file", other.display(), typed.display()))
                 .hint("name each database once"));

@@ -31,6 +31,7 @@ mod status;
 mod tail;
 mod writing;
 
+pub use crate::filestorage::configuration::{ConfiguredSite, find as find_configured};
 pub use base::{StoredBase, store_bases};
 pub use caches::CacheMoved;
 pub use check::{
@@ -42,7 +43,7 @@ pub use delete::{DeleteReport, delete};
 pub use gc::{GcOptions, GcReport, gc, gc_dry_run};
 pub use generations::KEPT_WHOLE;
 pub use handle::{PATIENCE, Place, Repository};
-pub use init::{InitOptions, InitReport, TrackedDatabase, init, init_on};
+pub use init::{InitOptions, InitReport, NewDatabase, TrackedDatabase, init, init_on};
 pub use list::{CutInfo, DatabaseDetails, SnapshotDetails, SnapshotInfo, list, show};
 pub use log::{DatabaseLog, LogEntry, LogOptions, log};
 pub use plan::{DatabasePlan, RestorePlan};

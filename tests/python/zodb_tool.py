@@ -11,6 +11,7 @@ import json
 import sys
 import traceback
 
+import configuration
 import content
 import inspection
 import live
@@ -59,6 +60,10 @@ def parser():
 
     command("boundaries", inspection.boundaries, "Where the transactions end, and their ids.")
     command("features", inspection.features, "How often what is tested is in the file.")
+
+    command("zconfig", configuration.parse, "What ZConfig's parser finds in a file, or which line it refuses.")
+    command("zope-conf", configuration.zope, "Open the databases of a zope.conf, and say where they are.")
+    command("zeo-conf", configuration.zeo, "Open the storages of a zeo.conf, and say where they are.")
 
     sub = command("open", inspection.open_it, "How ZODB opens it, and what it then has done to it.")
     sub.add_argument("--read-only", action="store_true")
