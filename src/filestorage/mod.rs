@@ -10,11 +10,13 @@
 //! - [`index`], [`index_check`] and [`index_writer`] read, judge and write `Data.fs.index`;
 //! - [`lock`], [`holders`] and [`ownership`] keep out of the way of a running server, and [`fence`] keeps one out;
 //! - [`zeo_cache`] finds what clients of a ZEO server remember;
+//! - [`blob_directory`] knows what is a blob directory, and where one usually is;
 //! - [`configuration`] finds the databases that a `zope.conf` or `zeo.conf` names;
 //! - [`mod@write`] and [`pickles`] make small storages for tests and demonstrations.
 //!
 //! Everything that a file claims about itself is checked before it is believed.
 
+pub mod blob_directory;
 pub mod changes;
 pub mod configuration;
 pub mod cut;
@@ -39,6 +41,7 @@ mod index_pickle;
 mod read;
 mod window;
 
+pub use blob_directory::{blob_directory_near, check_blob_directory};
 pub use changes::Changes;
 pub use cut::{Cut, LeftOut, LeftOutKind, Position, find_cut};
 pub use holders::{Opener, openers};

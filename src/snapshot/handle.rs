@@ -126,8 +126,13 @@ impl Repository {
 
     /// Where a database's file is: its stored path, seen from the present directory.
     pub fn path_of(&self, database: &Database) -> PathBuf {
+        self.seen(&database.path)
+    }
+
+    /// A stored path, seen from the present directory.
+    pub fn seen(&self, path: &Path) -> PathBuf {
         let home = self.layout.home();
-        if home == Path::new(".") { database.path.clone() } else { home.join(&database.path) }
+        if home == Path::new(".") { path.to_path_buf() } else { home.join(path) }
     }
 
     /// What was counted since it was opened; bytes of databases are counted by the operations.

@@ -16,6 +16,7 @@ import content
 import inspection
 import live
 import tails
+import together
 
 
 def time_of(text):
@@ -86,6 +87,18 @@ def parser():
 
     sub = command("hold", live.hold, "Have it open until standard input ends.")
     sub.add_argument("--read-only", action="store_true")
+
+    for name, function, summary in (
+        ("together", together.make, "Count in several FileStorages at once, so often."),
+        ("together-counts", together.counts, "What each of several FileStorages has counted to."),
+        ("together-writer", together.writer, "Count in several FileStorages at once, until told to stop."),
+        ("together-half", together.half, "Stop in the middle of a commit to several FileStorages, until told to go on."),
+    ):
+        sub = command(name, function, summary)
+        sub.add_argument("others", metavar="PATH", nargs="*")
+        sub.add_argument("--seed", type=int, default=0)
+        sub.add_argument("--transactions", type=int, default=5)
+        sub.add_argument("--pause-ms", type=float, default=30)
 
     sub = commands.add_parser("serve", help="Answer commands from standard input.")
     sub.set_defaults(function=None)
