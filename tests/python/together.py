@@ -71,9 +71,11 @@ def counts(args):
 
 
 def writer(args):
-    """Goes on counting until told to stop, with pauses of random length."""
+    """Goes on counting until told to stop, with pauses of random length; each database takes its time to finish, as with a real disk."""
     stop = told_to_stop()
     application = Application(paths_of(args), args.seed)
+    for database in application.databases:
+        slow_down(database.storage, application.rng)
     application.step()
     ready()
     while not stop.is_set():
@@ -81,6 +83,16 @@ def writer(args):
         time.sleep(application.rng.uniform(0, args.pause_ms / 1000))
     application.close()
     return counts_of(paths_of(args))
+
+
+def slow_down(storage, rng):
+    finish = storage.tpc_finish
+
+    def slowly(*arguments):
+        time.sleep(rng.uniform(0, 0.003))
+        return finish(*arguments)
+
+    storage.tpc_finish = slowly
 
 
 def half(args):
