@@ -32,7 +32,7 @@ impl Site {
         Writer::open(site.data_fs()).unwrap().save_index().unwrap();
         let options = InitOptions {
             root: site.place.root.clone(),
-            databases: vec![PathBuf::from("Data.fs")],
+            databases: vec![PathBuf::from("Data.fs").into()],
             current: site.folder.path().to_path_buf(),
             share_with_group: false,
         };
@@ -281,7 +281,7 @@ fn final_chunks_do_not_depend_on_how_often_was_saved() {
     let place = Place { root: once.path().join(".znap"), trusted: Vec::new() };
     let options = InitOptions {
         root: place.root.clone(),
-        databases: vec![PathBuf::from("Data.fs")],
+        databases: vec![PathBuf::from("Data.fs").into()],
         current: once.path().to_path_buf(),
         share_with_group: false,
     };

@@ -124,7 +124,7 @@ impl Bench {
         let place = Place { root: folder.path().join(".znap"), trusted: Vec::new() };
         let options = InitOptions {
             root: place.root.clone(),
-            databases: NAMES.iter().map(|name| PathBuf::from(format!("{name}.fs"))).collect(),
+            databases: NAMES.iter().map(|name| PathBuf::from(format!("{name}.fs")).into()).collect(),
             current: folder.path().to_path_buf(),
             share_with_group: false,
         };

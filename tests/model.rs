@@ -180,7 +180,7 @@ impl Real {
         let report = init(
             &InitOptions {
                 root: place.root.clone(),
-                databases: vec![PathBuf::from("Data.fs")],
+                databases: vec![PathBuf::from("Data.fs").into()],
                 current: folder.path().to_path_buf(),
                 share_with_group: false,
             },

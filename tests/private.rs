@@ -85,7 +85,7 @@ fn life(share_with_group: bool) -> BTreeSet<String> {
     let place = Place { root: folder.path().join(".znap"), trusted: Vec::new() };
     let options = InitOptions {
         root: place.root.clone(),
-        databases: vec![PathBuf::from("Data.fs")],
+        databases: vec![PathBuf::from("Data.fs").into()],
         current: folder.path().to_path_buf(),
         share_with_group,
     };

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ColorChoice, Parser, Subcommand};
 
-use super::{check, delete, demo, gc, init, list, log, repair, restore, save, show, status, undo};
+use super::{check, delete, demo, gc, init, list, log, repair, restore, save, show, status, track, undo};
 
 /// Snapshots of ZODB FileStorages
 ///
@@ -69,6 +69,10 @@ pub enum Command {
     Check(check::Check),
     #[allow(missing_docs)]
     Repair(repair::Repair),
+    #[allow(missing_docs)]
+    Track(track::Track),
+    #[allow(missing_docs)]
+    Untrack(track::Untrack),
     #[allow(missing_docs)]
     Demo(demo::Demo),
 }

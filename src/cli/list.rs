@@ -76,6 +76,10 @@ pub(super) fn state(snapshot: &SnapshotInfo) -> String {
         return "damaged".into();
     }
     let mut words = if files.is_empty() { "complete".into() } else { format!("needs {}", files.join(", ")) };
+    if snapshot.partial {
+        let names: Vec<&str> = snapshot.databases.iter().map(|cut| cut.name.as_str()).collect();
+        words.push_str(&format!(", partial: only {}", names.join(" and ")));
+    }
     if !snapshot.one_moment {
         words.push_str(", not of one moment");
     }

@@ -18,6 +18,7 @@ mod show;
 mod status;
 mod table;
 mod times;
+mod track;
 mod undo;
 mod words;
 
@@ -135,6 +136,8 @@ fn run(context: &Context, command: &Command) -> Result<Outcome> {
         Command::Gc(args) => gc::run(context, args),
         Command::Check(args) => check::run(context, args),
         Command::Repair(args) => repair::run(context, args),
+        Command::Track(args) => track::run(context, args),
+        Command::Untrack(args) => track::run_untrack(context, args),
         Command::Demo(args) => demo::run(context, args),
     }
 }

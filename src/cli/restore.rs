@@ -7,7 +7,7 @@ use clap::Args;
 use znap::error::Result;
 use znap::snapshot::{
     BlobPlan, CacheMoved, CopyReport, DatabasePlan, Repository, RestoreOptions, RestorePlan, RestoreReport, Way,
-    copy_out, dry_run, finish, restore,
+    copy_out_only, dry_run_only, finish, restore,
 };
 
 use super::output::STRONG;
@@ -23,6 +23,8 @@ use super::{Context, Outcome, place, words};
 /// What no snapshot holds is saved first, and znap undo takes the restore back; --discard drops it instead. If a restore
 /// is interrupted, even by a power cut, ZODB refuses to open what is half restored until --resume or --abort was given.
 ///
+/// Databases that the snapshot doesn't have, or that --only leaves out, stay as they are, and are named.
+///
 /// With --to, nothing but DIR is touched: each database is written whole, index included, to DIR/NAME/. The server
 /// may keep running.
 #[derive(Debug, Args)]
@@ -30,6 +32,7 @@ use super::{Context, Outcome, place, words};
 Examples:
   znap restore before-upgrade --dry-run
   znap restore before-upgrade
+  znap restore before-upgrade --only catalog
   znap restore latest --to /tmp/copy")]
 pub struct Restore {
     /// The snapshot: its id, the beginning of it, or latest
@@ -53,6 +56,10 @@ pub struct Restore {
     /// A file that begins as the database did before a pack, if the snapshot needs that
     #[arg(long, value_name = "FILE", conflicts_with_all = ["dry_run", "to"])]
     base_from: Option<PathBuf>,
+
+    /// Put only these databases back, by their names; the others stay as they are
+    #[arg(long, value_name = "DB", value_delimiter = ',', requires = "id")]
+    only: Vec<String>,
 
     /// Finish the restore that was interrupted
     #[arg(long, conflicts_with_all = ["id", "dry_run", "verify", "discard", "to", "abort", "base_from"])]
@@ -79,12 +86,12 @@ pub(super) fn run(context: &Context, args: &Restore) -> Result<Outcome> {
         return tell_finished(context, &mut Repository::open_to_finish(&place, context.progress)?, way, args.json);
     };
     if let Some(to) = &args.to {
-        let report = copy_out(&place::open(context, &place)?, id, to, context.progress)?;
+        let report = copy_out_only(&place::open(context, &place)?, id, &args.only, to, context.progress)?;
         context.progress.clear();
         return tell_copy(context, &report, args.json);
     }
     if args.dry_run {
-        let plan = dry_run(&place::open(context, &place)?, id, context.progress)?;
+        let plan = dry_run_only(&place::open(context, &place)?, id, &args.only, context.progress)?;
         context.progress.clear();
         return tell_plan(context, &plan, args.discard, args.json);
     }
@@ -93,6 +100,7 @@ pub(super) fn run(context: &Context, args: &Restore) -> Result<Outcome> {
         verify: args.verify,
         base_from: args.base_from.clone(),
         zone: context.terminal.zone.clone(),
+        only: args.only.clone(),
     };
     let mut repository = Repository::open_to_write(&place, context.progress)?;
     let report = restore(&mut repository, id, &options, context.progress)?;
@@ -128,6 +136,7 @@ fn tell_done(context: &Context, report: &RestoreReport) -> Result<()> {
         lines.extend(database.blobs.iter().map(|blobs| format!("    {}", blobs_done(blobs))));
         lines.extend(losses(context, database, "  dropped for good, because no snapshot held them"));
     }
+    lines.extend(untouched(&report.plan));
     if let Some(kept) = &report.kept {
         lines.push(format!("what no snapshot held is kept as {kept}"));
     }
@@ -155,6 +164,11 @@ fn blobs_done(blobs: &BlobPlan) -> String {
         (0, 0) => format!("{count}, all there"),
         (add, remove) => format!("{count}: put {add} there ({}), removed {remove}", words::size(blobs.add_bytes)),
     }
+}
+
+/// The databases that stay as they are.
+fn untouched(plan: &RestorePlan) -> Option<String> {
+    (!plan.untouched.is_empty()).then(|| format!("left as they are: {}", plan.untouched.join(", ")))
 }
 
 fn tell_finished(context: &Context, repository: &mut Repository, way: Way, json: bool) -> Result<Outcome> {
@@ -243,6 +257,7 @@ pub(super) fn tell_plan(context: &Context, plan: &RestorePlan, discard: bool, js
         lines.push(pairs("  ", &facts(context, database, discard)));
         lines.extend(losses(context, database, heading));
     }
+    lines.extend(untouched(plan));
     terminal.result(lines.join("\n"))?;
     terminal.note("nothing was changed");
     Ok(Outcome::Done)
@@ -323,6 +338,9 @@ fn tell_copy(context: &Context, report: &CopyReport, json: bool) -> Result<Outco
                     None => String::new(),
                 }
             ))?;
+        }
+        if !report.not_written.is_empty() {
+            terminal.say(format_args!("not written: {}", report.not_written.join(", ")))?;
         }
     }
     terminal.counts(&report.counts);

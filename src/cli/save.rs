@@ -7,7 +7,7 @@ use znap::snapshot::{Repository, SaveOptions, SaveReport, SavedDatabase, save, s
 
 use super::{Context, Outcome, place, words};
 
-/// Take a snapshot of every database
+/// Take a snapshot of every tracked database
 ///
 /// Reads what is new since the nearest snapshot, and stores it in .znap. The server may keep running: transactions
 /// that are not finished yet are left out. Nothing outside .znap is touched, and no lock is taken on a database.
@@ -20,6 +20,7 @@ use super::{Context, Outcome, place, words};
 #[command(after_help = "\
 Examples:
   znap save
+  znap save --only catalog before-reindex
   znap save before-upgrade -m \"Plone 6.0, all add-ons still old\"")]
 pub struct Save {
     /// The snapshot's id: ASCII letters, digits, and . _ - @ + [default: the local time, as 2026-11-20_14-03-59]
@@ -33,6 +34,9 @@ pub struct Save {
     /// Exit with 0 even if blobs that current objects need are missing from the blob directory
     #[arg(long)]
     allow_missing_blobs: bool,
+    /// Save only these databases, by their names; such a snapshot is never what latest means
+    #[arg(long, value_name = "DB", value_delimiter = ',')]
+    only: Vec<String>,
 
     /// Print the report as JSON (docs/json.md)
     #[arg(long)]
@@ -46,7 +50,8 @@ pub(super) fn run(context: &Context, args: &Save) -> Result<Outcome> {
     let terminal = context.terminal;
     let place = place::existing_to_change(context)?;
     let mut repository = Repository::open_to_write(&place, context.progress)?;
-    let options = SaveOptions::new(args.id.clone(), args.message.as_str(), terminal.zone.clone());
+    let mut options = SaveOptions::new(args.id.clone(), args.message.as_str(), terminal.zone.clone());
+    options.only.clone_from(&args.only);
     let report = save(&mut repository, &options, context.progress)?;
     context.progress.clear();
     // Whether it can be said or not, the snapshot is there, and so are the warnings.
@@ -121,6 +126,9 @@ fn lines(context: &Context, report: &SaveReport) -> Vec<String> {
             lines.push(format!("{}: {databases}; stored {stored}", report.id));
             lines.extend(several.iter().map(|one| format!("  {}", line(context, one, ":"))));
         }
+    }
+    if report.partial {
+        lines.push(format!("not saved: {}", report.not_saved.join(", ")));
     }
     for database in &report.databases {
         if let Some(left_out) = &database.left_out {

@@ -90,6 +90,9 @@ fn text(report: &StatusReport, now: Timestamp) -> String {
         lines.push(format!("{STRONG}{}{STRONG:#}  {}", database.name, words::clean(&database.path.to_string_lossy())));
         lines.push(pairs("  ", &facts(database, now)));
     }
+    if !report.untracked.is_empty() {
+        lines.push(format!("not tracked any more: {}", report.untracked.join(", ")));
+    }
     lines.join("\n")
 }
 
@@ -105,6 +108,9 @@ fn facts(database: &DatabaseStatus, now: Timestamp) -> Vec<(&'static str, String
                 openers => words::clean(&openers.join(", ")),
             },
         ));
+    }
+    if let (Some(blobs), Some(mode)) = (&database.blobs, database.blobs_mode) {
+        facts.push(("blobs", format!("{} ({mode})", words::clean(&blobs.to_string_lossy()))));
     }
     if let Some(problem) = &database.problem {
         facts.push(("problem", words::clean(problem)));

@@ -47,6 +47,7 @@ pub(super) fn run(context: &Context, args: &Undo) -> Result<Outcome> {
         verify: args.verify,
         base_from: None,
         zone: context.terminal.zone.clone(),
+        only: Vec::new(),
     };
     let report = undo(&mut Repository::open_to_write(&place, context.progress)?, &options, context.progress)?;
     context.progress.clear();

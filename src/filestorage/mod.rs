@@ -11,13 +11,17 @@
 //! - [`blob_records`] finds which records are blobs, and [`blobs`] where their files are;
 //! - [`lock`], [`holders`] and [`ownership`] keep out of the way of a running server, and [`fence`] keeps one out;
 //! - [`zeo_cache`] finds what clients of a ZEO server remember;
+//! - [`blob_directory`] knows what is a blob directory, and where one usually is;
+//! - [`configuration`] finds the databases that a `zope.conf` or `zeo.conf` names;
 //! - [`mod@write`] and [`pickles`] make small storages for tests and demonstrations.
 //!
 //! Everything that a file claims about itself is checked before it is believed.
 
+pub mod blob_directory;
 pub mod blob_records;
 pub mod blobs;
 pub mod changes;
+pub mod configuration;
 pub mod cut;
 pub mod fence;
 pub mod holders;
@@ -40,6 +44,7 @@ mod index_pickle;
 mod read;
 mod window;
 
+pub use blob_directory::{blob_directory_near, check_blob_directory};
 pub use blob_records::{BlobRecord, BlobRecords};
 pub use blobs::BlobLayout;
 pub use changes::Changes;

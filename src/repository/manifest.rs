@@ -64,6 +64,8 @@ pub struct Manifest {
 /// The kind of a snapshot that repair has set aside: it needs what nobody has any more.
 pub const DAMAGED: &str = "damaged";
 
+/// The kind of a snapshot that a save made.
+pub const SAVE: &str = "save";
 /// The kind of a snapshot that stores the base of a generation. Others need it, and users don't see it.
 pub const STORED_BASE: &str = "base";
 

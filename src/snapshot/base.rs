@@ -126,7 +126,7 @@ pub(crate) fn store_base(
     if let Some(useless) = repository.catalog.snapshot(&id)? {
         bury(repository, &useless)?;
     }
-    let new = New { id, kind: STORED_BASE, created: Timestamp::now(), options: &options };
+    let new = New { id, kind: STORED_BASE, created: Timestamp::now(), options: &options, not_saved: Vec::new() };
     let cut = Cut {
         offset: known.base_length,
         tid: Tid(known.base_tid),

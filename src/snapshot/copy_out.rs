@@ -23,10 +23,10 @@ use crate::snapshot::anchor::{Recognition, damaged_list, magic_of, recognise, re
 use crate::snapshot::base::whole_chunks;
 use crate::snapshot::blobs::plan::{BlobPlan, plan_copy};
 use crate::snapshot::blobs::put::{Links, PreparedBlobs};
+use crate::snapshot::choice::of_snapshot;
 use crate::snapshot::database;
 use crate::snapshot::handle::Repository;
-use crate::snapshot::plan::{checked_chunks, require_all};
-use crate::snapshot::set_aside::refuse_set_aside;
+use crate::snapshot::plan::checked_chunks;
 use crate::snapshot::writing::{
     IndexSource, TemporaryFile, copy_range, folder_of, require_room, write_chunks, write_index,
 };
@@ -38,6 +38,8 @@ pub struct CopyReport {
     pub id: String,
     /// Per database: its name, the file written, its length.
     pub databases: Vec<CopiedDatabase>,
+    /// The names of the databases that weren't written: the snapshot doesn't have them, or others were asked for.
+    pub not_written: Vec<String>,
     /// What it cost.
     pub counts: Counts,
 }
@@ -59,22 +61,27 @@ pub struct CopiedDatabase {
 /// Writes the databases of a snapshot to `to/NAME/`, whole, with their indexes. The folders must not
 /// exist, or be empty. Needs no lock on the databases: what is read of them never changes.
 pub fn copy_out(repository: &Repository, word: &str, to: &Path, monitor: &dyn Monitor) -> Result<CopyReport> {
+    copy_out_only(repository, word, &[], to, monitor)
+}
+
+/// The same for the databases that are named.
+pub fn copy_out_only(
+    repository: &Repository,
+    word: &str,
+    only: &[String],
+    to: &Path,
+    monitor: &dyn Monitor,
+) -> Result<CopyReport> {
     // The gate before the catalog, as gc has it; all that is asked is of one moment.
     let gate = Gate::shared(&repository.layout, monitor)?;
-    let (id, jobs) = repository.catalog.snapshot_of(|catalog| {
+    let (id, not_written, jobs) = repository.catalog.snapshot_of(|_| {
         let snapshot = repository.resolve(word)?;
-        refuse_set_aside(repository, &snapshot)?;
-        let databases = catalog.databases()?;
+        let chosen = of_snapshot(repository, &snapshot, only)?;
         let mut jobs = Vec::new();
-        for stream in catalog.streams_of(snapshot.row)? {
-            let database = databases
-                .iter()
-                .find(|database| database.row == stream.database)
-                .ok_or_else(|| damaged_list(&stream))?;
-            jobs.push(Job::prepare(repository, database, stream, to, monitor)?);
+        for (database, stream) in chosen.parts {
+            jobs.push(Job::prepare(repository, &database, stream, to, monitor)?);
         }
-        require_all(repository, jobs.len(), databases.len())?;
-        Ok((snapshot.name, jobs))
+        Ok((snapshot.name, chosen.untouched, jobs))
     })?;
     drop(gate);
     require_room(existing(to), jobs.iter().map(|job| job.stream.cut.offset + job.blob_bytes()).sum())?;
@@ -90,7 +97,7 @@ pub fn copy_out(repository: &Repository, word: &str, to: &Path, monitor: &dyn Mo
         copied.push(job.run(repository, monitor)?);
     }
     let counts = Counts { database_bytes_read: read, database_bytes_written: written, ..repository.counts() };
-    Ok(CopyReport { id, databases: copied, counts })
+    Ok(CopyReport { id, databases: copied, not_written, counts })
 }
 
 /// One database to write, with everything opened that it will be made from.

@@ -185,11 +185,11 @@ fn same_file(a: &Path, b: &Path) -> bool {
     }
 }
 
-/// Unique names for databases, made from their paths: the file's name without `.fs`, lower-cased ASCII letters, digits,
-/// `.`, `_` and `-`; with its folders in front, or a number behind, where several are alike.
-pub fn names(paths: &[PathBuf]) -> Result<Vec<String>> {
+/// Unique names for databases: the ones wanted, else made from their paths: the file's name without `.fs`; lower-cased ASCII letters, digits,
+/// `.`, `_` and `-`; with its folders in front, or a number behind, where several are alike, or like those that are taken.
+pub fn names(wanted: &[(Option<&str>, &Path)], taken: &[String]) -> Result<Vec<String>> {
     let mut names: Vec<String> = Vec::new();
-    for path in paths {
+    for (name, path) in wanted {
         let mut parts: Vec<String> = path
             .components()
             .filter_map(|component| match component {
@@ -202,15 +202,18 @@ pub fn names(paths: &[PathBuf]) -> Result<Vec<String>> {
                 Error::usage(format!("{} is no path of a database", path.display())).hint("give the path of a Data.fs")
             );
         };
-        let stem = last.strip_suffix(".fs").filter(|stem| !stem.is_empty()).unwrap_or(&last).to_string();
+        let stem = match name {
+            Some(name) => clean(name),
+            None => last.strip_suffix(".fs").filter(|stem| !stem.is_empty()).unwrap_or(&last).to_string(),
+        };
         let mut candidates = vec![stem.clone()];
         let mut longer = stem.clone();
         while let Some(folder) = parts.pop() {
             longer = format!("{folder}-{longer}");
             candidates.push(longer.clone());
         }
-        candidates.extend((2..=names.len() + 2).map(|number| format!("{stem}-{number}")));
-        let free = candidates.into_iter().find(|name| !names.contains(name));
+        candidates.extend((2..=names.len() + taken.len() + 2).map(|number| format!("{stem}-{number}")));
+        let free = candidates.into_iter().find(|name| !names.contains(name) && !taken.contains(name));
         names.extend(free);
     }
     Ok(names)
@@ -237,8 +240,8 @@ mod tests {
     fn names_are_unique_and_plain() {
         let paths =
             ["var/filestorage/Data.fs", "b/Data.fs", "/abs/ünï code.fs", "../..fs", "x/Data.fs", "x/../x/Data.fs"];
-        let paths: Vec<PathBuf> = paths.iter().map(PathBuf::from).collect();
-        let names = names(&paths).expect("names");
+        let wanted: Vec<(Option<&str>, &Path)> = paths.iter().map(|path| (None, Path::new(path))).collect();
+        let names = names(&wanted, &[]).expect("names");
         assert_eq!(names[0], "data");
         assert_eq!(names[1], "b-data");
         assert_eq!(names[2], "_n__code");
@@ -250,6 +253,9 @@ mod tests {
             names.iter().all(|name| !name.starts_with('.') && !name.contains('/') && !name.is_empty()),
             "{names:?}"
         );
+        let wanted =
+            [(Some("Main"), Path::new("a/x.fs")), (Some("main"), Path::new("b/y.fs")), (None, Path::new("z.fs"))];
+        assert_eq!(super::names(&wanted, &["z".into()]).expect("names"), ["main", "b-main", "z-2"]);
     }
 
     #[test]

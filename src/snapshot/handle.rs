@@ -126,11 +126,11 @@ impl Repository {
 
     /// Where a database's file is: its stored path, seen from the present directory.
     pub fn path_of(&self, database: &Database) -> PathBuf {
-        self.seen_from_here(&database.path)
+        self.seen(&database.path)
     }
 
-    /// Where a stored path leads, seen from the present directory.
-    pub(crate) fn seen_from_here(&self, path: &Path) -> PathBuf {
+    /// A stored path, seen from the present directory.
+    pub fn seen(&self, path: &Path) -> PathBuf {
         let home = self.layout.home();
         if home == Path::new(".") { path.to_path_buf() } else { home.join(path) }
     }

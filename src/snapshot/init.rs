@@ -1,5 +1,6 @@
 //! Init: start a repository that tracks some databases. Immediate, whatever their size.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -7,24 +8,23 @@ use serde::Serialize;
 
 use crate::disk::Disk;
 use crate::error::{Error, IoContext, Result};
-use crate::filestorage::{DataFile, FIRST_TRANSACTION, FileIdentity, Source};
 use crate::monitor::Monitor;
 use crate::repository::catalog::{Catalog, Registration};
 use crate::repository::counters::Counters;
 use crate::repository::hash::Uid;
 use crate::repository::layout::{Access, Layout, already_there};
-use crate::repository::manifest::{ChunkerConfig, Config, Generation};
+use crate::repository::manifest::{ChunkerConfig, Config};
 use crate::repository::object::{VERSION, publish};
 use crate::snapshot::database;
-use crate::snapshot::generations::{self, Beginning};
+use crate::snapshot::track::{Adding, NewDatabase, TrackedDatabase};
 
 /// What to start.
 #[derive(Debug, Clone)]
 pub struct InitOptions {
     /// The repository's directory, to be made.
     pub root: PathBuf,
-    /// The databases' files as typed, seen from `current`.
-    pub databases: Vec<PathBuf>,
+    /// The databases, seen from `current`.
+    pub databases: Vec<NewDatabase>,
     /// The directory that relative paths are seen from.
     pub current: PathBuf,
     /// Whether the group of the first database may use the repository too.
@@ -39,28 +39,6 @@ pub struct InitReport {
     pub root: PathBuf,
     /// The databases.
     pub databases: Vec<TrackedDatabase>,
-}
-
-/// A database that is now tracked.
-#[derive(Debug, Clone, Serialize)]
-pub struct TrackedDatabase {
-    /// Its name in the repository.
-    pub name: String,
-    /// Its path as stored.
-    #[serde(serialize_with = "crate::snapshot::database::as_text")]
-    pub path: PathBuf,
-    /// Its size.
-    pub size: u64,
-    /// The length of the base: what znap takes for granted from now on.
-    pub base_length: u64,
-    /// Whether its snapshots need nothing but the repository.
-    pub complete: bool,
-    /// Whether its index was used; otherwise why the whole file was read.
-    pub index: Option<String>,
-    /// What lies behind the last complete transaction, in words.
-    pub left_out: Option<String>,
-    /// What is odd about it.
-    pub warnings: Vec<String>,
 }
 
 /// Starts a repository: all of it, or nothing.
@@ -83,54 +61,24 @@ pub fn init_on(disk: &Disk, options: &InitOptions, monitor: &dyn Monitor) -> Res
     let now = Timestamp::now().as_microsecond();
     let mut registrations = Vec::new();
     let mut tracked = Vec::new();
-    let mut seen: Vec<(FileIdentity, &Path)> = Vec::new();
+    let mut adding = Adding { current: &options.current, home: &home, files: Vec::new(), blobs: Vec::new() };
     let mut group = None;
-    for (typed, name) in options.databases.iter().zip(database::names(&options.databases)?) {
-        let file = DataFile::open(options.current.join(typed)).map_err(|error| error.context("init"))?;
-        if let Some((_, other)) = seen.iter().find(|(identity, _)| *identity == file.identity()) {
-            return Err(Error::usage(format!("{} and {} are the same file", other.display(), typed.display()))
-                .hint("name each database once"));
-        }
-        seen.push((file.identity(), typed));
+    let wanted: Vec<_> = options.databases.iter().map(|new| (new.name.as_deref(), new.path.as_path())).collect();
+    for (new, name) in options.databases.iter().zip(database::names(&wanted, &[])?) {
+        let (file, registration, report) = adding.add(new, name, monitor)?;
         if group.is_none() {
-            use std::os::unix::fs::MetadataExt;
             group = Some(file.metadata()?.gid());
         }
-        let path = database::stored_path(typed, &options.current, &home);
-        let (generation, report) = begin(&file, &name, &path, monitor)?;
-        registrations.push(Registration {
-            uid: Uid::random()?,
-            name,
-            path,
-            generation,
-            keep_base: false,
-            tracked: true,
-            blobs: None,
-        });
+        registrations.push(registration);
         tracked.push(report);
     }
+    adding.look_for_blobs(&options.databases, &mut tracked);
     let access = match group {
         Some(group) if options.share_with_group => Access::Group(group),
         _ => Access::Private,
     };
     create(disk, &options.root, access, now, &registrations)?;
     Ok(InitReport { root: options.root.clone(), databases: tracked })
-}
-
-/// Finds the end of a file's last transaction and records how to recognise it.
-fn begin(file: &DataFile, name: &str, path: &Path, monitor: &dyn Monitor) -> Result<(Generation, TrackedDatabase)> {
-    let Beginning { generation, cut, warnings, index } = generations::begin(file, 1, monitor)?;
-    let report = TrackedDatabase {
-        name: name.to_string(),
-        path: path.to_path_buf(),
-        size: file.size()?,
-        base_length: generation.base_length,
-        complete: generation.base_length == FIRST_TRANSACTION,
-        index,
-        left_out: cut.left_out.map(|left| left.to_string()),
-        warnings,
-    };
-    Ok((generation, report))
 }
 
 /// Makes the repository under another name and renames it, so that there is never half of one.

@@ -29,6 +29,8 @@ pub struct SnapshotInfo {
     pub sequence: u64,
     /// Whether all its databases are of one moment.
     pub one_moment: bool,
+    /// Whether it has only some of the databases that were tracked then, as its save was told.
+    pub partial: bool,
     /// Whether it needs nothing but the repository.
     pub complete: bool,
     /// Bytes of data files that its save added.
@@ -187,6 +189,7 @@ fn info(
         message: snapshot.message,
         sequence: snapshot.sequence,
         one_moment: snapshot.one_moment,
+        partial: snapshot.partial,
         complete,
         stored_bytes: snapshot.stored_bytes,
         databases: cuts,

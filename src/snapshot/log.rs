@@ -129,7 +129,8 @@ fn logs(repository: &Repository, options: &LogOptions, monitor: &dyn Monitor) ->
     let places = repository.catalog.snapshot_of(|catalog| {
         let databases = catalog.databases()?;
         let Some(word) = &options.snapshot else {
-            return databases.iter().map(|database| Place::live(repository, database, monitor)).collect();
+            let tracked = databases.iter().filter(|database| database.tracked);
+            return tracked.map(|database| Place::live(repository, database, monitor)).collect();
         };
         let snapshot = repository.resolve(word)?;
         refuse_set_aside(repository, &snapshot)?;

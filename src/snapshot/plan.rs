@@ -14,9 +14,9 @@ use crate::repository::hash::{Hash, ListHash};
 use crate::snapshot::anchor::{begins_with, damaged_list, known_end, nearest, unless_shorter};
 use crate::snapshot::base::{needs_file, whole_chunks};
 use crate::snapshot::blobs::{self, plan::BlobPlan};
+use crate::snapshot::choice::of_snapshot;
 use crate::snapshot::handle::Repository;
 use crate::snapshot::log::LogEntry;
-use crate::snapshot::set_aside::refuse_set_aside;
 
 /// What a restore will do.
 #[derive(Debug, Clone, Serialize)]
@@ -25,6 +25,8 @@ pub struct RestorePlan {
     pub id: String,
     /// Per database.
     pub databases: Vec<DatabasePlan>,
+    /// The names of the databases that stay as they are: the snapshot doesn't have them, or others were asked for.
+    pub untouched: Vec<String>,
 }
 
 /// What a restore will do with one database.
@@ -100,27 +102,22 @@ impl RestorePlan {
     }
 }
 
-/// Plans to put a snapshot back into the open files of its databases.
+/// Plans to put a snapshot back into the open files of its databases, or of those that are named.
 pub(crate) fn plan(
     repository: &Repository,
     snapshot: &Snapshot,
+    only: &[String],
     files: &[(Database, DataFile)],
     monitor: &dyn Monitor,
 ) -> Result<RestorePlan> {
-    refuse_set_aside(repository, snapshot)?;
+    let chosen = of_snapshot(repository, snapshot, only)?;
     let mut databases = Vec::new();
-    for stream in repository.catalog.streams_of(snapshot.row)? {
+    for (_, stream) in chosen.parts {
         let (database, file) =
             files.iter().find(|(database, _)| database.row == stream.database).ok_or_else(|| damaged_list(&stream))?;
         databases.push(plan_database(repository, database, file, stream, monitor)?);
     }
-    require_all(repository, databases.len(), files.len())?;
-    Ok(RestorePlan { id: snapshot.name.clone(), databases })
-}
-
-/// Every database is in every snapshot: a catalog that has fewer of one would have the others left as they are.
-pub(crate) fn require_all(repository: &Repository, found: usize, all: usize) -> Result<()> {
-    if found == all { Ok(()) } else { Err(repository.catalog.missing("a chunk list of the snapshot")) }
+    Ok(RestorePlan { id: snapshot.name.clone(), databases, untouched: chosen.untouched })
 }
 
 fn plan_database(

@@ -27,6 +27,7 @@ use crate::snapshot::base::{needs_base, source_of, store_base, store_bases};
 use crate::snapshot::blobs;
 use crate::snapshot::caches::CacheMoved;
 use crate::snapshot::carry_out::{Change, Prepared, carry_out};
+use crate::snapshot::choice::of_snapshot;
 use crate::snapshot::copy_out::existing;
 use crate::snapshot::database;
 use crate::snapshot::generations::{Life, in_its_life, life_of};
@@ -48,11 +49,13 @@ pub struct RestoreOptions {
     pub base_from: Option<PathBuf>,
     /// The zone of the times in messages.
     pub zone: TimeZone,
+    /// The names of the databases to put back; none for all that the snapshot has.
+    pub only: Vec<String>,
 }
 
 impl Default for RestoreOptions {
     fn default() -> Self {
-        RestoreOptions { discard: false, verify: false, base_from: None, zone: TimeZone::UTC }
+        RestoreOptions { discard: false, verify: false, base_from: None, zone: TimeZone::UTC, only: Vec::new() }
     }
 }
 
@@ -83,9 +86,29 @@ const KEPT: usize = 2 * FRAME_LIMIT;
 
 /// What a restore of this snapshot would do, as things are now: nothing is locked.
 pub fn dry_run(repository: &Repository, word: &str, monitor: &dyn Monitor) -> Result<RestorePlan> {
-    let files = open_all(repository, monitor)?;
+    dry_run_only(repository, word, &[], monitor)
+}
+
+/// The same for the databases that are named.
+pub fn dry_run_only(
+    repository: &Repository,
+    word: &str,
+    only: &[String],
+    monitor: &dyn Monitor,
+) -> Result<RestorePlan> {
+    plan_only(repository, &repository.resolve(word)?, only, monitor)
+}
+
+fn plan_only(
+    repository: &Repository,
+    snapshot: &Snapshot,
+    only: &[String],
+    monitor: &dyn Monitor,
+) -> Result<RestorePlan> {
+    let mut files = open_files(repository, &of_snapshot(repository, snapshot, only)?.databases(), false, monitor)?;
+    into_their_lives(repository, &mut files)?;
     let _gate = Gate::shared(&repository.layout, monitor)?;
-    repository.catalog.snapshot_of(|_| plan(repository, &repository.resolve(word)?, &files, monitor))
+    repository.catalog.snapshot_of(|_| plan(repository, &repository.exactly(&snapshot.name)?, only, &files, monitor))
 }
 
 /// Puts the databases of a snapshot back. What no snapshot holds is saved first, unless that is to be dropped.
@@ -97,26 +120,25 @@ pub fn restore(
 ) -> Result<RestoreReport> {
     repository.writer_lock()?;
     let snapshot = repository.resolve(word)?;
-    put_back(repository, &snapshot, options, monitor)
+    put_back(repository, &snapshot, &options.only, options, monitor)
 }
 
 /// Takes the last restore back: a restore of what was there before it. So twice is none at all.
 pub fn undo(repository: &mut Repository, options: &RestoreOptions, monitor: &dyn Monitor) -> Result<RestoreReport> {
     repository.writer_lock()?;
-    let snapshot = before_last(repository)?;
-    put_back(repository, &snapshot, options, monitor)
+    let (snapshot, only) = before_last(repository)?;
+    put_back(repository, &snapshot, &only, options, monitor)
 }
 
 /// What undo would do, as things are now: nothing is locked.
 pub fn undo_dry_run(repository: &Repository, monitor: &dyn Monitor) -> Result<RestorePlan> {
-    let snapshot = before_last(repository)?;
-    let files = open_all(repository, monitor)?;
-    let _gate = Gate::shared(&repository.layout, monitor)?;
-    repository.catalog.snapshot_of(|_| plan(repository, &snapshot, &files, monitor))
+    let (snapshot, only) = before_last(repository)?;
+    plan_only(repository, &snapshot, &only, monitor)
 }
 
-/// The snapshot that holds what was there before the last restore.
-fn before_last(repository: &Repository) -> Result<Snapshot> {
+/// The snapshot that holds what was there before the last restore, and the databases that this one changed: the snapshot may have
+/// more.
+fn before_last(repository: &Repository) -> Result<(Snapshot, Vec<String>)> {
     let elsewhere = "znap list shows the snapshots that can be restored";
     let last = Journal::last(&repository.layout, repository.uid)?
         .ok_or_else(|| Error::not_found("there is no restore to take back").hint(elsewhere))?;
@@ -124,20 +146,23 @@ fn before_last(repository: &Repository) -> Result<Snapshot> {
     let before = last
         .before
         .ok_or_else(|| Error::failed(format!("{cannot}: it was told to drop what no snapshot held")).hint(elsewhere))?;
-    repository.catalog.snapshot_by_uid(&before.uid)?.ok_or_else(|| {
+    let snapshot = repository.catalog.snapshot_by_uid(&before.uid)?.ok_or_else(|| {
         let gone = format!("{cannot}: snapshot {}, which held what was there before, was deleted", before.id);
         Error::not_found(gone).hint(elsewhere)
-    })
+    })?;
+    Ok((snapshot, last.databases.into_iter().map(|entry| entry.name).collect()))
 }
 
 fn put_back(
     repository: &mut Repository,
     snapshot: &Snapshot,
+    only: &[String],
     options: &RestoreOptions,
     monitor: &dyn Monitor,
 ) -> Result<RestoreReport> {
-    let locks = lock_all(repository)?;
-    let mut files = open_files(repository, true, monitor)?;
+    let databases = of_snapshot(repository, snapshot, only)?.databases();
+    let locks = lock_all(repository, &databases)?;
+    let mut files = open_files(repository, &databases, true, monitor)?;
     refuse_open(&files)?;
     let mut kept = None;
     if begins_anew(repository, &files)? {
@@ -147,19 +172,19 @@ fn put_back(
             )
             .hint("save it first, or restore without --discard"));
         }
-        kept = Some(save_for_undo(repository, &snapshot.name, &options.zone, monitor)?.id);
+        kept = Some(save_for_undo(repository, &snapshot.name, &databases, &options.zone, monitor)?.id);
         store_bases(repository, monitor)?;
     }
     into_their_lives(repository, &mut files)?;
     take_bases(repository, snapshot, &files, options, monitor)?;
-    let mut plan = plan(repository, snapshot, &files, monitor)?;
+    let mut plan = plan(repository, snapshot, only, &files, monitor)?;
     if !options.discard {
         refuse_damage(&plan)?;
     }
     let mut before = holder(repository, &plan, &files)?;
     if before.is_none() && !options.discard {
-        let report = save_for_undo(repository, &plan.id, &options.zone, monitor)?;
-        plan = crate::snapshot::plan::plan(repository, snapshot, &files, monitor)?;
+        let report = save_for_undo(repository, &plan.id, &databases, &options.zone, monitor)?;
+        plan = crate::snapshot::plan::plan(repository, snapshot, only, &files, monitor)?;
         before = Some(repository.exactly(&report.id)?);
         kept = Some(report.id);
     }
@@ -259,7 +284,7 @@ fn put_back(
     })
 }
 
-/// The snapshot that holds all databases exactly as they are, up to their last complete transactions, if there is one.
+/// A snapshot that holds these databases exactly as they are, up to their last complete transactions, if there is one.
 fn holder(repository: &Repository, plan: &RestorePlan, files: &[(Database, DataFile)]) -> Result<Option<Snapshot>> {
     let mut candidates: Vec<&Stream> = Vec::new();
     for database in &plan.databases {
@@ -273,12 +298,11 @@ fn holder(repository: &Repository, plan: &RestorePlan, files: &[(Database, DataF
     candidates.dedup_by_key(|stream| stream.snapshot);
     for candidate in candidates {
         let streams = repository.catalog.streams_of(candidate.snapshot)?;
-        let mut same = streams.len() == files.len();
-        for stream in &streams {
-            let found = files.iter().find(|(database, _)| database.row == stream.database);
+        let mut same = true;
+        for (database, file) in files {
             same = same
-                && match found {
-                    Some((database, file)) => {
+                && match streams.iter().find(|stream| stream.database == database.row) {
+                    Some(stream) => {
                         let planned = plan.databases.iter().find(|other| other.name == database.name);
                         let is_nearest = |work: &Work| work.now.as_ref().is_some_and(|now| now.row == stream.row);
                         stream.generation == database.generation.row
@@ -297,13 +321,7 @@ fn holder(repository: &Repository, plan: &RestorePlan, files: &[(Database, DataF
     Ok(None)
 }
 
-/// Opens the databases' files, and finds out which life each is in, which must have begun before.
-fn open_all(repository: &Repository, monitor: &dyn Monitor) -> Result<Vec<(Database, DataFile)>> {
-    let mut files = open_files(repository, false, monitor)?;
-    into_their_lives(repository, &mut files)?;
-    Ok(files)
-}
-
+/// Finds out which life each file is in, which must have begun before.
 fn into_their_lives(repository: &Repository, files: &mut [(Database, DataFile)]) -> Result<()> {
     for (database, file) in files {
         *database = in_its_life(&repository.catalog, database.clone(), file)?;
@@ -331,7 +349,7 @@ fn take_bases(
 ) -> Result<()> {
     for stream in repository.catalog.streams_of(snapshot.row)? {
         let found = files.iter().find(|(database, _)| database.row == stream.database);
-        let (database, file) = found.ok_or_else(|| damaged_list(&stream))?;
+        let Some((database, file)) = found else { continue };
         let generation = repository.catalog.generation(stream.generation)?;
         if stream.generation == database.generation.row || !needs_base(&repository.catalog, &generation.known)? {
             continue;
@@ -375,25 +393,26 @@ fn keep_replaced(
     Ok(())
 }
 
-fn open_files(repository: &Repository, writable: bool, monitor: &dyn Monitor) -> Result<Vec<(Database, DataFile)>> {
-    repository
-        .catalog
-        .databases()?
-        .into_iter()
+fn open_files(
+    repository: &Repository,
+    databases: &[Database],
+    writable: bool,
+    monitor: &dyn Monitor,
+) -> Result<Vec<(Database, DataFile)>> {
+    databases
+        .iter()
         .map(|database| {
-            let path = repository.path_of(&database);
+            let path = repository.path_of(database);
             let file =
                 if writable { DataFile::open_for_writing(path) } else { database::open_patiently(&path, monitor) };
-            file.map(|file| (database, file))
+            file.map(|file| (database.clone(), file))
         })
         .collect()
 }
 
-/// Takes the locks of all databases before any of them is looked at.
-pub(crate) fn lock_all(repository: &Repository) -> Result<Vec<StorageLock>> {
-    repository
-        .catalog
-        .databases()?
+/// Takes the locks of all these databases before any of them is looked at.
+pub(crate) fn lock_all(repository: &Repository, databases: &[Database]) -> Result<Vec<StorageLock>> {
+    databases
         .iter()
         .map(|database| {
             let path = repository.path_of(database);

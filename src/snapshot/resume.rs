@@ -132,9 +132,11 @@ fn finish_it(repository: &mut Repository, way: Way, monitor: &dyn Monitor) -> Re
         let _ = reserve::replenish(&repository.layout);
         return Ok(Some(finished(&journal, goal, Vec::new(), Done::default())));
     }
-    let _locks = lock_all(repository)?;
     let entries = journal.databases.clone();
     let databases = repository.catalog.databases()?;
+    let own: Vec<Database> =
+        entries.iter().map(|entry| known(&databases, entry).cloned()).collect::<Result<Vec<_>>>()?;
+    let _locks = lock_all(repository, &own)?;
     let mut left = Vec::new();
     for entry in &entries {
         let database = look(repository, &databases, &journal, entry, way)?;

@@ -18,12 +18,13 @@ use crate::repository::counters::Counts;
 use crate::repository::data::Content;
 use crate::repository::data_writer::NewDataFile;
 use crate::repository::hash::Uid;
-use crate::repository::manifest::{CutEntry, DatabaseEntry, IndexEntry, Manifest, STORED_BASE};
+use crate::repository::manifest::{CutEntry, DatabaseEntry, IndexEntry, Manifest, SAVE, STORED_BASE};
 use crate::repository::object::{Finished, publish};
 use crate::repository::plain::PlainWriter;
 use crate::repository::record::hex_unless_utf8;
 use crate::snapshot::anchor::{damaged_list, known_end, nearest};
 use crate::snapshot::blobs::save::{BlobSaving, SavedBlobs, Stores, hides_blobs, scan_from};
+use crate::snapshot::choice::to_save;
 use crate::snapshot::generations::{Life, begin, life_of};
 use crate::snapshot::handle::Repository;
 use crate::snapshot::tail::Tail;
@@ -40,12 +41,14 @@ pub struct SaveOptions {
     pub zone: TimeZone,
     /// How to compress.
     pub compression: Compression,
+    /// The names of the databases to save; none for all.
+    pub only: Vec<String>,
 }
 
 impl SaveOptions {
     /// The usual way.
     pub fn new(id: Option<String>, message: impl Into<String>, zone: TimeZone) -> Self {
-        SaveOptions { id, message: message.into(), zone, compression: Compression::FAST }
+        SaveOptions { id, message: message.into(), zone, compression: Compression::FAST, only: Vec::new() }
     }
 }
 
@@ -58,6 +61,10 @@ pub struct SaveReport {
     pub sequence: u64,
     /// Whether all databases are of one moment.
     pub one_moment: bool,
+    /// Whether it has only some of the databases that are tracked.
+    pub partial: bool,
+    /// The names of the others.
+    pub not_saved: Vec<String>,
     /// Per database.
     pub databases: Vec<SavedDatabase>,
     /// Bytes of data files that it added.
@@ -104,7 +111,7 @@ const LOOKS: u32 = 8;
 /// How many bytes are read at once.
 const READ: usize = 4 << 20;
 
-/// Takes a snapshot of every database.
+/// Takes a snapshot of every tracked database, or of those that are named.
 pub fn save(repository: &mut Repository, options: &SaveOptions, monitor: &dyn Monitor) -> Result<SaveReport> {
     let now = Timestamp::now();
     let id = match &options.id {
@@ -118,13 +125,15 @@ pub fn save(repository: &mut Repository, options: &SaveOptions, monitor: &dyn Mo
         }
         None => id::from_time(now, &options.zone, |id| Ok(repository.catalog.snapshot(id)?.is_some()))?,
     };
-    take(repository, &New { id, kind: "save", created: now, options }, monitor)
+    let (databases, not_saved) = to_save(&repository.catalog, &options.only)?;
+    take(repository, &New { id, kind: SAVE, created: now, options, not_saved }, &databases, monitor)
 }
 
-/// Takes a snapshot of what a restore of `target` is about to drop.
+/// Takes a snapshot of what a restore of `target` is about to drop of these databases.
 pub(crate) fn save_for_undo(
     repository: &mut Repository,
     target: &str,
+    databases: &[Database],
     zone: &TimeZone,
     monitor: &dyn Monitor,
 ) -> Result<SaveReport> {
@@ -132,7 +141,10 @@ pub(crate) fn save_for_undo(
     let name = |time: &str| format!("{}{time}", id::UNDO);
     let id = name(&id::from_time(now, zone, |time| Ok(repository.catalog.snapshot(&name(time))?.is_some()))?);
     let options = SaveOptions::new(None, format!("before the restore of {target}"), zone.clone());
-    take(repository, &New { id, kind: "undo", created: now, options: &options }, monitor)
+    let is_among = |other: &Database| databases.iter().any(|database| database.row == other.row);
+    let others = repository.catalog.databases()?.into_iter().filter(|other| other.tracked && !is_among(other));
+    let not_saved = others.map(|database| database.name).collect();
+    take(repository, &New { id, kind: "undo", created: now, options: &options, not_saved }, databases, monitor)
 }
 
 /// A snapshot that is to be made.
@@ -141,12 +153,19 @@ pub(super) struct New<'a> {
     pub(super) kind: &'static str,
     pub(super) created: Timestamp,
     pub(super) options: &'a SaveOptions,
+    /// The names of the tracked databases that it doesn't have.
+    pub(super) not_saved: Vec<String>,
 }
 
-fn take(repository: &mut Repository, new: &New<'_>, monitor: &dyn Monitor) -> Result<SaveReport> {
+fn take(
+    repository: &mut Repository,
+    new: &New<'_>,
+    databases: &[Database],
+    monitor: &dyn Monitor,
+) -> Result<SaveReport> {
     let mut tries = 1;
     loop {
-        match attempt(repository, new, monitor)? {
+        match attempt(repository, new, databases, monitor)? {
             Some(report) => return Ok(report),
             None if tries < TRIES => {
                 tries += 1;
@@ -183,12 +202,16 @@ impl Saving {
 }
 
 /// One try; `None` if a file was replaced meanwhile.
-fn attempt(repository: &mut Repository, new: &New<'_>, monitor: &dyn Monitor) -> Result<Option<SaveReport>> {
+fn attempt(
+    repository: &mut Repository,
+    new: &New<'_>,
+    databases: &[Database],
+    monitor: &dyn Monitor,
+) -> Result<Option<SaveReport>> {
     let mut sources = Vec::new();
-    for database in repository.catalog.databases()? {
-        let path = repository.path_of(&database);
-        let file = database::open_patiently(&path, monitor)?;
-        match look(repository, database, file, monitor)? {
+    for database in databases {
+        let file = database::open_patiently(&repository.path_of(database), monitor)?;
+        match look(repository, database.clone(), file, monitor)? {
             Some(source) => sources.push(source),
             None => return Ok(None),
         }
@@ -239,7 +262,7 @@ pub(super) fn store(
         created: new.created.as_microsecond(),
         message: new.options.message.clone(),
         one_moment,
-        partial: false,
+        partial: !new.not_saved.is_empty(),
         stored_bytes: data_files.iter().map(|data| data.file.bytes).sum(),
         databases: entries,
     };
@@ -262,6 +285,8 @@ pub(super) fn store(
         id: new.id.clone(),
         sequence: prepared.manifest.sequence,
         one_moment,
+        partial: prepared.manifest.partial,
+        not_saved: new.not_saved.clone(),
         databases: saved,
         stored_bytes: prepared.manifest.stored_bytes,
         counts: Counts { database_bytes_read: sources.iter().map(|source| source.file.bytes_read()).sum(), ..counts },

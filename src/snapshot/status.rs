@@ -24,8 +24,10 @@ pub struct StatusReport {
     pub snapshots: u64,
     /// How many bytes the repository takes.
     pub repository_bytes: u64,
-    /// Per database.
+    /// Per tracked database.
     pub databases: Vec<DatabaseStatus>,
+    /// The names of the databases that aren't saved any more.
+    pub untracked: Vec<String>,
 }
 
 /// How a database is.
@@ -36,6 +38,11 @@ pub struct DatabaseStatus {
     /// Its file.
     #[serde(serialize_with = "crate::snapshot::database::as_text")]
     pub path: PathBuf,
+    /// The directory of its blobs, and how they are saved.
+    #[serde(serialize_with = "crate::snapshot::database::maybe_as_text")]
+    pub blobs: Option<PathBuf>,
+    /// `link`, `copy` or `skip`.
+    pub blobs_mode: Option<&'static str>,
     /// Its size; `None` if it can't be looked at.
     pub size: Option<u64>,
     /// Why it can't be worked with, if it can't.
@@ -58,16 +65,18 @@ pub struct DatabaseStatus {
 
 /// Looks at every database. One that is missing or was replaced is reported, not an error.
 pub fn status(repository: &Repository, monitor: &dyn Monitor) -> Result<StatusReport> {
-    let (snapshots, databases) = repository.catalog.snapshot_of(|catalog| {
-        let databases = catalog.databases()?;
-        let databases = databases.iter().map(|database| look(repository, database, monitor));
-        Ok((catalog.snapshots()?.len() as u64, databases.collect::<Result<Vec<_>>>()?))
+    let (snapshots, databases, untracked) = repository.catalog.snapshot_of(|catalog| {
+        let (tracked, others): (Vec<_>, Vec<_>) = catalog.databases()?.into_iter().partition(|known| known.tracked);
+        let databases = tracked.iter().map(|database| look(repository, database, monitor));
+        let untracked = others.into_iter().map(|database| database.name).collect();
+        Ok((catalog.snapshots()?.len() as u64, databases.collect::<Result<Vec<_>>>()?, untracked))
     })?;
     Ok(StatusReport {
         root: repository.root().to_path_buf(),
         snapshots,
         repository_bytes: crate::snapshot::gc::repository_bytes(&repository.layout)?,
         databases,
+        untracked,
     })
 }
 
@@ -76,6 +85,8 @@ fn look(repository: &Repository, database: &Database, monitor: &dyn Monitor) -> 
     let mut status = DatabaseStatus {
         name: database.name.clone(),
         path: path.clone(),
+        blobs: database.blobs.as_ref().map(|blobs| repository.seen(&blobs.path)),
+        blobs_mode: database.blobs.as_ref().map(|blobs| blobs.mode.word()),
         size: None,
         problem: None,
         openers: Vec::new(),

@@ -135,7 +135,7 @@ impl World {
             Command::Init => {
                 let options = InitOptions {
                     root: place.root.clone(),
-                    databases: databases_in(self.path()).into_iter().map(PathBuf::from).collect(),
+                    databases: databases_in(self.path()).into_iter().map(|name| PathBuf::from(name).into()).collect(),
                     current: self.path().to_path_buf(),
                     share_with_group: false,
                 };

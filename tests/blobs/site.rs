@@ -65,15 +65,12 @@ impl Site {
     fn of(transactions: u32, layout: &str, mode: &str) -> Self {
         let mut site = Site { sandbox: Sandbox::new(), held: BTreeMap::new(), seed: 0 };
         site.grow_with(transactions, &["--layout", layout]);
-        site.sandbox.znap_ok(&["init", "Data.fs"]);
-        site.set_mode(mode);
+        site.sandbox.znap_ok(&["init", "Data.fs", "--blobs", "blobstorage", "--blobs-mode", mode]);
         site
     }
 
     pub fn set_mode(&self, mode: &str) {
-        let catalog = rusqlite::Connection::open(self.sandbox.file(".znap/catalog.db")).unwrap();
-        let mode = ["link", "copy", "skip"].iter().position(|word| *word == mode).unwrap() + 1;
-        catalog.execute("UPDATE database SET blobs = CAST('blobstorage' AS BLOB), blobs_mode = ?1", [mode]).unwrap();
+        self.sandbox.znap_ok(&["track", "data", "--blobs-mode", mode]);
     }
 
     pub fn data(&self) -> String {

@@ -2,8 +2,10 @@
 
 use crate::site::Site;
 
-const COMMANDS: [&str; 12] =
-    ["init", "save", "list", "show", "status", "log", "restore", "delete", "gc", "check", "repair", "demo"];
+const COMMANDS: [&str; 14] = [
+    "init", "save", "list", "show", "status", "log", "restore", "delete", "gc", "check", "repair", "track", "untrack",
+    "demo",
+];
 
 #[test]
 fn every_command_explains_itself() {

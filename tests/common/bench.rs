@@ -33,7 +33,7 @@ impl Bench {
         let place = Place { root: folder.path().join(".znap"), trusted: Vec::new() };
         let options = InitOptions {
             root: place.root.clone(),
-            databases: names.iter().map(PathBuf::from).collect(),
+            databases: names.iter().map(|name| PathBuf::from(name).into()).collect(),
             current: folder.path().to_path_buf(),
             share_with_group: false,
         };

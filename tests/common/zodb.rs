@@ -1,6 +1,7 @@
 //! Real ZODB: one command, a process that answers many, or one that has a storage open.
 
 use super::python::{python, script};
+use super::sandbox::spawn;
 use serde_json::Value;
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -17,7 +18,8 @@ pub fn zodb(args: &[&str]) -> Value {
 
 /// As [`zodb`], but a failure is an `Err` with what it wrote to stderr.
 pub fn try_zodb(args: &[&str]) -> Result<Value, String> {
-    let output = tool().args(args).output().expect("python runs");
+    let child = spawn(tool().args(args).stdout(Stdio::piped()).stderr(Stdio::piped()));
+    let output = child.wait_with_output().expect("python ends");
     if output.status.success() {
         Ok(serde_json::from_slice(&output.stdout).expect("the tool prints JSON"))
     } else {
@@ -47,7 +49,7 @@ pub struct Zodb {
 
 impl Zodb {
     pub fn start() -> Self {
-        let mut child = tool().arg("serve").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("python runs");
+        let mut child = spawn(tool().arg("serve").stdin(Stdio::piped()).stdout(Stdio::piped()));
         let stdin = child.stdin.take();
         let stdout = BufReader::new(child.stdout.take().expect("a pipe"));
         Zodb { child, stdin, stdout }
@@ -97,11 +99,16 @@ impl ZodbProcess {
         Self::spawn("hold", path, if read_only { &["--read-only"] } else { &[] })
     }
 
+    /// Any other subcommand that says `ready`, and ends when it is told to stop.
+    pub fn start(command: &str, path: &Path, args: &[&str]) -> Self {
+        Self::spawn(command, path, args)
+    }
+
     /// Returns once the storage is open.
     fn spawn(command: &str, path: &Path, args: &[&str]) -> Self {
         let args: Vec<OsString> =
             [command.into(), path.into()].into_iter().chain(args.iter().map(OsString::from)).collect();
-        let mut child = tool().args(&args).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("python runs");
+        let mut child = spawn(tool().args(&args).stdin(Stdio::piped()).stdout(Stdio::piped()));
         let mut stdout = BufReader::new(child.stdout.take().expect("a pipe"));
         let mut line = String::new();
         stdout.read_line(&mut line).expect("it writes");

@@ -12,10 +12,12 @@ import sys
 import traceback
 
 import blobs
+import configuration
 import content
 import inspection
 import live
 import tails
+import together
 
 
 def time_of(text):
@@ -61,6 +63,10 @@ def parser():
     command("boundaries", inspection.boundaries, "Where the transactions end, and their ids.")
     command("features", inspection.features, "How often what is tested is in the file.")
 
+    command("zconfig", configuration.parse, "What ZConfig's parser finds in a file, or which line it refuses.")
+    command("zope-conf", configuration.zope, "Open the databases of a zope.conf, and say where they are.")
+    command("zeo-conf", configuration.zeo, "Open the storages of a zeo.conf, and say where they are.")
+
     sub = command("open", inspection.open_it, "How ZODB opens it, and what it then has done to it.")
     sub.add_argument("--read-only", action="store_true")
 
@@ -98,6 +104,18 @@ def parser():
         sub.add_argument("--undo", action="store_true")
         sub.add_argument("--live", action="store_true", help="pack it twice, in between")
         sub.add_argument("--read-only", action="store_true")
+
+    for name, function, summary in (
+        ("together", together.make, "Count in several FileStorages at once, so often."),
+        ("together-counts", together.counts, "What each of several FileStorages has counted to."),
+        ("together-writer", together.writer, "Count in several FileStorages at once, until told to stop."),
+        ("together-half", together.half, "Stop in the middle of a commit to several FileStorages, until told to go on."),
+    ):
+        sub = command(name, function, summary)
+        sub.add_argument("others", metavar="PATH", nargs="*")
+        sub.add_argument("--seed", type=int, default=0)
+        sub.add_argument("--transactions", type=int, default=5)
+        sub.add_argument("--pause-ms", type=float, default=30)
 
     sub = commands.add_parser("serve", help="Answer commands from standard input.")
     sub.set_defaults(function=None)

@@ -166,10 +166,10 @@ impl Catalog {
         self.many("read the snapshots", &sql, [], Snapshot::from_row)
     }
 
-    /// The newest snapshot by sequence, but none that a restore made or that is set aside.
+    /// The newest snapshot by sequence, but none that a restore made, that is set aside, or that is of some databases only.
     pub fn latest(&self) -> Result<Option<Snapshot>> {
         let sql = format!(
-            "SELECT {} FROM snapshot s WHERE s.tombstone IS NULL AND s.kind NOT IN ('undo', 'base', 'damaged') ORDER BY s.sequence DESC LIMIT 1",
+            "SELECT {} FROM snapshot s WHERE s.tombstone IS NULL AND s.kind NOT IN ('undo', 'base', 'damaged') AND NOT s.partial ORDER BY s.sequence DESC LIMIT 1",
             Snapshot::COLUMNS
         );
         self.one("read the newest snapshot", &sql, [], Snapshot::from_row)

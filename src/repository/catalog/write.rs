@@ -73,6 +73,27 @@ impl Catalog {
         })
     }
 
+    /// Adds a database.
+    pub fn add_database(&mut self, database: &Registration) -> Result<()> {
+        self.transaction("record the database", |tx| insert_database(tx, database))
+    }
+
+    /// Records whether a database is saved, and where its blobs are.
+    pub fn set_database(&mut self, row: i64, tracked: bool, blobs: Option<&BlobDirectory>) -> Result<()> {
+        self.transaction("record what is saved of the database", |tx| {
+            tx.execute(
+                "UPDATE database SET tracked = ?2, blobs = ?3, blobs_mode = ?4 WHERE id = ?1",
+                params![
+                    row,
+                    tracked,
+                    blobs.map(|blobs| blobs.path.as_os_str().as_bytes()),
+                    blobs.map(|blobs| blobs.mode),
+                ],
+            )?;
+            Ok(())
+        })
+    }
+
     /// Commits a snapshot: from here on it exists.
     pub fn record_snapshot(&mut self, prepared: &PreparedSnapshot) -> Result<()> {
         let manifest = &prepared.manifest;

@@ -14,5 +14,5 @@ use crate::snapshot::handle::Repository;
 /// Where a database's blobs are, and how they are stored; `None` if they aren't.
 pub(crate) fn directory_of(repository: &Repository, database: &Database) -> Option<(PathBuf, BlobMode)> {
     let blobs = database.blobs.as_ref().filter(|blobs| blobs.mode != BlobMode::Skip)?;
-    Some((repository.seen_from_here(&blobs.path), blobs.mode))
+    Some((repository.seen(&blobs.path), blobs.mode))
 }

@@ -30,7 +30,7 @@ pub(super) fn check(check: &mut Check<'_>) -> Result<()> {
         Err(error) => return check.note(error, about_catalog(Vec::new())),
     };
     let mut reports = Vec::new();
-    for database in &databases {
+    for database in databases.iter().filter(|database| database.tracked) {
         let report = one(check, database)?;
         reports.push(report);
     }

@@ -145,6 +145,8 @@ fn differences(known: &Known, of: &KnownSnapshot, streams: &[&Stream], manifest:
     same(manifest.message == snapshot.message, "message");
     same(manifest.one_moment == snapshot.one_moment, "whether it is of one moment");
     same(manifest.stored_bytes == snapshot.stored_bytes, "stored bytes");
+    same(manifest.partial == snapshot.partial, "whether it is of some databases only");
+    same(manifest.databases.len() as u64 == snapshot.databases, "how many databases it was saved with");
     let mut matched = 0;
     for entry in &manifest.databases {
         let database = known.databases.iter().find(|database| database.uid == entry.uid);

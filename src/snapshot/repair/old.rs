@@ -231,8 +231,9 @@ fn says_the_same(
         && snapshot.created == manifest.created
         && snapshot.message == manifest.message
         && snapshot.one_moment == manifest.one_moment
+        && snapshot.stored_bytes == manifest.stored_bytes
         && snapshot.partial == manifest.partial
-        && snapshot.stored_bytes == manifest.stored_bytes;
+        && snapshot.databases == manifest.databases.len() as u64;
     if !same {
         return Ok(false);
     }

@@ -14,7 +14,7 @@ use crate::repository::catalog::{Catalog, RebuiltSnapshot, Registration, journal
 use crate::repository::counters::Counters;
 use crate::repository::hash::{Hash, Uid};
 use crate::repository::layout::Layout;
-use crate::repository::manifest::{Config, Generation};
+use crate::repository::manifest::{Config, Generation, Manifest, SAVE};
 use crate::snapshot::database::path_of_entry;
 use crate::snapshot::gc::lists;
 use crate::snapshot::repair::examine::Examined;
@@ -79,7 +79,7 @@ fn registrations(picture: &Picture, registered: &[Registration]) -> Result<Vec<R
                 path: path_of_entry(entry),
                 generation: first_generation(picture, entry.uid).unwrap_or_else(|| entry.generation.clone()),
                 keep_base: set.map_or(entry.keep_base, |set| set.keep_base),
-                tracked: set.is_none_or(|set| set.tracked),
+                tracked: set.map_or_else(|| is_in_newest(picture, entry.uid), |set| set.tracked),
                 blobs: set.map_or_else(entry_blobs, |set| set.blobs.clone()),
             }
         })
@@ -94,6 +94,13 @@ fn registrations(picture: &Picture, registered: &[Registration]) -> Result<Vec<R
             .hint("put .znap back from a copy; without one, znap init in another directory (-R DIR) starts anew"));
     }
     Ok(all)
+}
+
+/// Whether a database was saved to the end: after the last save that has it came none of all databases.
+fn is_in_newest(picture: &Picture, database: Uid) -> bool {
+    let mut saves = picture.snapshots.iter().rev().map(|chosen| &chosen.manifest).filter(|made| made.kind == SAVE);
+    let has_it = |manifest: &Manifest| manifest.databases.iter().any(|entry| entry.uid == database);
+    saves.find(|manifest| has_it(manifest) || !manifest.partial).is_none_or(has_it)
 }
 
 fn first_generation(picture: &Picture, database: Uid) -> Option<Generation> {

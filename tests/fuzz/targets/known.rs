@@ -29,7 +29,7 @@ impl Known {
         let place = Place { root: folder.path().join(".znap"), trusted: Vec::new() };
         let options = InitOptions {
             root: place.root.clone(),
-            databases: vec!["Data.fs".into()],
+            databases: vec![PathBuf::from("Data.fs").into()],
             current: folder.path().to_path_buf(),
             share_with_group: false,
         };
