@@ -7,13 +7,16 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::{Kill, Sandbox, boundaries, undisturbed, zodb};
 use jiff::tz::TimeZone;
 use znap::disk::Disk;
-use znap::error::Result;
+use znap::error::{Error, Kind, Result};
 use znap::filestorage::index_path;
-use znap::monitor::Silent;
+use znap::monitor::{Monitor, Silent};
 use znap::snapshot::{Place, Repository, RestoreOptions, SaveOptions, Way, finish, restore, save, store_bases};
 
 /// A database and its index.
@@ -48,6 +51,23 @@ impl Site {
         zodb(&["pack", self.sandbox.data_fs().to_str().unwrap()]);
     }
 
+    /// As on a file system without hard links.
+    fn without_second_names(&self) {
+        let _ = fs::remove_dir_all(self.sandbox.file(".znap/bases"));
+    }
+
+    /// The files that have a second name in the repository.
+    fn second_names(&self) -> Vec<(PathBuf, u64)> {
+        let Ok(entries) = fs::read_dir(self.sandbox.file(".znap/bases")) else { return Vec::new() };
+        entries.map(|entry| entry.unwrap().path()).map(|path| (path.clone(), inode(&path))).collect()
+    }
+
+    /// The database's file has a second name, and no other file has one.
+    fn has_its_second_name(&self) {
+        let names = self.second_names();
+        assert!(names.len() == 1 && names[0].1 == inode(&self.sandbox.data_fs()), "{names:?}");
+    }
+
     fn is(&self, id: &str) {
         let (state, expected) = (self.state(), &self.held[id]);
         assert!(state.0 == expected.0, "P6: the file isn't as {id} was");
@@ -69,6 +89,10 @@ impl Site {
             fs::remove_dir_all(self.sandbox.file("copy")).unwrap();
         }
     }
+}
+
+fn inode(path: &Path) -> u64 {
+    fs::metadata(path).unwrap().ino()
 }
 
 fn two_lives() -> Site {
@@ -132,6 +156,7 @@ fn p5_a_restore_right_after_a_pack_saves_the_packed_file_first() {
 fn what_an_older_snapshot_needs_may_come_from_any_copy() {
     let mut site = two_lives();
     fs::rename(site.sandbox.file("Data.fs.old"), site.sandbox.file("elsewhere")).unwrap();
+    site.without_second_names();
     site.save("packed");
     let before = site.state();
     let list = site.sandbox.znap_ok(&["list"]);
@@ -323,6 +348,8 @@ fn p5_one_of_two_databases_is_packed() {
 #[test]
 fn p5_a_save_after_a_pack_may_be_killed_anywhere() {
     let mut site = two_lives();
+    // Only its second name leads to the file that was there; or rather, since this is a copy, to one like it.
+    fs::remove_file(site.sandbox.file("Data.fs.old")).unwrap();
     let before = site.sandbox.copy();
     site.save("packed");
     let (mut kills, mut bases) = (0, 0);
@@ -341,7 +368,8 @@ fn p5_a_save_after_a_pack_may_be_killed_anywhere() {
         kills += 1;
         // The next save stores what this one didn't.
         world.znap_ok(&["save", "again"]);
-        fs::remove_file(world.file("Data.fs.old")).unwrap();
+        let names: Vec<_> = fs::read_dir(world.file(".znap/bases")).unwrap().map(|name| name.unwrap().path()).collect();
+        assert!(names.len() == 1 && inode(&names[0]) == inode(&world.data_fs()), "change {change}: {names:?}");
         for id in ["a", "b", "again"] {
             world.znap_ok(&["restore", id, "--to", "copy"]);
             let copy = fs::read(world.file("copy/data/Data.fs")).unwrap();
@@ -353,4 +381,177 @@ fn p5_a_save_after_a_pack_may_be_killed_anywhere() {
     }
     println!("{kills} kills, {bases} of them while the base was stored");
     assert!(kills > 15 && bases > 5, "{kills} {bases}");
+}
+
+#[test]
+fn p5_any_number_of_packs_between_two_saves_loses_nothing() {
+    let mut site = Site::new(79);
+    site.has_its_second_name();
+    site.save("a");
+    site.sandbox.grow(80, 10, "mixed");
+    site.save("b");
+    let length = site.held["b"].0.len();
+    for seed in [81, 82] {
+        site.pack();
+        site.sandbox.grow(seed, 5, "mixed");
+    }
+    // What the last pack has left is something that znap never saw.
+    assert!(!fs::read(site.sandbox.file("Data.fs.old")).unwrap().starts_with(&site.held["a"].0));
+    let list = site.sandbox.znap_ok(&["status", "--json"]);
+    let status: serde_json::Value = serde_json::from_str(&list).unwrap();
+    assert_eq!(status["databases"][0]["held_bytes"], length, "{status}");
+    let said = site.save("packed");
+    assert!(said.contains(".znap keeps the file from before the pack (") && said.contains("are stored now"), "{said}");
+    site.has_its_second_name();
+    assert!(!site.save("again").contains("keeps"));
+    site.all_come_back();
+    for id in ["a", "packed", "b"] {
+        site.restores(id);
+    }
+    site.sandbox.znap_ok(&["check", "--data", "--databases"]);
+    // All bases are stored: no second name is needed.
+    assert!(site.second_names().is_empty());
+}
+
+#[test]
+fn p2_a_second_name_of_znap_is_no_reason_to_build_a_file_beside() {
+    let mut site = Site::new(83);
+    site.save("a");
+    site.sandbox.grow(84, 10, "mixed");
+    site.save("b");
+    let before = inode(&site.sandbox.data_fs());
+    let beside = |site: &Site| {
+        let plan = site.sandbox.znap_ok(&["restore", "a", "--dry-run", "--json"]);
+        let plan: serde_json::Value = serde_json::from_str(&plan).unwrap();
+        plan["databases"][0]["beside"].as_bool().unwrap()
+    };
+    assert!(!beside(&site));
+    site.restores("a");
+    site.restores("b");
+    assert_eq!(inode(&site.sandbox.data_fs()), before);
+    site.has_its_second_name();
+    // Another name, which keeps what it has.
+    let other = site.sandbox.file("other-name");
+    fs::hard_link(site.sandbox.data_fs(), &other).unwrap();
+    assert!(beside(&site));
+    site.restores("a");
+    assert!(fs::read(&other).unwrap() == site.held["b"].0, "P5: another name's file was changed");
+    site.has_its_second_name();
+    assert_ne!(inode(&site.sandbox.data_fs()), before);
+    fs::remove_file(&other).unwrap();
+    assert!(!beside(&site));
+    site.restores("b");
+}
+
+#[test]
+fn p5_a_second_name_may_be_lost_copied_or_wrong() {
+    let mut site = Site::new(85);
+    site.save("a");
+    let (name, _) = site.second_names().pop().unwrap();
+    // Lost, as in a backup without it: the next save makes it again.
+    site.without_second_names();
+    site.save("b");
+    site.has_its_second_name();
+    // A copy, as in a repository that was copied: not kept while the database is there.
+    let copy = |site: &Site| {
+        fs::copy(site.sandbox.data_fs(), site.sandbox.file("copy")).unwrap();
+        fs::rename(site.sandbox.file("copy"), &name).unwrap();
+    };
+    copy(&site);
+    site.sandbox.znap_ok(&["gc"]);
+    site.has_its_second_name();
+    // But it serves when that is packed.
+    copy(&site);
+    site.sandbox.grow(86, 5, "mixed");
+    site.save("c");
+    copy(&site);
+    site.pack();
+    fs::remove_file(site.sandbox.file("Data.fs.old")).unwrap();
+    let packed = site.sandbox.copy();
+    site.save("packed");
+    site.has_its_second_name();
+    site.all_come_back();
+    // One that leads to something else is of no use, and does no harm.
+    fs::write(packed.file(".znap/bases").join(name.file_name().unwrap()), "FS30 something else").unwrap();
+    packed.znap_ok(&["save", "packed"]);
+    assert!(packed.znap_ok(&["list"]).contains("needs "));
+    let refused = packed.znap(&["restore", "a"]);
+    assert!(refused.code == 1 && refused.stderr.contains("--base-from"), "{refused:?}");
+    // What the catalog knows nothing of goes with gc.
+    let unknown = packed.file(".znap/bases/0123456789abcdef0123456789abcdef");
+    fs::hard_link(packed.data_fs(), &unknown).unwrap();
+    packed.znap_ok(&["delete", "a", "b", "c"]);
+    packed.znap_ok(&["gc"]);
+    assert!(!unknown.exists());
+    assert_eq!(fs::read_dir(packed.file(".znap/bases")).unwrap().count(), 1);
+}
+
+#[test]
+fn p10_second_names_outlive_gc_and_repair() {
+    let mut site = Site::new(87);
+    site.save("a");
+    site.sandbox.grow(88, 10, "mixed");
+    site.save("b");
+    site.sandbox.znap_ok(&["gc", "--all"]);
+    site.has_its_second_name();
+    site.pack();
+    fs::remove_file(site.sandbox.file("Data.fs.old")).unwrap();
+    site.sandbox.znap_ok(&["gc", "--all"]);
+    fs::remove_file(site.sandbox.file(".znap/catalog.db")).unwrap();
+    site.sandbox.znap_ok(&["repair"]);
+    site.sandbox.znap_ok(&["gc", "--all"]);
+    site.sandbox.znap_ok(&["restore", "a", "--to", "copy"]);
+    assert!(fs::read(site.sandbox.file("copy/data/Data.fs")).unwrap() == site.held["a"].0, "P6");
+    fs::remove_dir_all(site.sandbox.file("copy")).unwrap();
+    // Deleted snapshots need nothing; the file goes.
+    let world = site.sandbox.copy();
+    world.znap_ok(&["delete", "a", "b"]);
+    world.znap_ok(&["gc"]);
+    assert_eq!(fs::read_dir(world.file(".znap/bases")).unwrap().count(), 0);
+    site.restores("b");
+    site.restores("a");
+}
+
+/// Ctrl-C after so many questions whether to go on.
+struct Impatient(AtomicUsize);
+
+impl Monitor for Impatient {
+    fn begin(&self, _: &str, _: u64) {}
+    fn advance(&self, _: u64) {}
+    fn end(&self) {}
+    fn notice(&self, _: &str) {}
+    fn check(&self) -> Result<()> {
+        match self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(Error::new(Kind::Interrupted(2), "interrupted")),
+        }
+    }
+}
+
+#[test]
+fn p5_storing_what_a_pack_left_may_be_interrupted() {
+    let mut site = two_lives();
+    fs::remove_file(site.sandbox.file("Data.fs.old")).unwrap();
+    let place = Place { root: site.sandbox.file(".znap"), trusted: Vec::new() };
+    let mut repository = Repository::open_to_write(&place, &Silent).unwrap();
+    save(&mut repository, &SaveOptions::new(Some("packed".into()), "", TimeZone::UTC), &Silent).unwrap();
+    site.held.insert("packed".into(), site.state());
+    let mut interrupted = 0;
+    for questions in (0..).step_by(2) {
+        match store_bases(&mut repository, &Impatient(questions.into())) {
+            Ok(stored) => {
+                assert_eq!(stored.len(), 1);
+                break;
+            }
+            Err(error) => assert_eq!(error.kind(), Kind::Interrupted(2), "{error}"),
+        }
+        interrupted += 1;
+        assert_eq!(site.second_names().len(), 2, "the one that was there is kept, and so is the new one");
+    }
+    drop(repository);
+    assert!(interrupted > 1, "{interrupted}");
+    site.has_its_second_name();
+    site.all_come_back();
+    site.sandbox.znap_ok(&["gc"]);
+    site.sandbox.znap_ok(&["check", "--data", "--databases"]);
 }

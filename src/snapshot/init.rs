@@ -17,6 +17,7 @@ use crate::repository::manifest::{ChunkerConfig, Config, Generation};
 use crate::repository::object::{VERSION, publish};
 use crate::snapshot::database;
 use crate::snapshot::generations::{self, Beginning};
+use crate::snapshot::links;
 
 /// What to start.
 #[derive(Debug, Clone)]
@@ -113,7 +114,7 @@ pub fn init_on(disk: &Disk, options: &InitOptions, monitor: &dyn Monitor) -> Res
         Some(group) if options.share_with_group => Access::Group(group),
         _ => Access::Private,
     };
-    create(disk, &options.root, access, now, &registrations)?;
+    create(disk, options, access, now, &registrations)?;
     Ok(InitReport { root: options.root.clone(), databases: tracked })
 }
 
@@ -134,7 +135,8 @@ fn begin(file: &DataFile, name: &str, path: &Path, monitor: &dyn Monitor) -> Res
 }
 
 /// Makes the repository under another name and renames it, so that there is never half of one.
-fn create(disk: &Disk, root: &Path, access: Access, now: i64, registrations: &[Registration]) -> Result<()> {
+fn create(disk: &Disk, options: &InitOptions, access: Access, now: i64, registrations: &[Registration]) -> Result<()> {
+    let root = &options.root;
     let parent = match root.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
@@ -150,6 +152,11 @@ fn create(disk: &Disk, root: &Path, access: Access, now: i64, registrations: &[R
         publish(&layout, vec![file], &counters)?;
         let mut catalog = Catalog::create(&layout, &counters)?;
         catalog.register(&config.repository, now, (name, bytes), registrations)?;
+        for (typed, Registration { generation, .. }) in options.databases.iter().zip(registrations) {
+            if generation.base_length > FIRST_TRANSACTION {
+                links::make(&layout, &options.current.join(typed), None, &generation.uid)?;
+            }
+        }
         crate::snapshot::reserve::replenish(&layout)?;
         disk.sync_directory(&temporary)
     };

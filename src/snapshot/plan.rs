@@ -14,6 +14,7 @@ use crate::repository::hash::{Hash, ListHash};
 use crate::snapshot::anchor::{begins_with, damaged_list, known_end, nearest, unless_shorter};
 use crate::snapshot::base::{needs_file, whole_chunks};
 use crate::snapshot::handle::Repository;
+use crate::snapshot::links::has_other_names;
 use crate::snapshot::log::LogEntry;
 use crate::snapshot::set_aside::refuse_set_aside;
 
@@ -173,7 +174,6 @@ fn plan_database(
             unsaved_transactions.push(LogEntry::new(&read_transaction(file, &header)?));
         }
     }
-    use std::os::unix::fs::MetadataExt;
     Ok(DatabasePlan {
         name: database.name.clone(),
         path: file.path().to_path_buf(),
@@ -190,7 +190,7 @@ fn plan_database(
         unsaved,
         unsaved_transactions,
         goes_back: end > keep || damage_found,
-        beside: file.metadata()?.nlink() > 1,
+        beside: has_other_names(&repository.layout, file)?,
         anew,
         work: Work { base_length: if anew { FIRST_TRANSACTION } else { base_length }, target, now, end, chunks },
     })

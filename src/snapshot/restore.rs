@@ -21,8 +21,9 @@ use crate::repository::counters::Counts;
 use crate::repository::data::FRAME_LIMIT;
 use crate::repository::frames::FrameFiles;
 use crate::repository::hash::Hash;
+use crate::repository::layout::Layout;
 use crate::repository::lock::Gate;
-use crate::snapshot::anchor::{begins_any, begins_with, damaged_list, magic_of, old_path};
+use crate::snapshot::anchor::{begins_any, begins_with, damaged_list, magic_of};
 use crate::snapshot::base::{needs_base, source_of, store_base, store_bases};
 use crate::snapshot::caches::CacheMoved;
 use crate::snapshot::carry_out::{Change, Prepared, carry_out};
@@ -31,6 +32,7 @@ use crate::snapshot::generations::{Life, in_its_life, life_of};
 use crate::snapshot::handle::Repository;
 use crate::snapshot::journal::{Entry, Journal, Named, Stage};
 use crate::snapshot::left_out::{Kept, bytes_to_keep};
+use crate::snapshot::links::{self, has_other_names};
 use crate::snapshot::plan::{DatabasePlan, RestorePlan, Work, plan, refuse_damage};
 use crate::snapshot::save::save_for_undo;
 use crate::snapshot::writing::{folder_of, require_room};
@@ -206,7 +208,7 @@ fn put_back(
     monitor.check()?;
     // Preparing may have taken minutes.
     for &(database, (_, file)) in &pairs {
-        require_unchanged(file, database.size, database.beside)?;
+        require_unchanged(&repository.layout, file, database.size, database.beside)?;
     }
     check_room(repository, &plan, options, true)?;
     let mut left_out = Kept::new(repository.disk());
@@ -237,6 +239,8 @@ fn put_back(
         ..repository.counts()
     };
     let undoable = before.is_some();
+    // The files are in place: without a second name they are as good.
+    let _ = links::refresh(repository, false);
     Ok(RestoreReport {
         plan,
         kept,
@@ -304,7 +308,7 @@ fn into_their_lives(repository: &Repository, files: &mut [(Database, DataFile)])
 /// Whether any file was packed, or converted, since it was saved last.
 fn begins_anew(repository: &Repository, files: &[(Database, DataFile)]) -> Result<bool> {
     for (database, file) in files {
-        if let Life::New(_) = life_of(&repository.catalog, database, file)? {
+        if let Life::New(..) = life_of(&repository.catalog, database, file)? {
             return Ok(true);
         }
     }
@@ -331,7 +335,7 @@ fn take_bases(
                 let source = DataFile::open(path)?;
                 begins_any(&source, &[&generation.known])?.then_some(source)
             }
-            None => source_of(&generation.known, &[file.path(), &old_path(file.path())])?,
+            None => source_of(&repository.layout, file.path(), &generation.known)?,
         };
         if let Some(source) = source {
             store_base(repository, database, &generation, source, monitor)?;
@@ -439,9 +443,8 @@ fn check_room(repository: &Repository, plan: &RestorePlan, options: &RestoreOpti
 }
 
 /// Refuses a file that isn't any more what was planned for. Whoever takes no lock may have renamed, linked or changed it.
-pub(crate) fn require_unchanged(file: &DataFile, size: u64, beside: bool) -> Result<()> {
-    let metadata = file.metadata()?;
-    if file.is_still_at_path()? && metadata.len() == size && (metadata.nlink() > 1) == beside {
+pub(crate) fn require_unchanged(layout: &Layout, file: &DataFile, size: u64, beside: bool) -> Result<()> {
+    if file.is_still_at_path()? && file.size()? == size && has_other_names(layout, file)? == beside {
         return Ok(());
     }
     Err(Error::failed(format!("{} was changed or replaced meanwhile", file.path().display()))

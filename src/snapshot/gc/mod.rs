@@ -29,6 +29,7 @@ use crate::repository::layout::Layout;
 use crate::repository::lock::Gate;
 use crate::snapshot::delete::bury;
 use crate::snapshot::handle::Repository;
+use crate::snapshot::links;
 use crate::snapshot::reserve;
 
 use choice::to_rewrite;
@@ -139,6 +140,7 @@ pub fn gc(repository: &mut Repository, options: GcOptions, monitor: &dyn Monitor
     let chosen = to_rewrite(&files, options);
     let files_rewritten = rewrite::rewrite(repository, &chosen, options, monitor)?;
 
+    links::refresh(repository, true)?;
     // Space for the next time is welcome, but no reason to fail now.
     let _ = reserve::replenish(&repository.layout);
     let files = repository.catalog.object_use()?;
