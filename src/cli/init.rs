@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use clap::Args;
 
 use znap::error::Result;
-use znap::snapshot::{InitOptions, TrackedDatabase, init};
+use znap::snapshot::{InitOptions, Place, Repository, TrackedDatabase, init, keep_bases};
 
+use super::base::about;
 use super::{Context, Outcome, place, words};
 
 /// Start a repository that tracks these FileStorages
@@ -33,6 +34,11 @@ pub struct Init {
     /// ZNAP_TRUST=DIR, see znap --help.
     #[arg(long)]
     group: bool,
+
+    /// Store the databases' beginnings too, with the first save and after every pack, so that snapshots need nothing but
+    /// .znap: see znap base
+    #[arg(long)]
+    base: bool,
 }
 
 pub(super) fn run(context: &Context, args: &Init) -> Result<Outcome> {
@@ -44,6 +50,10 @@ pub(super) fn run(context: &Context, args: &Init) -> Result<Outcome> {
         share_with_group: args.group,
     };
     let report = init(&options, context.progress)?;
+    if args.base {
+        let place = Place { root: report.root.clone(), trusted: Vec::new() };
+        keep_bases(&mut Repository::open_to_write(&place, context.progress)?, &[], context.progress)?;
+    }
     context.progress.clear();
     terminal.say(format_args!(
         "started the repository {} with {}",
@@ -51,7 +61,7 @@ pub(super) fn run(context: &Context, args: &Init) -> Result<Outcome> {
         words::count(report.databases.len() as u64, "database", "databases")
     ))?;
     for database in &report.databases {
-        terminal.say(format_args!("  {}", line(database)))?;
+        terminal.say(format_args!("  {}", line(database, args.base)))?;
         if let Some(left_out) = &database.left_out {
             terminal.say(format_args!("  {}: after its last transaction: {left_out}", database.name))?;
         }
@@ -67,13 +77,21 @@ pub(super) fn run(context: &Context, args: &Init) -> Result<Outcome> {
             ));
         }
     }
+    let needed =
+        report.databases.iter().filter(|database| !database.complete).map(|database| database.base_length).sum();
+    if needed > 0 && !args.base {
+        terminal.hint(format_args!("znap base keep stores that too, in {}", about(needed)));
+    }
     terminal.hint("znap save ID takes the first snapshot, such as: znap save before-upgrade");
     Ok(Outcome::Done)
 }
 
-fn line(database: &TrackedDatabase) -> String {
+fn line(database: &TrackedDatabase, keep: bool) -> String {
     let kept = if database.complete {
         "snapshots will need nothing but the repository".to_string()
+    } else if keep {
+        let bytes = words::size(database.base_length);
+        format!("its first {bytes} will be stored with the first snapshot: {}", about(database.base_length))
     } else {
         format!("snapshots will need its first {}", words::size(database.base_length))
     };

@@ -251,6 +251,9 @@ fn facts(context: &Context, database: &DatabasePlan, discard: bool) -> Vec<(&'st
     if let Some(left_out) = &database.left_out {
         facts.push((if discard { "dropped" } else { "left out" }, left_out.clone()));
     }
+    if let Some(what) = database.new_life {
+        facts.push(("changed", format!("it was {what} since the last snapshot, and is saved first")));
+    }
     if database.anew {
         facts.push((
             "packed",

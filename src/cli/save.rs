@@ -3,8 +3,11 @@
 use clap::Args;
 
 use znap::error::{Kind, Result};
-use znap::snapshot::{Repository, SaveOptions, SaveReport, SavedDatabase, held_files, save, store_bases};
+use znap::snapshot::{
+    Repository, SaveOptions, SaveReport, SavedDatabase, held_files, save, store_bases, unstored_bases,
+};
 
+use super::base::{about, tell_stored};
 use super::{Context, Outcome, place, words};
 
 /// Take a snapshot of every database
@@ -68,14 +71,12 @@ pub(super) fn run(context: &Context, args: &Save) -> Result<Outcome> {
     let bases = bases.or_else(|error| match error.kind() {
         Kind::Interrupted(_) => Err(error
             .context(format!(
-                "snapshot {} was taken, but what older snapshots need of the file before the pack is not stored yet",
+                "snapshot {} was taken, but what snapshots need of a file's beginning is not stored yet",
                 report.id
             ))
             .hint("the next znap save stores it")),
         _ => {
-            terminal.warn(format_args!(
-                "what older snapshots need of the file before the pack could not be stored: {error}"
-            ));
+            terminal.warn(format_args!("what snapshots need of a file's beginning could not be stored: {error}"));
             terminal.hint(if held.is_empty() {
                 "keep that file until a save has stored it"
             } else {
@@ -85,13 +86,15 @@ pub(super) fn run(context: &Context, args: &Save) -> Result<Outcome> {
             Ok(Vec::new())
         }
     })?;
-    for base in bases {
-        terminal.note(format_args!(
-            "{}: the first {} of the file before are stored now ({}), so that older snapshots need it no more",
-            base.database,
-            words::size(base.bytes),
-            words::size(base.stored_bytes)
-        ));
+    tell_stored(terminal, &bases);
+    if report.sequence == 1 {
+        for base in unstored_bases(&repository)? {
+            let (bytes, name) = (words::size(base.bytes), base.database);
+            terminal.hint(format_args!(
+                "snapshots need the first {bytes} of {name}; znap base keep stores them too, in {}",
+                about(base.bytes)
+            ));
+        }
     }
     terminal.counts(&report.counts);
     said.map_err(|error| error.context(format!("snapshot {} was taken, but", report.id)))?;

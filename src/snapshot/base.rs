@@ -37,11 +37,13 @@ pub struct StoredBase {
     pub bytes: u64,
     /// How much it added to the repository.
     pub stored_bytes: u64,
+    /// Whether the file is still in that generation.
+    pub is_now: bool,
 }
 
-/// What follows a save: stores every base that a snapshot needs and the file at the database's path has no more, as long as the
-/// file that a pack replaced is there, as `Data.fs.old` or under the second name that it has in the repository; and brings these names up to
-/// date.
+/// What follows a save: stores every base that a snapshot needs and that is to be kept, or that the file at the database's path has no
+/// more, as long as the file that a pack replaced is there, as `Data.fs.old` or under the second name that it has in the repository; and
+/// brings these names up to date.
 pub fn store_bases(repository: &mut Repository, monitor: &dyn Monitor) -> Result<Vec<StoredBase>> {
     repository.writer_lock()?;
     let stored = store_lacking(repository, monitor);
@@ -59,11 +61,12 @@ fn store_lacking(repository: &mut Repository, monitor: &dyn Monitor) -> Result<V
         let now = DataFile::open(&path).and_then(|file| life_of(&repository.catalog, &database, &file)).ok();
         for generation in repository.catalog.generations(database.row)? {
             let is_now = matches!(&now, Some(Life::Known(now)) if now.row == generation.row);
-            if is_now || !is_lacking(repository, &generation)? {
+            if (is_now && !database.keep_base) || !is_lacking(repository, &generation)? {
                 continue;
             }
             if let Some(file) = source_of(&repository.layout, &path, &generation.known)? {
-                stored.push(store_base(repository, &database, &generation, file, monitor)?);
+                let base = store_base(repository, &database, &generation, file, monitor)?;
+                stored.push(StoredBase { is_now, ..base });
             }
         }
     }
@@ -166,5 +169,6 @@ pub(crate) fn store_base(
         began: known.began,
         bytes: known.base_length,
         stored_bytes: report.stored_bytes,
+        is_now: false,
     })
 }

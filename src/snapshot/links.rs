@@ -18,7 +18,7 @@ use crate::repository::catalog::{Database, GenerationRow};
 use crate::repository::hash::Uid;
 use crate::repository::layout::Layout;
 use crate::snapshot::anchor::begins_any;
-use crate::snapshot::base::needs_base;
+use crate::snapshot::base::{needs_base, source_of};
 use crate::snapshot::generations::{Life, life_of};
 use crate::snapshot::handle::Repository;
 
@@ -166,4 +166,20 @@ pub(crate) fn held_bytes(repository: &Repository, database: &Database) -> Result
         }
     }
     Ok(bytes)
+}
+
+/// Whether something that snapshots need of a file is neither stored nor has the file a second name: one pack leaves it as
+/// `Data.fs.old`, the next one takes it away.
+pub(crate) fn is_at_risk(repository: &Repository, database: &Database) -> Result<bool> {
+    let (layout, catalog) = (&repository.layout, &repository.catalog);
+    for GenerationRow { known, row } in catalog.generations(database.row)? {
+        let is_needed = needs_base(catalog, &known)? && catalog.is_used(row)?;
+        let source = if is_needed { source_of(layout, &repository.path_of(database), &known)? } else { None };
+        let link = DataFile::open(layout.base(&known.uid)).ok();
+        let is_safe = link.map(|link| begins_any(&link, &[&known])).transpose()?.unwrap_or(false);
+        if source.is_some() && !is_safe {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }

@@ -12,7 +12,7 @@ use crate::repository::catalog::{Catalog, Database, Snapshot, Stream, StreamChun
 use crate::repository::chunk_reader::ChunkReader;
 use crate::repository::hash::{Hash, ListHash};
 use crate::snapshot::anchor::{begins_with, damaged_list, known_end, nearest, unless_shorter};
-use crate::snapshot::base::{needs_file, whole_chunks};
+use crate::snapshot::base::{needs_file, source_of, whole_chunks};
 use crate::snapshot::handle::Repository;
 use crate::snapshot::links::has_other_names;
 use crate::snapshot::log::LogEntry;
@@ -65,6 +65,8 @@ pub struct DatabasePlan {
     pub beside: bool,
     /// Whether a pack lies between, and so the whole file is built beside and renamed in.
     pub anew: bool,
+    /// What happened to the file since the last snapshot, so that it is saved first: `packed` or `converted`.
+    pub new_life: Option<&'static str>,
     /// What execution needs beyond this.
     #[serde(skip)]
     pub(crate) work: Work,
@@ -98,11 +100,12 @@ impl RestorePlan {
     }
 }
 
-/// Plans to put a snapshot back into the open files of its databases.
+/// Plans to put a snapshot back into the open files of its databases. A `dry` plan may need a base that isn't stored, but will be.
 pub(crate) fn plan(
     repository: &Repository,
     snapshot: &Snapshot,
     files: &[(Database, DataFile)],
+    dry: bool,
     monitor: &dyn Monitor,
 ) -> Result<RestorePlan> {
     refuse_set_aside(repository, snapshot)?;
@@ -110,7 +113,7 @@ pub(crate) fn plan(
     for stream in repository.catalog.streams_of(snapshot.row)? {
         let (database, file) =
             files.iter().find(|(database, _)| database.row == stream.database).ok_or_else(|| damaged_list(&stream))?;
-        databases.push(plan_database(repository, database, file, stream, monitor)?);
+        databases.push(plan_database(repository, (database, file), stream, dry, monitor)?);
     }
     require_all(repository, databases.len(), files.len())?;
     Ok(RestorePlan { id: snapshot.name.clone(), databases })
@@ -123,9 +126,9 @@ pub(crate) fn require_all(repository: &Repository, found: usize, all: usize) -> 
 
 fn plan_database(
     repository: &Repository,
-    database: &Database,
-    file: &DataFile,
+    (database, file): (&Database, &DataFile),
     target: Stream,
+    dry: bool,
     monitor: &dyn Monitor,
 ) -> Result<DatabasePlan> {
     let catalog = &repository.catalog;
@@ -144,7 +147,16 @@ fn plan_database(
     let damage_found = damage.is_some();
     let end = cut.as_ref().map_or(saved.offset, |cut| cut.offset);
     let (mut keep, mut chunks) = if anew {
-        (FIRST_TRANSACTION, whole_chunks(catalog, &target)?.ok_or_else(|| needs_file(file.path(), &target))?)
+        let whole = match whole_chunks(catalog, &target)? {
+            None if dry
+                && source_of(&repository.layout, file.path(), &catalog.generation(target.generation)?.known)?
+                    .is_some() =>
+            {
+                Some(Vec::new())
+            }
+            whole => whole,
+        };
+        (FIRST_TRANSACTION, whole.ok_or_else(|| needs_file(file.path(), &target))?)
     } else if begins_with(file, size, catalog, &target)? {
         (target.cut.offset, Vec::new())
     } else {
@@ -192,6 +204,7 @@ fn plan_database(
         goes_back: end > keep || damage_found,
         beside: has_other_names(&repository.layout, file)?,
         anew,
+        new_life: None,
         work: Work { base_length: if anew { FIRST_TRANSACTION } else { base_length }, target, now, end, chunks },
     })
 }

@@ -15,7 +15,7 @@ use serde::Serialize;
 use crate::error::{Error, IoContext, Result};
 use crate::filestorage::{DataFile, FIRST_TRANSACTION, Magic, Position, Source, StorageLock, openers, scan};
 use crate::monitor::Monitor;
-use crate::repository::catalog::{Database, Snapshot, Stream};
+use crate::repository::catalog::{Database, GenerationRow, Snapshot, Stream};
 use crate::repository::chunk_reader::ChunkReader;
 use crate::repository::counters::Counts;
 use crate::repository::data::FRAME_LIMIT;
@@ -28,7 +28,7 @@ use crate::snapshot::base::{needs_base, source_of, store_base, store_bases};
 use crate::snapshot::caches::CacheMoved;
 use crate::snapshot::carry_out::{Change, Prepared, carry_out};
 use crate::snapshot::database;
-use crate::snapshot::generations::{Life, in_its_life, life_of};
+use crate::snapshot::generations::{Life, begin, in_its_life, life_of};
 use crate::snapshot::handle::Repository;
 use crate::snapshot::journal::{Entry, Journal, Named, Stage};
 use crate::snapshot::left_out::{Kept, bytes_to_keep};
@@ -83,9 +83,7 @@ const KEPT: usize = 2 * FRAME_LIMIT;
 
 /// What a restore of this snapshot would do, as things are now: nothing is locked.
 pub fn dry_run(repository: &Repository, word: &str, monitor: &dyn Monitor) -> Result<RestorePlan> {
-    let files = open_all(repository, monitor)?;
-    let _gate = Gate::shared(&repository.layout, monitor)?;
-    repository.catalog.snapshot_of(|_| plan(repository, &repository.resolve(word)?, &files, monitor))
+    plan_only(repository, |repository| repository.resolve(word), monitor)
 }
 
 /// Puts the databases of a snapshot back. What no snapshot holds is saved first, unless that is to be dropped.
@@ -109,10 +107,34 @@ pub fn undo(repository: &mut Repository, options: &RestoreOptions, monitor: &dyn
 
 /// What undo would do, as things are now: nothing is locked.
 pub fn undo_dry_run(repository: &Repository, monitor: &dyn Monitor) -> Result<RestorePlan> {
-    let snapshot = before_last(repository)?;
-    let files = open_all(repository, monitor)?;
+    plan_only(repository, before_last, monitor)
+}
+
+fn plan_only(
+    repository: &Repository,
+    snapshot: impl Fn(&Repository) -> Result<Snapshot>,
+    monitor: &dyn Monitor,
+) -> Result<RestorePlan> {
+    let mut files = open_files(repository, false, monitor)?;
+    let mut new_lives = HashMap::new();
+    for (database, file) in &mut files {
+        database.generation = match life_of(&repository.catalog, database, file)? {
+            Life::Known(generation) => generation,
+            // As the save will have it that comes first.
+            Life::New(recognition, _) => {
+                new_lives.insert(database.name.clone(), recognition.word());
+                let known = begin(file, database.generation.known.number + 1, monitor)?.generation;
+                GenerationRow { row: 0, known }
+            }
+        };
+    }
     let _gate = Gate::shared(&repository.layout, monitor)?;
-    repository.catalog.snapshot_of(|_| plan(repository, &snapshot, &files, monitor))
+    let mut plan =
+        repository.catalog.snapshot_of(|_| plan(repository, &snapshot(repository)?, &files, true, monitor))?;
+    for planned in &mut plan.databases {
+        planned.new_life = new_lives.get(&planned.name).copied();
+    }
+    Ok(plan)
 }
 
 /// The snapshot that holds what was there before the last restore.
@@ -152,14 +174,14 @@ fn put_back(
     }
     into_their_lives(repository, &mut files)?;
     take_bases(repository, snapshot, &files, options, monitor)?;
-    let mut plan = plan(repository, snapshot, &files, monitor)?;
+    let mut plan = plan(repository, snapshot, &files, false, monitor)?;
     if !options.discard {
         refuse_damage(&plan)?;
     }
     let mut before = holder(repository, &plan, &files)?;
     if before.is_none() && !options.discard {
         let report = save_for_undo(repository, &plan.id, &options.zone, monitor)?;
-        plan = crate::snapshot::plan::plan(repository, snapshot, &files, monitor)?;
+        plan = crate::snapshot::plan::plan(repository, snapshot, &files, false, monitor)?;
         before = Some(repository.exactly(&report.id)?);
         kept = Some(report.id);
     }
@@ -289,13 +311,6 @@ fn holder(repository: &Repository, plan: &RestorePlan, files: &[(Database, DataF
         }
     }
     Ok(None)
-}
-
-/// Opens the databases' files, and finds out which life each is in, which must have begun before.
-fn open_all(repository: &Repository, monitor: &dyn Monitor) -> Result<Vec<(Database, DataFile)>> {
-    let mut files = open_files(repository, false, monitor)?;
-    into_their_lives(repository, &mut files)?;
-    Ok(files)
 }
 
 fn into_their_lives(repository: &Repository, files: &mut [(Database, DataFile)]) -> Result<()> {

@@ -13,7 +13,7 @@ use crate::snapshot::anchor::{known_end, nearest};
 use crate::snapshot::database;
 use crate::snapshot::generations::{Life, life_of};
 use crate::snapshot::handle::Repository;
-use crate::snapshot::links::held_bytes;
+use crate::snapshot::links::{held_bytes, is_at_risk};
 
 /// How things are.
 #[derive(Debug, Clone, Serialize)]
@@ -55,6 +55,8 @@ pub struct DatabaseStatus {
     pub left_out: Option<String>,
     /// What happened to the file since the last snapshot, so that the next one begins anew: `packed` or `converted`.
     pub new_life: Option<&'static str>,
+    /// Whether two packs without a save between would lose what snapshots need.
+    pub at_risk: bool,
     /// What files from before a pack take that znap keeps, because snapshots need something of them that isn't stored.
     pub held_bytes: u64,
 }
@@ -88,6 +90,7 @@ fn look(repository: &Repository, database: &Database, monitor: &dyn Monitor) -> 
         new_bytes: 0,
         left_out: None,
         new_life: None,
+        at_risk: is_at_risk(repository, database)?,
         held_bytes: held_bytes(repository, database)?,
     };
     let file = match database::open_patiently(&path, monitor) {

@@ -79,6 +79,7 @@ pub fn gc_dry_run(repository: &mut Repository, options: GcOptions) -> Result<GcR
     let repository = &*repository;
     repository.catalog.snapshot_of(|catalog| {
         let inventory = Inventory::take(repository)?;
+        catalog.without(&catalog.idle_bases()?)?;
         let files = catalog.object_use()?;
         let mut freed: u64 = inventory.left_over.iter().map(|(_, bytes)| bytes).sum();
         let mut report = GcReport {

@@ -3,20 +3,24 @@
 #![allow(missing_docs)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "../common/mod.rs"]
 mod common;
+
+mod bases;
+mod second_names;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::{Kill, Sandbox, boundaries, undisturbed, zodb};
 use jiff::tz::TimeZone;
+use serde_json::Value;
 use znap::disk::Disk;
-use znap::error::{Error, Kind, Result};
+use znap::error::Result;
 use znap::filestorage::index_path;
-use znap::monitor::{Monitor, Silent};
+use znap::monitor::Silent;
 use znap::snapshot::{Place, Repository, RestoreOptions, SaveOptions, Way, finish, restore, save, store_bases};
 
 /// A database and its index.
@@ -78,6 +82,18 @@ impl Site {
         self.sandbox.znap_ok(&["restore", id]);
         self.is(id);
         self.sandbox.check();
+    }
+
+    /// What `--json` gives.
+    fn json(&self, args: &[&str]) -> Value {
+        serde_json::from_str(&self.sandbox.znap_ok(args)).unwrap()
+    }
+
+    /// How many bases are stored.
+    fn bases(&self) -> usize {
+        let catalog = rusqlite::Connection::open(self.sandbox.file(".znap/catalog.db")).unwrap();
+        let sql = "SELECT count(*) FROM snapshot WHERE kind = 'base' AND tombstone IS NULL";
+        catalog.query_row(sql, [], |row| row.get(0)).unwrap()
     }
 
     fn all_come_back(&self) {
@@ -178,10 +194,6 @@ fn what_an_older_snapshot_needs_may_come_from_any_copy() {
     assert!(!site.sandbox.znap_ok(&["list"]).contains("needs "));
     // What nothing needs any more goes.
     site.sandbox.znap_ok(&["delete", "a", "b"]);
-    let bases = |site: &Site| -> usize {
-        let catalog = rusqlite::Connection::open(site.sandbox.file(".znap/catalog.db")).unwrap();
-        catalog.query_row("SELECT count(*) FROM snapshot WHERE kind = 'base'", [], |row| row.get(0)).unwrap()
-    };
     site.sandbox.znap_ok(&["restore", "packed"]);
     for undo in site
         .sandbox
@@ -192,9 +204,9 @@ fn what_an_older_snapshot_needs_may_come_from_any_copy() {
     {
         site.sandbox.znap_ok(&["delete", undo]);
     }
-    assert_eq!(bases(&site), 2);
+    assert_eq!(site.bases(), 2);
     site.sandbox.znap_ok(&["gc"]);
-    assert_eq!(bases(&site), 1, "P10: the one that the last snapshot needs is left");
+    assert_eq!(site.bases(), 1, "P10: the one that the last snapshot needs is left");
     site.held.retain(|id, _| id == "packed");
     site.all_come_back();
 }
@@ -381,177 +393,4 @@ fn p5_a_save_after_a_pack_may_be_killed_anywhere() {
     }
     println!("{kills} kills, {bases} of them while the base was stored");
     assert!(kills > 15 && bases > 5, "{kills} {bases}");
-}
-
-#[test]
-fn p5_any_number_of_packs_between_two_saves_loses_nothing() {
-    let mut site = Site::new(79);
-    site.has_its_second_name();
-    site.save("a");
-    site.sandbox.grow(80, 10, "mixed");
-    site.save("b");
-    let length = site.held["b"].0.len();
-    for seed in [81, 82] {
-        site.pack();
-        site.sandbox.grow(seed, 5, "mixed");
-    }
-    // What the last pack has left is something that znap never saw.
-    assert!(!fs::read(site.sandbox.file("Data.fs.old")).unwrap().starts_with(&site.held["a"].0));
-    let list = site.sandbox.znap_ok(&["status", "--json"]);
-    let status: serde_json::Value = serde_json::from_str(&list).unwrap();
-    assert_eq!(status["databases"][0]["held_bytes"], length, "{status}");
-    let said = site.save("packed");
-    assert!(said.contains(".znap keeps the file from before the pack (") && said.contains("are stored now"), "{said}");
-    site.has_its_second_name();
-    assert!(!site.save("again").contains("keeps"));
-    site.all_come_back();
-    for id in ["a", "packed", "b"] {
-        site.restores(id);
-    }
-    site.sandbox.znap_ok(&["check", "--data", "--databases"]);
-    // All bases are stored: no second name is needed.
-    assert!(site.second_names().is_empty());
-}
-
-#[test]
-fn p2_a_second_name_of_znap_is_no_reason_to_build_a_file_beside() {
-    let mut site = Site::new(83);
-    site.save("a");
-    site.sandbox.grow(84, 10, "mixed");
-    site.save("b");
-    let before = inode(&site.sandbox.data_fs());
-    let beside = |site: &Site| {
-        let plan = site.sandbox.znap_ok(&["restore", "a", "--dry-run", "--json"]);
-        let plan: serde_json::Value = serde_json::from_str(&plan).unwrap();
-        plan["databases"][0]["beside"].as_bool().unwrap()
-    };
-    assert!(!beside(&site));
-    site.restores("a");
-    site.restores("b");
-    assert_eq!(inode(&site.sandbox.data_fs()), before);
-    site.has_its_second_name();
-    // Another name, which keeps what it has.
-    let other = site.sandbox.file("other-name");
-    fs::hard_link(site.sandbox.data_fs(), &other).unwrap();
-    assert!(beside(&site));
-    site.restores("a");
-    assert!(fs::read(&other).unwrap() == site.held["b"].0, "P5: another name's file was changed");
-    site.has_its_second_name();
-    assert_ne!(inode(&site.sandbox.data_fs()), before);
-    fs::remove_file(&other).unwrap();
-    assert!(!beside(&site));
-    site.restores("b");
-}
-
-#[test]
-fn p5_a_second_name_may_be_lost_copied_or_wrong() {
-    let mut site = Site::new(85);
-    site.save("a");
-    let (name, _) = site.second_names().pop().unwrap();
-    // Lost, as in a backup without it: the next save makes it again.
-    site.without_second_names();
-    site.save("b");
-    site.has_its_second_name();
-    // A copy, as in a repository that was copied: not kept while the database is there.
-    let copy = |site: &Site| {
-        fs::copy(site.sandbox.data_fs(), site.sandbox.file("copy")).unwrap();
-        fs::rename(site.sandbox.file("copy"), &name).unwrap();
-    };
-    copy(&site);
-    site.sandbox.znap_ok(&["gc"]);
-    site.has_its_second_name();
-    // But it serves when that is packed.
-    copy(&site);
-    site.sandbox.grow(86, 5, "mixed");
-    site.save("c");
-    copy(&site);
-    site.pack();
-    fs::remove_file(site.sandbox.file("Data.fs.old")).unwrap();
-    let packed = site.sandbox.copy();
-    site.save("packed");
-    site.has_its_second_name();
-    site.all_come_back();
-    // One that leads to something else is of no use, and does no harm.
-    fs::write(packed.file(".znap/bases").join(name.file_name().unwrap()), "FS30 something else").unwrap();
-    packed.znap_ok(&["save", "packed"]);
-    assert!(packed.znap_ok(&["list"]).contains("needs "));
-    let refused = packed.znap(&["restore", "a"]);
-    assert!(refused.code == 1 && refused.stderr.contains("--base-from"), "{refused:?}");
-    // What the catalog knows nothing of goes with gc.
-    let unknown = packed.file(".znap/bases/0123456789abcdef0123456789abcdef");
-    fs::hard_link(packed.data_fs(), &unknown).unwrap();
-    packed.znap_ok(&["delete", "a", "b", "c"]);
-    packed.znap_ok(&["gc"]);
-    assert!(!unknown.exists());
-    assert_eq!(fs::read_dir(packed.file(".znap/bases")).unwrap().count(), 1);
-}
-
-#[test]
-fn p10_second_names_outlive_gc_and_repair() {
-    let mut site = Site::new(87);
-    site.save("a");
-    site.sandbox.grow(88, 10, "mixed");
-    site.save("b");
-    site.sandbox.znap_ok(&["gc", "--all"]);
-    site.has_its_second_name();
-    site.pack();
-    fs::remove_file(site.sandbox.file("Data.fs.old")).unwrap();
-    site.sandbox.znap_ok(&["gc", "--all"]);
-    fs::remove_file(site.sandbox.file(".znap/catalog.db")).unwrap();
-    site.sandbox.znap_ok(&["repair"]);
-    site.sandbox.znap_ok(&["gc", "--all"]);
-    site.sandbox.znap_ok(&["restore", "a", "--to", "copy"]);
-    assert!(fs::read(site.sandbox.file("copy/data/Data.fs")).unwrap() == site.held["a"].0, "P6");
-    fs::remove_dir_all(site.sandbox.file("copy")).unwrap();
-    // Deleted snapshots need nothing; the file goes.
-    let world = site.sandbox.copy();
-    world.znap_ok(&["delete", "a", "b"]);
-    world.znap_ok(&["gc"]);
-    assert_eq!(fs::read_dir(world.file(".znap/bases")).unwrap().count(), 0);
-    site.restores("b");
-    site.restores("a");
-}
-
-/// Ctrl-C after so many questions whether to go on.
-struct Impatient(AtomicUsize);
-
-impl Monitor for Impatient {
-    fn begin(&self, _: &str, _: u64) {}
-    fn advance(&self, _: u64) {}
-    fn end(&self) {}
-    fn notice(&self, _: &str) {}
-    fn check(&self) -> Result<()> {
-        match self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)) {
-            Ok(_) => Ok(()),
-            Err(_) => Err(Error::new(Kind::Interrupted(2), "interrupted")),
-        }
-    }
-}
-
-#[test]
-fn p5_storing_what_a_pack_left_may_be_interrupted() {
-    let mut site = two_lives();
-    fs::remove_file(site.sandbox.file("Data.fs.old")).unwrap();
-    let place = Place { root: site.sandbox.file(".znap"), trusted: Vec::new() };
-    let mut repository = Repository::open_to_write(&place, &Silent).unwrap();
-    save(&mut repository, &SaveOptions::new(Some("packed".into()), "", TimeZone::UTC), &Silent).unwrap();
-    site.held.insert("packed".into(), site.state());
-    let mut interrupted = 0;
-    for questions in (0..).step_by(2) {
-        match store_bases(&mut repository, &Impatient(questions.into())) {
-            Ok(stored) => {
-                assert_eq!(stored.len(), 1);
-                break;
-            }
-            Err(error) => assert_eq!(error.kind(), Kind::Interrupted(2), "{error}"),
-        }
-        interrupted += 1;
-        assert_eq!(site.second_names().len(), 2, "the one that was there is kept, and so is the new one");
-    }
-    drop(repository);
-    assert!(interrupted > 1, "{interrupted}");
-    site.has_its_second_name();
-    site.all_come_back();
-    site.sandbox.znap_ok(&["gc"]);
-    site.sandbox.znap_ok(&["check", "--data", "--databases"]);
 }
