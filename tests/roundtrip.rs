@@ -297,7 +297,7 @@ fn what_is_no_longer_the_same_file_is_recognised_by_content() {
     fs::write(sandbox.data_fs(), &original).unwrap();
     sandbox.znap_ok(&["save", "copy"]);
 
-    // What ZODB has made of it is the same database, in another life: see tests/packs.rs.
+    // What ZODB has made of it is the same database, in another life: see tests/packs.
     let mut converted = original.clone();
     converted[..4].copy_from_slice(b"FS21");
     let copy = sandbox.copy();

@@ -32,6 +32,7 @@ fn p6_a_packed_database_is_never_filled_with_zeros() {
     sandbox.zodb("pack", &[]);
     let packed = fs::read(sandbox.data_fs()).unwrap();
     fs::rename(sandbox.file("Data.fs.old"), sandbox.file("kept")).unwrap();
+    fs::rename(sandbox.file(".znap/bases"), sandbox.file("second-names")).unwrap();
     for args in [&["restore", "a"][..], &["restore", "a", "--discard"]] {
         let output = sandbox.znap(args);
         assert_eq!(output.code, 1, "{output:?}");

@@ -8,7 +8,7 @@ from place import State, need
 
 # What may be in a repository when no command is running.
 ITS_FILES = {
-    ".gitignore", "catalog.db", "catalog.db-journal", "check-progress", "gate", "last-restore", "lock", "objects", "reserve",
+    ".gitignore", "bases", "catalog.db", "catalog.db-journal", "check-progress", "gate", "last-restore", "lock", "objects", "reserve",
 }
 
 # What lay behind the last whole transaction of a database, as ZODB names it.

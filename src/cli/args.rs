@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ColorChoice, Parser, Subcommand};
 
-use super::{check, delete, demo, gc, init, list, log, repair, restore, save, show, status, track, undo};
+use super::{base, check, delete, demo, gc, init, list, log, repair, restore, save, show, status, track, undo};
 
 /// Snapshots of ZODB FileStorages
 ///
@@ -67,6 +67,8 @@ pub enum Command {
     Gc(gc::Gc),
     #[allow(missing_docs)]
     Check(check::Check),
+    #[allow(missing_docs)]
+    Base(base::Base),
     #[allow(missing_docs)]
     Repair(repair::Repair),
     #[allow(missing_docs)]

@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use clap::Args;
 
 use znap::error::{Error, Result};
-use znap::snapshot::{BlobMode, InitOptions, NewDatabase, find_configured, init};
+use znap::snapshot::{BlobMode, InitOptions, NewDatabase, Place, Repository, find_configured, init, keep_bases};
 
+use super::base::about;
 use super::track::{BlobsMode, line, remarks};
 use super::{Context, Outcome, place, words};
 
@@ -54,6 +55,11 @@ pub struct Init {
     /// ZNAP_TRUST=DIR, see znap --help.
     #[arg(long)]
     group: bool,
+
+    /// Store the databases' beginnings too, with the first save and after every pack, so that snapshots need nothing but
+    /// .znap: see znap base
+    #[arg(long)]
+    base: bool,
 }
 
 pub(super) fn run(context: &Context, args: &Init) -> Result<Outcome> {
@@ -83,6 +89,10 @@ pub(super) fn run(context: &Context, args: &Init) -> Result<Outcome> {
         share_with_group: args.group,
     };
     let report = init(&options, context.progress)?;
+    if args.base {
+        let place = Place { root: report.root.clone(), trusted: Vec::new() };
+        keep_bases(&mut Repository::open_to_write(&place, context.progress)?, &[], context.progress)?;
+    }
     context.progress.clear();
     terminal.say(format_args!(
         "started the repository {} with {}",
@@ -90,8 +100,13 @@ pub(super) fn run(context: &Context, args: &Init) -> Result<Outcome> {
         words::count(report.databases.len() as u64, "database", "databases")
     ))?;
     for database in &report.databases {
-        terminal.say(format_args!("  {}", line(database)))?;
+        terminal.say(format_args!("  {}", line(database, args.base)))?;
         remarks(context, database)?;
+    }
+    let needed =
+        report.databases.iter().filter(|database| !database.complete).map(|database| database.base_length).sum();
+    if needed > 0 && !args.base {
+        terminal.hint(format_args!("znap base keep stores that too, in {}", about(needed)));
     }
     terminal.hint("znap save ID takes the first snapshot, such as: znap save before-upgrade");
     Ok(Outcome::Done)

@@ -1,10 +1,11 @@
 //! `znap list`.
 
 use clap::Args;
+use jiff::tz::TimeZone;
 
 use znap::error::Result;
 use znap::repository::manifest::DAMAGED;
-use znap::snapshot::{SnapshotInfo, list};
+use znap::snapshot::{CutInfo, SnapshotInfo, list};
 
 use super::table::table;
 use super::{Context, Outcome, place, words};
@@ -59,19 +60,24 @@ fn row(context: &Context, snapshot: &SnapshotInfo) -> Vec<String> {
         // Whatever a catalog says.
         words::size(snapshot.databases.iter().fold(0, |sum, cut| cut.tail_bytes.saturating_add(sum))),
         words::size(snapshot.stored_bytes),
-        state(snapshot),
+        state(snapshot, zone),
         words::clean(&snapshot.message),
     ]
 }
 
 /// Whether it needs nothing but the repository, or which files.
-pub(super) fn state(snapshot: &SnapshotInfo) -> String {
-    let files: Vec<String> = snapshot
-        .databases
-        .iter()
-        .filter_map(|cut| cut.needs.as_ref()?.file_name())
-        .map(|name| words::clean(&name.to_string_lossy()))
-        .collect();
+pub(super) fn state(snapshot: &SnapshotInfo, zone: &TimeZone) -> String {
+    let needed = |cut: &CutInfo| {
+        let name = words::clean(&cut.needs.as_ref()?.file_name()?.to_string_lossy());
+        Some(match cut.needs_before {
+            None => name,
+            Some(pack) if snapshot.databases.len() == 1 => {
+                format!("the file before the pack of {}", words::time(pack, zone))
+            }
+            Some(pack) => format!("{name} before the pack of {}", words::time(pack, zone)),
+        })
+    };
+    let files: Vec<String> = snapshot.databases.iter().filter_map(needed).collect();
     if snapshot.kind == DAMAGED {
         return "damaged".into();
     }

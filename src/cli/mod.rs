@@ -1,6 +1,7 @@
 //! The command line: arguments in, words out. One file per command; nothing else prints.
 
 mod args;
+mod base;
 mod check;
 mod delete;
 mod demo;
@@ -135,6 +136,7 @@ fn run(context: &Context, command: &Command) -> Result<Outcome> {
         Command::Delete(args) => delete::run(context, args),
         Command::Gc(args) => gc::run(context, args),
         Command::Check(args) => check::run(context, args),
+        Command::Base(args) => base::run(context, args),
         Command::Repair(args) => repair::run(context, args),
         Command::Track(args) => track::run(context, args),
         Command::Untrack(args) => track::run_untrack(context, args),

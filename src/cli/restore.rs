@@ -291,6 +291,9 @@ fn facts(context: &Context, database: &DatabasePlan, discard: bool) -> Vec<(&'st
         };
         facts.push(("blobs", fact));
     }
+    if let Some(what) = database.new_life {
+        facts.push(("changed", format!("it was {what} since the last snapshot, and is saved first")));
+    }
     if database.anew {
         facts.push((
             "packed",

@@ -3,8 +3,11 @@
 use clap::Args;
 
 use znap::error::{Kind, Result};
-use znap::snapshot::{Repository, SaveOptions, SaveReport, SavedDatabase, save, store_bases};
+use znap::snapshot::{
+    Repository, SaveOptions, SaveReport, SavedDatabase, held_files, save, store_bases, unstored_bases,
+};
 
+use super::base::{about, tell_stored};
 use super::{Context, Outcome, place, words};
 
 /// Take a snapshot of every tracked database
@@ -78,27 +81,44 @@ pub(super) fn run(context: &Context, args: &Save) -> Result<Outcome> {
             terminal.note(format_args!("{} was {what} since the last snapshot", database.name));
         }
     }
+    let held = held_files(&repository)?;
+    for file in &held {
+        terminal.note(format_args!(
+            "{}: .znap keeps the file from before the pack ({}) until what older snapshots need of it is stored",
+            file.database,
+            words::size(file.bytes)
+        ));
+    }
     let bases = store_bases(&mut repository, context.progress);
     context.progress.clear();
     let mut outcome = Outcome::Done;
     let bases = bases.or_else(|error| match error.kind() {
-        Kind::Interrupted(_) => Err(error.context(format!("snapshot {} was taken, but", report.id))),
+        Kind::Interrupted(_) => Err(error
+            .context(format!(
+                "snapshot {} was taken, but what snapshots need of a file's beginning is not stored yet",
+                report.id
+            ))
+            .hint("the next znap save stores it")),
         _ => {
-            terminal.warn(format_args!(
-                "what older snapshots need of the file before the pack could not be stored: {error}"
-            ));
-            terminal.hint("keep that file until a save has stored it");
+            terminal.warn(format_args!("what snapshots need of a file's beginning could not be stored: {error}"));
+            terminal.hint(if held.is_empty() {
+                "keep that file until a save has stored it"
+            } else {
+                "that file stays in .znap until a save has stored it"
+            });
             outcome = Outcome::Warned;
             Ok(Vec::new())
         }
     })?;
-    for base in bases {
-        terminal.note(format_args!(
-            "{}: the first {} of the file before are stored now ({}), so that older snapshots need it no more",
-            base.database,
-            words::size(base.bytes),
-            words::size(base.stored_bytes)
-        ));
+    tell_stored(terminal, &bases);
+    if report.sequence == 1 {
+        for base in unstored_bases(&repository)? {
+            let (bytes, name) = (words::size(base.bytes), base.database);
+            terminal.hint(format_args!(
+                "snapshots need the first {bytes} of {name}; znap base keep stores them too, in {}",
+                about(base.bytes)
+            ));
+        }
     }
     terminal.counts(&report.counts);
     said.map_err(|error| error.context(format!("snapshot {} was taken, but", report.id)))?;

@@ -45,7 +45,7 @@ fn text(context: &Context, snapshot: &SnapshotDetails) -> String {
     let mut facts = vec![
         ("made", format!("{} ({})", words::exact_time(info.created, zone), info.kind)),
         ("added", words::exact_size(info.stored_bytes)),
-        ("state", state(info)),
+        ("state", state(info, zone)),
         ("manifest", snapshot.manifest.clone()),
     ];
     if !info.message.is_empty() {
@@ -80,11 +80,14 @@ fn facts_of(context: &Context, cut: &CutInfo, details: &DatabaseDetails) -> Vec<
             "needs",
             match &cut.needs {
                 Some(path) => {
-                    format!(
-                        "the first {} of {}",
-                        words::size(details.base_length),
-                        words::clean(&path.to_string_lossy())
-                    )
+                    let (size, path) = (words::size(details.base_length), words::clean(&path.to_string_lossy()));
+                    match cut.needs_before {
+                        None => format!("the first {size} of {path}"),
+                        Some(pack) => {
+                            let pack = words::time(pack, &context.terminal.zone);
+                            format!("the first {size} of {path} as it was before the pack of {pack}")
+                        }
+                    }
                 }
                 None => "nothing but the repository".into(),
             },

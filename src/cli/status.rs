@@ -133,6 +133,17 @@ fn facts(database: &DatabaseStatus, now: Timestamp) -> Vec<(&'static str, String
     if let Some(what) = database.new_life {
         facts.push(("changed", format!("it was {what} since the last snapshot; the next save goes on from there")));
     }
+    if database.at_risk {
+        let lost = "two packs without a save between would lose what snapshots need; znap base keep prevents that";
+        facts.push(("at risk", lost.into()));
+    }
+    if database.held_bytes > 0 {
+        let held = words::size(database.held_bytes);
+        facts.push((
+            "kept",
+            format!("the file from before the pack, {held}, until the next save has stored what is needed"),
+        ));
+    }
     if let Some(left_out) = &database.left_out {
         facts.push(("unfinished", left_out.clone()));
     }

@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 use znap::error::Result;
 use znap::snapshot::{BlobMode, Repository, TrackOptions, TrackedDatabase, track, untrack};
 
+use super::base::about;
 use super::{Context, Outcome, place, words};
 
 /// How blobs are saved, as it is typed.
@@ -87,7 +88,7 @@ pub(super) fn run(context: &Context, args: &Track) -> Result<Outcome> {
     let report = track(&mut Repository::open_to_write(&place, context.progress)?, &options, context.progress)?;
     context.progress.clear();
     if let Some(database) = &report.added {
-        terminal.say(format_args!("added {}", line(database)))?;
+        terminal.say(format_args!("added {}", line(database, false)))?;
         remarks(context, database)?;
         return Ok(Outcome::Done);
     }
@@ -107,10 +108,13 @@ pub(super) fn run_untrack(context: &Context, args: &Untrack) -> Result<Outcome> 
     Ok(Outcome::Done)
 }
 
-/// What is said of a database that is now tracked.
-pub(super) fn line(database: &TrackedDatabase) -> String {
+/// What is said of a database that is now tracked, and whose base is to be kept, or isn't.
+pub(super) fn line(database: &TrackedDatabase, keep: bool) -> String {
     let kept = if database.complete {
         "snapshots will need nothing but the repository".to_string()
+    } else if keep {
+        let bytes = words::size(database.base_length);
+        format!("its first {bytes} will be stored with the first snapshot: {}", about(database.base_length))
     } else {
         format!("snapshots will need its first {}", words::size(database.base_length))
     };

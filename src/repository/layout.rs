@@ -12,6 +12,7 @@
 //!   check-progress    where a check of the data that was limited goes on
 //!   catalog.db.new    while repair is making a catalog anew; catalog.db.damaged-1 and on: those before it
 //!   damaged/          object files that repair found damaged, and marks of what is lost; nothing needs them
+//!   bases/            hard links to databases, which a pack can't take away
 //!   objects/          immutable object files, named by their hash (docs/format.md)
 //! ```
 
@@ -22,7 +23,7 @@ use std::path::{Path, PathBuf};
 
 use crate::disk::Disk;
 use crate::error::{Error, IoContext, Result};
-use crate::repository::hash::Hash;
+use crate::repository::hash::{Hash, Uid};
 use crate::repository::object::ObjectKind;
 
 /// The name of a repository's directory.
@@ -184,6 +185,16 @@ impl Layout {
         self.root.join("damaged")
     }
 
+    /// The directory of the second names of databases.
+    pub fn bases(&self) -> PathBuf {
+        self.root.join("bases")
+    }
+
+    /// The second name of a database's file, as long as it begins with the base of the generation of this identity.
+    pub fn base(&self, generation: &Uid) -> PathBuf {
+        self.bases().join(generation.to_string())
+    }
+
     /// The writer's lock file.
     pub fn lock(&self) -> PathBuf {
         self.root.join("lock")
@@ -261,6 +272,17 @@ impl Layout {
         let file = self.disk.create(path)?;
         self.adopt(&file, path)?;
         Ok(file)
+    }
+
+    /// Creates a directory in the repository, with the mode and owner of that of the object files.
+    pub fn create_directory(&self, path: &Path) -> Result<()> {
+        let model = fs::metadata(self.objects()).at("look at", self.objects())?;
+        DirBuilder::new().mode(0o700).create(path).at("create", path)?;
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(path, Some(model.uid()), Some(model.gid())).at("set the owner of", path)?;
+        }
+        fs::set_permissions(path, model.permissions()).at("set the mode of", path)?;
+        self.disk.sync_directory(path.parent().unwrap_or(&self.root))
     }
 
     /// Gives a file that was just made the repository's mode and owner.

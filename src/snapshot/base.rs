@@ -14,12 +14,14 @@ use crate::error::{Error, Result};
 use crate::filestorage::{Cut, DataFile, FIRST_TRANSACTION, Position, Source, Tid};
 use crate::monitor::Monitor;
 use crate::repository::catalog::{Catalog, Database, GenerationRow, Stream, StreamChunk};
+use crate::repository::layout::Layout;
 use crate::repository::manifest::{Generation, STORED_BASE};
 use crate::snapshot::anchor::{begins_any, old_path};
 use crate::snapshot::delete::bury;
 use crate::snapshot::generations::{Life, life_of};
 use crate::snapshot::handle::Repository;
 use crate::snapshot::id;
+use crate::snapshot::links;
 use crate::snapshot::plan::checked_chunks;
 use crate::snapshot::save::{New, SaveOptions, Saving, store};
 use crate::snapshot::writing::require_room;
@@ -35,32 +37,46 @@ pub struct StoredBase {
     pub bytes: u64,
     /// How much it added to the repository.
     pub stored_bytes: u64,
+    /// Whether the file is still in that generation.
+    pub is_now: bool,
 }
 
-/// Stores every base that a snapshot needs and the file at the database's path has no more, as long as the file that a
-/// pack replaced (`Data.fs.old`) is there.
+/// What follows a save: stores every base that a snapshot needs and that is to be kept, or that the file at the database's path has no
+/// more, as long as the file that a pack replaced is there, as `Data.fs.old` or under the second name that it has in the repository; and
+/// brings these names up to date.
 pub fn store_bases(repository: &mut Repository, monitor: &dyn Monitor) -> Result<Vec<StoredBase>> {
     repository.writer_lock()?;
+    let stored = store_lacking(repository, monitor);
+    // Also what could not be stored, or not yet, is safer so.
+    let refreshed = links::refresh(repository, false);
+    let stored = stored?;
+    refreshed?;
+    Ok(stored)
+}
+
+fn store_lacking(repository: &mut Repository, monitor: &dyn Monitor) -> Result<Vec<StoredBase>> {
     let mut stored = Vec::new();
     for database in repository.catalog.databases()? {
         let path = repository.path_of(&database);
         let now = DataFile::open(&path).and_then(|file| life_of(&repository.catalog, &database, &file)).ok();
         for generation in repository.catalog.generations(database.row)? {
             let is_now = matches!(&now, Some(Life::Known(now)) if now.row == generation.row);
-            if is_now || !is_lacking(repository, &generation)? {
+            if (is_now && !database.keep_base) || !is_lacking(repository, &generation)? {
                 continue;
             }
-            if let Some(file) = source_of(&generation.known, &[&path, &old_path(&path)])? {
-                stored.push(store_base(repository, &database, &generation, file, monitor)?);
+            if let Some(file) = source_of(&repository.layout, &path, &generation.known)? {
+                let base = store_base(repository, &database, &generation, file, monitor)?;
+                stored.push(StoredBase { is_now, ..base });
             }
         }
     }
     Ok(stored)
 }
 
-/// The first of some files that begins with a base. (A file that was converted has another magic, and the same base.)
-pub(crate) fn source_of(generation: &Generation, paths: &[&Path]) -> Result<Option<DataFile>> {
-    for path in paths {
+/// A file that begins with a base: the database's (one that was converted has another magic, and the same base), what a pack
+/// left of it, or the one that has its second name.
+pub(crate) fn source_of(layout: &Layout, path: &Path, generation: &Generation) -> Result<Option<DataFile>> {
+    for path in [path, &old_path(path), &layout.base(&generation.uid)] {
         if let Ok(file) = DataFile::open(path)
             && begins_any(&file, &[generation])?
         {
@@ -155,5 +171,6 @@ pub(crate) fn store_base(
         began: known.began,
         bytes: known.base_length,
         stored_bytes: report.stored_bytes,
+        is_now: false,
     })
 }

@@ -19,8 +19,8 @@ use crate::repository::in_order::beside;
 use crate::repository::lock::Gate;
 use crate::repository::manifest::Generation;
 use crate::repository::run_reader::RunReader;
-use crate::snapshot::anchor::{Recognition, damaged_list, magic_of, recognise, refusal};
-use crate::snapshot::base::whole_chunks;
+use crate::snapshot::anchor::{begins_any, damaged_list, magic_of, recognise, refusal};
+use crate::snapshot::base::{needs_file, source_of, whole_chunks};
 use crate::snapshot::blobs::plan::{BlobPlan, plan_copy};
 use crate::snapshot::blobs::put::{Links, PreparedBlobs};
 use crate::snapshot::choice::of_snapshot;
@@ -134,15 +134,19 @@ impl Job {
         let magic = magic_of(&generation).ok_or_else(|| damaged_list(&stream))?;
         let open = || DataFile::open_fenced_or_not(&path, false, magic);
         let (base, base_length, chunks) = if generation.base_length > FIRST_TRANSACTION {
-            match find_base(&path, &generation, database::patiently(open, monitor))? {
+            let base = match database::patiently(open, monitor) {
+                Ok(file) if begins_any(&file, &[&generation])? => Ok(file),
+                other => source_of(&repository.layout, &path, &generation)?.ok_or(other),
+            };
+            match base {
                 Ok(file) => {
                     let chunks = checked_chunks(&repository.catalog, &stream, None, generation.base_length)?;
                     (Some(file), generation.base_length, chunks)
                 }
-                Err(why) => {
-                    let needs = || why.context(needs(&stream, &path, generation.base_length));
-                    (open().ok(), FIRST_TRANSACTION, whole_chunks(&repository.catalog, &stream)?.ok_or_else(needs)?)
-                }
+                Err(other) => match whole_chunks(&repository.catalog, &stream)? {
+                    Some(chunks) => (other.ok(), FIRST_TRANSACTION, chunks),
+                    None => return Err(lacks_base(&stream, &path, &generation, other)),
+                },
             }
         } else {
             // It is written from the catalog, and so is checked, too.
@@ -251,27 +255,18 @@ fn create_folders(disk: &Disk, folder: &Path, model: &fs::Metadata) -> Result<()
     Ok(())
 }
 
-/// A file that begins with a base: the database's, or what a pack left of it; or why there is none.
-fn find_base(path: &Path, generation: &Generation, file: Result<DataFile>) -> Result<Result<DataFile, Error>> {
-    let file = match file {
-        Ok(file) => file,
-        Err(error) if error.kind() == Kind::NotFound => return Ok(Err(error.hint("put a copy of it back"))),
-        Err(error) => return Ok(Err(error)),
+/// The error for a snapshot whose base nobody has, and why the file at the database's path hasn't. A file that is kept whole is
+/// never needed, so it is a megabyte or more.
+fn lacks_base(stream: &Stream, path: &Path, generation: &Generation, file: Result<DataFile>) -> Error {
+    let why = match file.and_then(|file| recognise(&file, generation)) {
+        Ok(recognition) => refusal(path, &recognition, generation).unwrap_or_else(|| needs_file(path, stream)),
+        Err(error) if error.kind() == Kind::NotFound => error.hint("put a copy of it back"),
+        Err(error) => error,
     };
-    let recognition = recognise(&file, generation)?;
-    Ok(match (&recognition, refusal(path, &recognition, generation)) {
-        (_, None) => Ok(file),
-        (Recognition::Packed { old: Some(old) }, Some(_)) => DataFile::open(old),
-        (_, Some(error)) => Err(error),
-    })
-}
-
-/// What a snapshot needs of its database's file; a file that is kept whole is never needed, so it is a megabyte or more.
-fn needs(stream: &Stream, path: &Path, base_length: u64) -> String {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let megabytes = base_length as f64 / 1e6;
+    let megabytes = generation.base_length as f64 / 1e6;
     let places = if megabytes < 9.995 { 2 } else { usize::from(megabytes < 99.95) };
-    format!("snapshot {} needs the first {megabytes:.places$} MB of {name}", stream.snapshot_name)
+    why.context(format!("snapshot {} needs the first {megabytes:.places$} MB of {name}", stream.snapshot_name))
 }
 
 /// The nearest folder above that exists.

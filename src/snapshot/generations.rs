@@ -5,7 +5,7 @@
 
 use jiff::Timestamp;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::filestorage::{
     Cut, DataFile, FIRST_TRANSACTION, Position, Source, Tid, find_cut, index_path, scan, transaction_ending_at,
     usable_index,
@@ -25,8 +25,8 @@ pub const KEPT_WHOLE: u64 = 1 << 20;
 pub(crate) enum Life {
     /// It has begun before.
     Known(GenerationRow),
-    /// It was begun by what happened to the file since.
-    New(Recognition),
+    /// It was begun by what happened to the file since; and what to say where it must have begun before.
+    New(Recognition, Error),
 }
 
 /// Finds the generation of a file; an error if it isn't the file that was tracked, nor one that a pack made of it.
@@ -50,7 +50,8 @@ pub(crate) fn life_of(catalog: &Catalog, database: &Database, file: &DataFile) -
     let known = &database.generation.known;
     let recognition = recognise(file, known)?;
     match (&recognition, refusal(file.path(), &recognition, known)) {
-        (Recognition::Packed { .. } | Recognition::Converted { .. }, _) | (_, None) => Ok(Life::New(recognition)),
+        (_, None) => Ok(Life::Known(database.generation.clone())),
+        (Recognition::Packed { .. } | Recognition::Converted { .. }, Some(error)) => Ok(Life::New(recognition, error)),
         (_, Some(error)) => Err(error),
     }
 }
@@ -59,10 +60,7 @@ pub(crate) fn life_of(catalog: &Catalog, database: &Database, file: &DataFile) -
 pub(crate) fn in_its_life(catalog: &Catalog, database: Database, file: &DataFile) -> Result<Database> {
     match life_of(catalog, &database, file)? {
         Life::Known(generation) => Ok(Database { generation, ..database }),
-        Life::New(recognition) => match refusal(file.path(), &recognition, &database.generation.known) {
-            Some(error) => Err(error),
-            None => Ok(database),
-        },
+        Life::New(_, error) => Err(error),
     }
 }
 

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::disk::Disk;
 use crate::error::{Error, IoContext, Result};
+use crate::filestorage::FIRST_TRANSACTION;
 use crate::monitor::Monitor;
 use crate::repository::catalog::{Catalog, Registration};
 use crate::repository::counters::Counters;
@@ -16,6 +17,7 @@ use crate::repository::layout::{Access, Layout, already_there};
 use crate::repository::manifest::{ChunkerConfig, Config};
 use crate::repository::object::{VERSION, publish};
 use crate::snapshot::database;
+use crate::snapshot::links;
 use crate::snapshot::track::{Adding, NewDatabase, TrackedDatabase};
 
 /// What to start.
@@ -77,12 +79,13 @@ pub fn init_on(disk: &Disk, options: &InitOptions, monitor: &dyn Monitor) -> Res
         Some(group) if options.share_with_group => Access::Group(group),
         _ => Access::Private,
     };
-    create(disk, &options.root, access, now, &registrations)?;
+    create(disk, options, access, now, &registrations)?;
     Ok(InitReport { root: options.root.clone(), databases: tracked })
 }
 
 /// Makes the repository under another name and renames it, so that there is never half of one.
-fn create(disk: &Disk, root: &Path, access: Access, now: i64, registrations: &[Registration]) -> Result<()> {
+fn create(disk: &Disk, options: &InitOptions, access: Access, now: i64, registrations: &[Registration]) -> Result<()> {
+    let root = &options.root;
     let parent = match root.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
@@ -98,6 +101,11 @@ fn create(disk: &Disk, root: &Path, access: Access, now: i64, registrations: &[R
         publish(&layout, vec![file], &counters)?;
         let mut catalog = Catalog::create(&layout, &counters)?;
         catalog.register(&config.repository, now, (name, bytes), registrations)?;
+        for (new, Registration { generation, .. }) in options.databases.iter().zip(registrations) {
+            if generation.base_length > FIRST_TRANSACTION {
+                links::make(&layout, &options.current.join(&new.path), None, &generation.uid)?;
+            }
+        }
         crate::snapshot::reserve::replenish(&layout)?;
         disk.sync_directory(&temporary)
     };

@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use crate::error::{Error, Kind, Result};
 use crate::filestorage::Tid;
-use crate::repository::catalog::{Database, Snapshot, Stream};
-use crate::repository::manifest::DAMAGED;
+use crate::repository::catalog::{Catalog, Database, Snapshot, Stream};
+use crate::repository::manifest::{DAMAGED, Generation};
 use crate::snapshot::anchor::damaged_list;
 use crate::snapshot::base::needs_base;
 use crate::snapshot::handle::Repository;
@@ -59,6 +59,8 @@ pub struct CutInfo {
     /// The database's file, as stored, if the snapshot needs the beginning of it.
     #[serde(serialize_with = "crate::snapshot::database::maybe_as_text")]
     pub needs: Option<PathBuf>,
+    /// If it needs it as it was before a pack: when that was noticed.
+    pub needs_before: Option<Timestamp>,
 }
 
 /// A snapshot in detail.
@@ -168,6 +170,8 @@ fn info(
         } else {
             repository.catalog.generation(stream.generation)?.known
         };
+        let needs = needs_base(&repository.catalog, &generation)?;
+        let needs_before = if needs { ended(&repository.catalog, database, &generation)? } else { None };
         cuts.push(CutInfo {
             name: database.name.clone(),
             cut: stream.cut.offset,
@@ -176,16 +180,15 @@ fn info(
             transactions: stream.cut.transactions,
             tail_bytes: stream.cut.offset.saturating_sub(generation.base_length),
             new_bytes: stream.cut.new_bytes,
-            needs: needs_base(&repository.catalog, &generation)?.then(|| database.path.clone()),
+            needs: needs.then(|| database.path.clone()),
+            needs_before,
         });
     }
     let complete = snapshot.kind != DAMAGED && cuts.iter().all(|cut| cut.needs.is_none());
     Ok(SnapshotInfo {
         id: snapshot.name,
         kind: snapshot.kind,
-        created: Timestamp::from_microsecond(snapshot.created).map_err(|_| {
-            Error::damaged("the catalog has an impossible time").hint("put catalog.db back from a copy")
-        })?,
+        created: time(snapshot.created)?,
         message: snapshot.message,
         sequence: snapshot.sequence,
         one_moment: snapshot.one_moment,
@@ -194,4 +197,16 @@ fn info(
         stored_bytes: snapshot.stored_bytes,
         databases: cuts,
     })
+}
+
+/// When the next generation of a database was noticed; `None` if this is the newest.
+fn ended(catalog: &Catalog, database: &Database, generation: &Generation) -> Result<Option<Timestamp>> {
+    let newer = catalog.generations(database.row)?.into_iter().filter(|other| other.known.number > generation.number);
+    newer.min_by_key(|other| other.known.number).map(|next| time(next.known.began)).transpose()
+}
+
+/// A time as the catalog has it.
+fn time(microseconds: i64) -> Result<Timestamp> {
+    Timestamp::from_microsecond(microseconds)
+        .map_err(|_| Error::damaged("the catalog has an impossible time").hint("put catalog.db back from a copy"))
 }

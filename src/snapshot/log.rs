@@ -195,7 +195,7 @@ fn live_end(repository: &Repository, database: &Database, file: &DataFile, monit
             let snapshot = nearest(file, size, &repository.catalog, generation.row)?;
             known_end(snapshot.as_ref(), &generation.known)
         }
-        Life::New(_) => Position::START,
+        Life::New(..) => Position::START,
     };
     Ok(find_cut(file, from, size, monitor)?.offset)
 }

@@ -12,10 +12,11 @@ use crate::repository::catalog::{Catalog, Database, Snapshot, Stream, StreamChun
 use crate::repository::chunk_reader::ChunkReader;
 use crate::repository::hash::{Hash, ListHash};
 use crate::snapshot::anchor::{begins_with, damaged_list, known_end, nearest, unless_shorter};
-use crate::snapshot::base::{needs_file, whole_chunks};
+use crate::snapshot::base::{needs_file, source_of, whole_chunks};
 use crate::snapshot::blobs::{self, plan::BlobPlan};
 use crate::snapshot::choice::of_snapshot;
 use crate::snapshot::handle::Repository;
+use crate::snapshot::links::has_other_names;
 use crate::snapshot::log::LogEntry;
 
 /// What a restore will do.
@@ -69,6 +70,8 @@ pub struct DatabasePlan {
     pub anew: bool,
     /// What will be done with its blobs, if it has a blob directory.
     pub blobs: Option<BlobPlan>,
+    /// What happened to the file since the last snapshot, so that it is saved first: `packed` or `converted`.
+    pub new_life: Option<&'static str>,
     /// What execution needs beyond this.
     #[serde(skip)]
     pub(crate) work: Work,
@@ -102,12 +105,13 @@ impl RestorePlan {
     }
 }
 
-/// Plans to put a snapshot back into the open files of its databases, or of those that are named.
+/// Plans to put a snapshot back into the open files of its databases, or of those that are named. A `dry` plan may need a base that isn't stored, but will be.
 pub(crate) fn plan(
     repository: &Repository,
     snapshot: &Snapshot,
     only: &[String],
     files: &[(Database, DataFile)],
+    dry: bool,
     monitor: &dyn Monitor,
 ) -> Result<RestorePlan> {
     let chosen = of_snapshot(repository, snapshot, only)?;
@@ -115,16 +119,16 @@ pub(crate) fn plan(
     for (_, stream) in chosen.parts {
         let (database, file) =
             files.iter().find(|(database, _)| database.row == stream.database).ok_or_else(|| damaged_list(&stream))?;
-        databases.push(plan_database(repository, database, file, stream, monitor)?);
+        databases.push(plan_database(repository, (database, file), stream, dry, monitor)?);
     }
     Ok(RestorePlan { id: snapshot.name.clone(), databases, untouched: chosen.untouched })
 }
 
 fn plan_database(
     repository: &Repository,
-    database: &Database,
-    file: &DataFile,
+    (database, file): (&Database, &DataFile),
     target: Stream,
+    dry: bool,
     monitor: &dyn Monitor,
 ) -> Result<DatabasePlan> {
     let catalog = &repository.catalog;
@@ -143,7 +147,16 @@ fn plan_database(
     let damage_found = damage.is_some();
     let end = cut.as_ref().map_or(saved.offset, |cut| cut.offset);
     let (mut keep, mut chunks) = if anew {
-        (FIRST_TRANSACTION, whole_chunks(catalog, &target)?.ok_or_else(|| needs_file(file.path(), &target))?)
+        let whole = match whole_chunks(catalog, &target)? {
+            None if dry
+                && source_of(&repository.layout, file.path(), &catalog.generation(target.generation)?.known)?
+                    .is_some() =>
+            {
+                Some(Vec::new())
+            }
+            whole => whole,
+        };
+        (FIRST_TRANSACTION, whole.ok_or_else(|| needs_file(file.path(), &target))?)
     } else if begins_with(file, size, catalog, &target)? {
         (target.cut.offset, Vec::new())
     } else {
@@ -174,7 +187,6 @@ fn plan_database(
         }
     }
     let blobs = blobs::plan::plan(repository, database, Some(&target), now.as_ref())?;
-    use std::os::unix::fs::MetadataExt;
     Ok(DatabasePlan {
         name: database.name.clone(),
         path: file.path().to_path_buf(),
@@ -191,9 +203,10 @@ fn plan_database(
         unsaved,
         unsaved_transactions,
         goes_back: end > keep || damage_found,
-        beside: file.metadata()?.nlink() > 1,
+        beside: has_other_names(&repository.layout, file)?,
         anew,
         blobs,
+        new_life: None,
         work: Work { base_length: if anew { FIRST_TRANSACTION } else { base_length }, target, now, end, chunks },
     })
 }

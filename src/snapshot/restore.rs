@@ -15,14 +15,15 @@ use serde::Serialize;
 use crate::error::{Error, IoContext, Result};
 use crate::filestorage::{DataFile, FIRST_TRANSACTION, Magic, Position, Source, StorageLock, openers, scan};
 use crate::monitor::Monitor;
-use crate::repository::catalog::{Database, Snapshot, Stream};
+use crate::repository::catalog::{Catalog, Database, GenerationRow, Snapshot, Stream};
 use crate::repository::chunk_reader::ChunkReader;
 use crate::repository::counters::Counts;
 use crate::repository::data::FRAME_LIMIT;
 use crate::repository::frames::FrameFiles;
 use crate::repository::hash::Hash;
+use crate::repository::layout::Layout;
 use crate::repository::lock::Gate;
-use crate::snapshot::anchor::{begins_any, begins_with, damaged_list, magic_of, old_path};
+use crate::snapshot::anchor::{begins_any, begins_with, damaged_list, magic_of};
 use crate::snapshot::base::{needs_base, source_of, store_base, store_bases};
 use crate::snapshot::blobs;
 use crate::snapshot::caches::CacheMoved;
@@ -30,10 +31,11 @@ use crate::snapshot::carry_out::{Change, Prepared, carry_out};
 use crate::snapshot::choice::of_snapshot;
 use crate::snapshot::copy_out::existing;
 use crate::snapshot::database;
-use crate::snapshot::generations::{Life, in_its_life, life_of};
+use crate::snapshot::generations::{Life, begin, in_its_life, life_of};
 use crate::snapshot::handle::Repository;
 use crate::snapshot::journal::{Entry, Journal, Named, Stage};
 use crate::snapshot::left_out::{Kept, bytes_to_keep};
+use crate::snapshot::links::{self, has_other_names};
 use crate::snapshot::plan::{DatabasePlan, RestorePlan, Work, plan, refuse_damage};
 use crate::snapshot::save::save_for_undo;
 use crate::snapshot::writing::{folder_of, require_room};
@@ -106,9 +108,25 @@ fn plan_only(
     monitor: &dyn Monitor,
 ) -> Result<RestorePlan> {
     let mut files = open_files(repository, &of_snapshot(repository, snapshot, only)?.databases(), false, monitor)?;
-    into_their_lives(repository, &mut files)?;
+    let mut new_lives = HashMap::new();
+    for (database, file) in &mut files {
+        database.generation = match life_of(&repository.catalog, database, file)? {
+            Life::Known(generation) => generation,
+            // As the save will have it that comes first.
+            Life::New(recognition, _) => {
+                new_lives.insert(database.name.clone(), recognition.word());
+                let known = begin(file, database.generation.known.number + 1, monitor)?.generation;
+                GenerationRow { row: 0, known }
+            }
+        };
+    }
     let _gate = Gate::shared(&repository.layout, monitor)?;
-    repository.catalog.snapshot_of(|_| plan(repository, &repository.exactly(&snapshot.name)?, only, &files, monitor))
+    let plan = |_: &Catalog| plan(repository, &repository.exactly(&snapshot.name)?, only, &files, true, monitor);
+    let mut plan = repository.catalog.snapshot_of(plan)?;
+    for planned in &mut plan.databases {
+        planned.new_life = new_lives.get(&planned.name).copied();
+    }
+    Ok(plan)
 }
 
 /// Puts the databases of a snapshot back. What no snapshot holds is saved first, unless that is to be dropped.
@@ -177,14 +195,14 @@ fn put_back(
     }
     into_their_lives(repository, &mut files)?;
     take_bases(repository, snapshot, &files, options, monitor)?;
-    let mut plan = plan(repository, snapshot, only, &files, monitor)?;
+    let mut plan = plan(repository, snapshot, only, &files, false, monitor)?;
     if !options.discard {
         refuse_damage(&plan)?;
     }
     let mut before = holder(repository, &plan, &files)?;
     if before.is_none() && !options.discard {
         let report = save_for_undo(repository, &plan.id, &databases, &options.zone, monitor)?;
-        plan = crate::snapshot::plan::plan(repository, snapshot, only, &files, monitor)?;
+        plan = crate::snapshot::plan::plan(repository, snapshot, only, &files, false, monitor)?;
         before = Some(repository.exactly(&report.id)?);
         kept = Some(report.id);
     }
@@ -241,7 +259,7 @@ fn put_back(
     monitor.check()?;
     // Preparing may have taken minutes.
     for &(database, (_, file)) in &pairs {
-        require_unchanged(file, database.size, database.beside)?;
+        require_unchanged(&repository.layout, file, database.size, database.beside)?;
     }
     check_room(repository, &plan, options, true)?;
     let mut left_out = Kept::new(repository.disk());
@@ -272,6 +290,8 @@ fn put_back(
         ..repository.counts()
     };
     let undoable = before.is_some();
+    // The files are in place: without a second name they are as good.
+    let _ = links::refresh(repository, false);
     Ok(RestoreReport {
         plan,
         kept,
@@ -321,7 +341,6 @@ fn holder(repository: &Repository, plan: &RestorePlan, files: &[(Database, DataF
     Ok(None)
 }
 
-/// Finds out which life each file is in, which must have begun before.
 fn into_their_lives(repository: &Repository, files: &mut [(Database, DataFile)]) -> Result<()> {
     for (database, file) in files {
         *database = in_its_life(&repository.catalog, database.clone(), file)?;
@@ -332,7 +351,7 @@ fn into_their_lives(repository: &Repository, files: &mut [(Database, DataFile)])
 /// Whether any file was packed, or converted, since it was saved last.
 fn begins_anew(repository: &Repository, files: &[(Database, DataFile)]) -> Result<bool> {
     for (database, file) in files {
-        if let Life::New(_) = life_of(&repository.catalog, database, file)? {
+        if let Life::New(..) = life_of(&repository.catalog, database, file)? {
             return Ok(true);
         }
     }
@@ -359,7 +378,7 @@ fn take_bases(
                 let source = DataFile::open(path)?;
                 begins_any(&source, &[&generation.known])?.then_some(source)
             }
-            None => source_of(&generation.known, &[file.path(), &old_path(file.path())])?,
+            None => source_of(&repository.layout, file.path(), &generation.known)?,
         };
         if let Some(source) = source {
             store_base(repository, database, &generation, source, monitor)?;
@@ -471,9 +490,8 @@ fn check_room(repository: &Repository, plan: &RestorePlan, options: &RestoreOpti
 }
 
 /// Refuses a file that isn't any more what was planned for. Whoever takes no lock may have renamed, linked or changed it.
-pub(crate) fn require_unchanged(file: &DataFile, size: u64, beside: bool) -> Result<()> {
-    let metadata = file.metadata()?;
-    if file.is_still_at_path()? && metadata.len() == size && (metadata.nlink() > 1) == beside {
+pub(crate) fn require_unchanged(layout: &Layout, file: &DataFile, size: u64, beside: bool) -> Result<()> {
+    if file.is_still_at_path()? && file.size()? == size && has_other_names(layout, file)? == beside {
         return Ok(());
     }
     Err(Error::failed(format!("{} was changed or replaced meanwhile", file.path().display()))

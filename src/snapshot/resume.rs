@@ -4,7 +4,6 @@
 //! it, the last chunk is checked, and all that follows is written again. One that isn't fenced was not touched yet, and has to be as
 //! it was; or, once [`Stage::Restored`] or [`Stage::TakenBack`] is recorded, it is done, and may be in use again.
 
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -29,6 +28,7 @@ use crate::snapshot::database::shell_word;
 use crate::snapshot::handle::Repository;
 use crate::snapshot::journal::{Entry, Journal, Named, Stage};
 use crate::snapshot::left_out::path_of;
+use crate::snapshot::links::{self, has_other_names};
 use crate::snapshot::plan::{checked_chunks, shared_with};
 use crate::snapshot::reserve;
 use crate::snapshot::restore::{lock_all, refuse_opened, require_unchanged};
@@ -148,6 +148,7 @@ fn finish_it(repository: &mut Repository, way: Way, monitor: &dyn Monitor) -> Re
         tidy(repository.disk(), database.file.path())?;
     }
     let done = write(repository, &mut journal, &left, way, monitor)?;
+    let _ = links::refresh(repository, false);
     let _ = reserve::replenish(&repository.layout);
     let left_alone = left.iter().filter(|database| database.was_used).map(|database| database.name.clone()).collect();
     Ok(Some(finished(&journal, way, left_alone, done)))
@@ -309,7 +310,7 @@ fn look(repository: &Repository, databases: &[Database], journal: &Journal, entr
         None => (entry.keep.min(base_length), Vec::new()),
     };
     let goes_back = entry.size > entry.keep;
-    let linked = file.metadata()?.nlink() > 1;
+    let linked = has_other_names(&repository.layout, &file)?;
     Ok(Left {
         name: entry.name.clone(),
         file,
@@ -378,7 +379,7 @@ fn write(
         prepared.push(Prepared::new(repository, change, &object_files, &mut budget, monitor)?);
     }
     for database in left {
-        require_unchanged(&database.file, database.size, database.linked)?;
+        require_unchanged(&repository.layout, &database.file, database.size, database.linked)?;
     }
     let stage = if way == Way::Forward { Stage::Restored } else { Stage::TakenBack };
     carry_out(repository, &mut prepared, journal, (stage, false), monitor)

@@ -298,7 +298,7 @@ fn look(repository: &Repository, database: Database, file: DataFile, monitor: &d
     let catalog = &repository.catalog;
     let (generation, new_life) = match life_of(catalog, &database, &file) {
         Ok(Life::Known(generation)) => (generation, None),
-        Ok(Life::New(recognition)) => {
+        Ok(Life::New(recognition, _)) => {
             let newest = catalog.generations(database.row)?.first().map_or(0, |generation| generation.known.number);
             let known = begin(&file, newest + 1, monitor)?.generation;
             // It gets its row with the snapshot.

@@ -13,6 +13,7 @@ use crate::snapshot::anchor::{known_end, nearest};
 use crate::snapshot::database;
 use crate::snapshot::generations::{Life, life_of};
 use crate::snapshot::handle::Repository;
+use crate::snapshot::links::{held_bytes, is_at_risk};
 
 /// How things are.
 #[derive(Debug, Clone, Serialize)]
@@ -61,6 +62,10 @@ pub struct DatabaseStatus {
     pub left_out: Option<String>,
     /// What happened to the file since the last snapshot, so that the next one begins anew: `packed` or `converted`.
     pub new_life: Option<&'static str>,
+    /// Whether two packs without a save between would lose what snapshots need.
+    pub at_risk: bool,
+    /// What files from before a pack take that znap keeps, because snapshots need something of them that isn't stored.
+    pub held_bytes: u64,
 }
 
 /// Looks at every database. One that is missing or was replaced is reported, not an error.
@@ -96,6 +101,8 @@ fn look(repository: &Repository, database: &Database, monitor: &dyn Monitor) -> 
         new_bytes: 0,
         left_out: None,
         new_life: None,
+        at_risk: is_at_risk(repository, database)?,
+        held_bytes: held_bytes(repository, database)?,
     };
     let file = match database::open_patiently(&path, monitor) {
         Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Failed) => {
@@ -109,7 +116,7 @@ fn look(repository: &Repository, database: &Database, monitor: &dyn Monitor) -> 
     status.openers = openers(file.identity()).iter().map(Opener::to_string).collect();
     let generation = match life_of(&repository.catalog, database, &file) {
         Ok(Life::Known(generation)) => generation,
-        Ok(Life::New(recognition)) => {
+        Ok(Life::New(recognition, _)) => {
             status.new_life = Some(recognition.word());
             return Ok(status);
         }

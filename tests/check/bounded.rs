@@ -208,7 +208,7 @@ fn p6_no_number_in_the_catalog_costs_memory_or_time() {
             // In one row at least, where no two may have the same.
             let change = format!(
                 "PRAGMA foreign_keys = OFF; PRAGMA ignore_check_constraints = ON;
-                 UPDATE OR IGNORE {table} SET {column} = {number}"
+                 UPDATE OR IGNORE {table} SET \"{column}\" = {number}"
             );
             bench.sql().execute_batch(&change).unwrap();
             let what = format!("{table}.{column} is {number}");

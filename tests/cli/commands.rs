@@ -28,6 +28,7 @@ fn init_of_a_large_file_says_what_snapshots_need() {
         str![[r#"
 started the repository .znap with 1 database
   data: Data.fs, 1.95 MB; snapshots will need its first 1.95 MB
+stderr: hint: znap base keep stores that too, in about 97.6 kB to 195 kB for a site like Plone's
 stderr: hint: znap save ID takes the first snapshot, such as: znap save before-upgrade
 exit code 0
 

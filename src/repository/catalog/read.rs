@@ -107,12 +107,13 @@ impl Catalog {
         Ok(self.one("look for a cut", sql, [generation], |_| Ok(()))?.is_some())
     }
 
-    /// The snapshots that store bases which no snapshot needs any more.
+    /// The snapshots that store bases which no snapshot needs any more, and that aren't to be kept.
     pub fn idle_bases(&self) -> Result<Vec<Snapshot>> {
         let mut used = Vec::new();
         for database in self.databases()? {
             for generation in self.generations(database.row)? {
-                if self.is_used(generation.row)? {
+                let is_kept = database.keep_base && generation.row == database.generation.row;
+                if is_kept || self.is_used(generation.row)? {
                     used.push(generation.known.uid_of_base());
                 }
             }
@@ -124,6 +125,16 @@ impl Catalog {
             }
         }
         Ok(idle)
+    }
+
+    /// Lets what follows read as if these snapshots were deleted. Within [`Catalog::snapshot_of`], whose end takes that back.
+    pub fn without(&self, snapshots: &[Snapshot]) -> Result<()> {
+        for snapshot in snapshots {
+            // Any object file will do.
+            let sql = "UPDATE snapshot SET tombstone = manifest WHERE id = ?1";
+            self.connection.execute(sql, [snapshot.row]).map_err(|error| self.error("read", error))?;
+        }
+        Ok(())
     }
 
     /// One generation.

@@ -94,6 +94,14 @@ impl Catalog {
         })
     }
 
+    /// Sets whether the base of each of a database's generations is to be stored.
+    pub fn set_keep_base(&mut self, database: i64, keep: bool) -> Result<()> {
+        self.transaction("record a setting", |tx| {
+            tx.execute("UPDATE database SET keep_base = ?2 WHERE id = ?1", params![database, keep])?;
+            Ok(())
+        })
+    }
+
     /// Commits a snapshot: from here on it exists.
     pub fn record_snapshot(&mut self, prepared: &PreparedSnapshot) -> Result<()> {
         let manifest = &prepared.manifest;

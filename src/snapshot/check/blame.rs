@@ -5,9 +5,13 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use crate::error::Result;
+use crate::filestorage::DataFile;
 use crate::repository::catalog::{Catalog, ChunkPlace, Database, KnownChunk, Stream};
 use crate::repository::hash::Hash;
+use crate::snapshot::anchor::is_of;
 use crate::snapshot::gc::lists;
+use crate::snapshot::handle::Repository;
+use crate::snapshot::id;
 use crate::snapshot::index_parts::{self, StoredPart};
 
 use super::catalog::about_catalog;
@@ -54,6 +58,48 @@ pub(super) fn follow(check: &mut Check<'_>) -> Result<()> {
     }
     check.database_bytes_read += details.bytes_read();
     Ok(())
+}
+
+/// Where a finding affects a stored base: names the snapshots that need it instead. Users know of no stored bases.
+pub(super) fn name_dependents(check: &mut Check<'_>) -> Result<()> {
+    let is_base = |id: &String| id.starts_with(id::BASE);
+    if !check.report.findings.iter().any(|finding| finding.snapshots.iter().any(is_base)) {
+        return Ok(());
+    }
+    let dependents = match check.catalog().snapshot_of(|catalog| dependents(check.repository, catalog)) {
+        Ok(dependents) => dependents,
+        Err(error) => {
+            check.note(error, about_catalog(Vec::new()))?;
+            HashMap::new()
+        }
+    };
+    for finding in &mut check.report.findings {
+        let named: Vec<String> = std::mem::take(&mut finding.snapshots);
+        let mut seen = HashSet::new();
+        let ids = named.into_iter().flat_map(|id| match dependents.get(&id) {
+            Some(ids) => ids.clone(),
+            None if is_base(&id) => Vec::new(),
+            None => vec![id],
+        });
+        finding.snapshots = ids.filter(|id| seen.insert(id.clone())).collect();
+    }
+    Ok(())
+}
+
+/// For each stored base the snapshots that need it: those of its generation, unless the database's file begins with it.
+fn dependents(repository: &Repository, catalog: &Catalog) -> Result<HashMap<String, Vec<String>>> {
+    let streams = catalog.all_streams()?;
+    let mut dependents = HashMap::new();
+    for database in catalog.databases()? {
+        let file = DataFile::open(repository.path_of(&database)).ok();
+        for generation in catalog.generations(database.row)? {
+            let Some(base) = catalog.stored_base(&generation.known)? else { continue };
+            let has_it = file.as_ref().is_some_and(|file| is_of(file, &generation.known).unwrap_or(false));
+            let ids = streams.iter().filter(|stream| stream.generation == generation.row && !has_it);
+            dependents.insert(base.snapshot_name, ids.map(|stream| stream.snapshot_name.clone()).collect());
+        }
+    }
+    Ok(dependents)
 }
 
 fn sentence(check: &Check<'_>, name: &Hash, file: &DamagedFile) -> String {

@@ -7,6 +7,7 @@ use crate::repository::catalog::{Catalog, Database, KnownFrame, KnownSnapshot, O
 use crate::repository::hash::{Hash, Uid};
 use crate::repository::manifest::{DAMAGED, Generation};
 use crate::snapshot::gc::lists;
+use crate::snapshot::id;
 
 use super::{Check, Finding, Subject};
 
@@ -138,9 +139,10 @@ fn not_found(catalog: &Catalog, snapshots: &[KnownSnapshot]) -> Result<Vec<Strin
 }
 
 impl Known {
-    /// The ids of the snapshots that weren't deleted, oldest first.
+    /// The ids of the snapshots that weren't deleted, oldest first, but for stored bases.
     pub(super) fn ids(&self) -> impl Iterator<Item = &str> {
-        self.snapshots.iter().filter(|known| !known.deleted).map(|known| known.snapshot.name.as_str())
+        let all = self.snapshots.iter().filter(|known| !known.deleted).map(|known| known.snapshot.name.as_str());
+        all.filter(|id| !id.starts_with(id::BASE))
     }
 
     /// The ids of the snapshots whose lists begin with this stream's, itself included.

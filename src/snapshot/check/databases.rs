@@ -11,7 +11,7 @@ use crate::filestorage::{
     Changes, DataFile, FIRST_TRANSACTION, Header, Position, Record, Sink, Source, Tid, find_cut, scan,
 };
 use crate::repository::catalog::{Catalog, Database, GenerationRow};
-use crate::snapshot::anchor::{is_of, old_path, refusal};
+use crate::snapshot::anchor::refusal;
 use crate::snapshot::base::{needs_base, source_of};
 use crate::snapshot::database;
 use crate::snapshot::generations::{Life, life_of};
@@ -99,7 +99,7 @@ fn look(check: &mut Check<'_>, database: &Database) -> Result<(DatabaseCheck, Ve
     let base_length = in_its_life.generation.known.base_length;
     // The snapshots that need the beginning of the file: it isn't stored, and no pack has left it.
     let known = &in_its_life.generation.known;
-    let is_left = || DataFile::open(old_path(&path)).is_ok_and(|old| is_of(&old, known).unwrap_or(false));
+    let is_left = || matches!(source_of(check.layout(), &path, known), Ok(Some(_)));
     let dependent = match needs_base(check.catalog(), known) {
         Ok(true) if problem.is_none() || !is_left() => lists.ids(),
         Ok(_) => Vec::new(),
@@ -152,12 +152,13 @@ fn look(check: &mut Check<'_>, database: &Database) -> Result<(DatabaseCheck, Ve
 
 /// What snapshots from before a pack need, and nobody has.
 fn other_lives(check: &mut Check<'_>, now: &Database, path: &Path) -> Result<Vec<Finding>> {
+    let layout = check.layout().clone();
     let lacking = |catalog: &Catalog| -> Result<Vec<GenerationRow>> {
         let mut lacking = Vec::new();
         for generation in catalog.generations(now.row)? {
             if generation.row != now.generation.row
                 && needs_base(catalog, &generation.known)?
-                && source_of(&generation.known, &[path, &old_path(path)])?.is_none()
+                && source_of(&layout, path, &generation.known)?.is_none()
             {
                 lacking.push(generation);
             }
@@ -186,7 +187,7 @@ fn other_lives(check: &mut Check<'_>, now: &Database, path: &Path) -> Result<Vec
 fn life(check: &Check<'_>, database: &Database, file: &DataFile) -> Result<(Database, Option<Error>)> {
     Ok(match life_of(check.catalog(), database, file) {
         Ok(Life::Known(generation)) => (Database { generation, ..database.clone() }, None),
-        Ok(Life::New(recognition)) => {
+        Ok(Life::New(recognition, _)) => {
             (database.clone(), refusal(file.path(), &recognition, &database.generation.known))
         }
         Err(error) if error.kind() == Kind::Failed && error.io_error().is_none() => (database.clone(), Some(error)),

@@ -93,6 +93,7 @@ pub fn check(repository: &Repository, options: &CheckOptions, monitor: &dyn Moni
     if options.databases {
         databases::check(&mut check)?;
     }
+    blame::name_dependents(&mut check)?;
     check.finish(known.as_ref())
 }
 

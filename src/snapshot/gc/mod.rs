@@ -34,6 +34,7 @@ use crate::repository::lock::Gate;
 use crate::repository::plain::PlainFiles;
 use crate::snapshot::delete::bury;
 use crate::snapshot::handle::Repository;
+use crate::snapshot::links;
 use crate::snapshot::reserve;
 use crate::snapshot::writing::folder_of;
 
@@ -84,6 +85,7 @@ pub fn gc_dry_run(repository: &mut Repository, options: GcOptions) -> Result<GcR
     let repository = &*repository;
     repository.catalog.snapshot_of(|catalog| {
         let inventory = Inventory::take(repository)?;
+        catalog.without(&catalog.idle_bases()?)?;
         let files = catalog.object_use()?;
         let mut freed: u64 = inventory.left_over.iter().map(|(_, bytes)| bytes).sum();
         let mut report = GcReport {
@@ -150,6 +152,7 @@ pub fn gc(repository: &mut Repository, options: GcOptions, monitor: &dyn Monitor
     let chosen = to_rewrite(&files, options);
     let files_rewritten = rewrite::rewrite(repository, &chosen, options, monitor)?;
 
+    links::refresh(repository, true)?;
     // Space for the next time is welcome, but no reason to fail now.
     let _ = reserve::replenish(&repository.layout);
     let files = repository.catalog.object_use()?;

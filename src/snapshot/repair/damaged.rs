@@ -3,9 +3,9 @@
 //! been deleted since, and never comes back.
 
 use std::collections::BTreeSet;
-use std::fs::{self, DirBuilder, Metadata};
+use std::fs::{self, Metadata};
 use std::io::ErrorKind;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, IoContext, Result};
@@ -53,13 +53,7 @@ fn make(layout: &Layout, folder: &Path) -> Result<()> {
     if is_folder(folder)? {
         return Ok(());
     }
-    let model = fs::metadata(layout.objects()).at("look at", layout.objects())?;
-    DirBuilder::new().mode(0o700).create(folder).at("create", folder)?;
-    if rustix::process::geteuid().is_root() {
-        std::os::unix::fs::chown(folder, Some(model.uid()), Some(model.gid())).at("set the owner of", folder)?;
-    }
-    fs::set_permissions(folder, model.permissions()).at("set the mode of", folder)?;
-    layout.disk().sync_directory(folder.parent().unwrap_or(layout.root()))
+    layout.create_directory(folder)
 }
 
 /// A free place for a file of this name.

@@ -14,6 +14,7 @@ use crate::repository::layout::Layout;
 use crate::repository::lock::WriterLock;
 use crate::repository::manifest::Config;
 use crate::repository::object::ObjectKind;
+use crate::snapshot::links;
 use crate::snapshot::repair::damaged;
 use crate::snapshot::repair::indexes;
 use crate::snapshot::repair::objects::{DamagedFile, Found, Objects, examine as examine_file};
@@ -142,6 +143,9 @@ pub(super) fn examine(
             search.sources.damaged_files += search.in_folder(folder, monitor)?;
         }
         search.in_databases(&files, monitor)?;
+        for file in links::paths(layout)? {
+            search.sources.databases += search.in_file(&file, None, monitor)?;
+        }
         for folder in &copies_of.folders {
             search.sources.copies += search.in_folder(folder, monitor)?;
         }
