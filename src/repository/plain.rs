@@ -66,7 +66,8 @@ impl PlainWriter {
         if !cloned {
             match disk.link(path, &temporary) {
                 Ok(()) => {}
-                Err(error) if cannot_link(&error) => return Ok(false),
+                // A pack may have removed it since it was opened.
+                Err(error) if cannot_link(&error) || error.kind() == ErrorKind::NotFound => return Ok(false),
                 Err(error) => return Err(Error::io("link into the repository", path, error)),
             }
             let identity = |metadata: &fs::Metadata| (metadata.dev(), metadata.ino());
