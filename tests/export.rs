@@ -62,6 +62,17 @@ fn archive_of(path: &Path, members: &[(String, Vec<u8>)]) {
     append("BLAKE3SUMS", sums.as_bytes());
 }
 
+/// A member as it is in an archive.
+fn member_of(name: &str, bytes: &[u8]) -> Vec<u8> {
+    let mut header = tar::Header::new_gnu();
+    header.set_path(name).unwrap();
+    header.set_size(bytes.len() as u64);
+    header.set_cksum();
+    let mut all = [header.as_bytes().as_slice(), bytes].concat();
+    all.resize(all.len().next_multiple_of(512), 0);
+    all
+}
+
 fn with_edited(
     members: &[(String, Vec<u8>)],
     name: &str,
@@ -270,19 +281,25 @@ fn p6_hostile_archives_change_nothing() {
             header.set_link_name("/etc/passwd").unwrap();
         }
         header.set_cksum();
-        let mut first = tar::Header::new_gnu();
-        first.set_path("znap.json").unwrap();
-        first.set_size(good[0].1.len() as u64);
-        first.set_cksum();
         let mut out = zstd::Encoder::new(fs::File::create(&bad).unwrap(), 1).unwrap();
-        let mut text = good[0].1.clone();
-        text.resize(text.len().next_multiple_of(512), 0);
-        for part in [first.as_bytes().as_slice(), &text, header.as_bytes()] {
-            out.write_all(part).unwrap();
-        }
+        out.write_all(&member_of("znap.json", &good[0].1)).unwrap();
+        out.write_all(header.as_bytes()).unwrap();
         out.finish().unwrap();
         refused(&format!("{kind:?}"));
     }
+    // One whose description claims the same.
+    let claimed = 1u64 << 60;
+    let length = fs::metadata(sandbox.file("a.fs")).unwrap().len();
+    let mut header = tar::Header::new_gnu();
+    header.set_path("data/Data.fs").unwrap();
+    header.set_size(claimed);
+    header.set_cksum();
+    let text = &described(&length.to_string(), &claimed.to_string())[0].1;
+    let mut out = zstd::Encoder::new(fs::File::create(&bad).unwrap(), 1).unwrap();
+    out.write_all(&member_of("znap.json", text)).unwrap();
+    out.write_all(header.as_bytes()).unwrap();
+    out.finish().unwrap();
+    refused("more than any disk has");
     // A sum that isn't that of its member.
     let mut wrong = good.clone();
     wrong[3].1[0] = if wrong[3].1[0] == b'0' { b'1' } else { b'0' };

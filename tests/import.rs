@@ -605,6 +605,67 @@ fn p5_all_snapshots_of_znap2_come_back() {
     }
 }
 
+/// Two databases, `main.fs` and `other.fs`, with a snapshot of znap2 and the copies of both.
+fn of_two() -> (Sandbox, [PathBuf; 2]) {
+    let sandbox = Sandbox::new();
+    let make = |command: &str, name: &str, seed: u32| {
+        let path = sandbox.file(name);
+        let seed = seed.to_string();
+        zodb(&[command, path.to_str().unwrap(), "--seed", &seed, "--transactions", "8", "--profile", "small"]);
+    };
+    make("make", "main.fs", 1201);
+    make("make", "other.fs", 1202);
+    znap2_ok(&sandbox, &["init", "main.fs", "other.fs"]);
+    make("grow", "main.fs", 1203);
+    make("grow", "other.fs", 1204);
+    znap2_ok(&sandbox, &["save", "both"]);
+    let copies = ["main.fs", "other.fs"].map(|name| {
+        let copy = sandbox.file(format!("both-{name}"));
+        fs::copy(sandbox.file(name), &copy).unwrap();
+        copy
+    });
+    make("grow", "main.fs", 1205);
+    (sandbox, copies)
+}
+
+#[test]
+fn p5_a_snapshot_of_several_databases_is_one() {
+    let (sandbox, copies) = of_two();
+    sandbox.znap_ok(&["init", "main.fs", "other.fs"]);
+    let report = imported(&sandbox, &["znap2"], 0);
+    assert_eq!(report["imported"][0]["databases"].as_array().unwrap().len(), 2);
+    let list: Value = serde_json::from_str(&sandbox.znap_ok(&["list", "--json"])).unwrap();
+    assert_eq!(list[0]["one_moment"], false, "it copied one after the other");
+    let is_both = |folder: &str| {
+        for (name, copy) in ["main.fs", "other.fs"].iter().zip(&copies) {
+            assert_same_file(sandbox.file(folder).join(name), copy);
+        }
+    };
+    sandbox.znap_ok(&["restore", "both"]);
+    is_both(".");
+    sandbox.znap_ok(&["undo"]);
+    // And as an archive, into a repository of its own.
+    sandbox.znap_ok(&["export", "both", "both.tar.zst"]);
+    fs::create_dir(sandbox.file("there")).unwrap();
+    for name in ["main.fs", "other.fs"] {
+        fs::copy(sandbox.file(name), sandbox.file("there").join(name)).unwrap();
+    }
+    sandbox.znap_ok(&["-R", "there/.znap", "init", "there/main.fs", "there/other.fs"]);
+    sandbox.znap_ok(&["-R", "there/.znap", "import", "--from", "archive", "both.tar.zst"]);
+    sandbox.znap_ok(&["-R", "there/.znap", "restore", "both"]);
+    is_both("there");
+    // Half of it is damaged.
+    edit(&sandbox.file(".znap2/both/other.fs"), |bytes| bytes.truncate(bytes.len() - 3));
+    sandbox.znap_ok(&["delete", "both"]);
+    let report = imported(&sandbox, &["znap2"], 6);
+    assert!(report["refused"][0]["reason"].as_str().unwrap().starts_with("other.fs: it is half made"), "{report}");
+    // What can't be told.
+    for (args, code) in [(&["repozo", "."][..], 2), (&["znap2", "--database", "main"], 2)] {
+        let output = sandbox.znap(&[&["import", "--from"], args].concat());
+        assert!(output.code == code && output.stderr.contains("main"), "{output:?}");
+    }
+}
+
 #[test]
 fn p8_what_znap2_has_after_the_repository_began_is_stored_as_a_tail() {
     let sandbox = Sandbox::with_database(1120, 60, "large");
