@@ -167,6 +167,7 @@ fn p5_an_export_that_is_killed_leaves_no_archive() {
         }
         change += 1;
     }
+    println!("{change} kills");
     assert!(change >= 4, "{change}");
 }
 
@@ -259,8 +260,8 @@ fn p6_hostile_archives_change_nothing() {
     let torn = with_edited(&good, "data/Data.fs", |_, bytes| bytes[200] ^= 1);
     archive_of(&bad, &with_edited(&torn, "data/Data.fs", |_, bytes| bytes[5..20].fill(0xff)));
     refused("damaged");
-    archive_of(&bad, &good[..2]);
-    fs::write(sandbox.file("cut"), fs::read(&bad).unwrap()).unwrap();
+    archive_of(&bad, &good[..1]);
+    refused("without the database");
     let bytes = fs::read(sandbox.file("a.tar.zst")).unwrap();
     for length in [0, 3, 100, bytes.len() / 2, bytes.len() - 1] {
         fs::write(&bad, &bytes[..length]).unwrap();
@@ -351,5 +352,6 @@ fn p5_an_import_of_an_archive_may_be_killed_anywhere() {
         world.znap_ok(&["gc"]);
         world.znap_ok(&["check", "--data"]);
     }
+    println!("{kills} kills");
     assert!(kills > 8, "{kills}");
 }

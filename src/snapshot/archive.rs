@@ -15,8 +15,8 @@ pub(super) const ABOUT: &str = "znap.json";
 pub(super) const SUMS: &str = "BLAKE3SUMS";
 /// The version of this form.
 pub(super) const FORMAT: u32 = 1;
-/// The window that compression looks back through, as a power of two. Every zstd unpacks this without being told so.
-pub(super) const WINDOW_LOG: u32 = 26;
+/// The largest window of zstd that is unpacked, as a power of two. Every zstd does so without being told.
+pub(super) const WINDOW_LOG: u32 = 27;
 
 /// What an archive is about.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

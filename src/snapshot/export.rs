@@ -15,10 +15,13 @@ use crate::disk::Disk;
 use crate::error::{Error, IoContext, Result};
 use crate::filestorage::{FIRST_TRANSACTION, Position, Scanner, Source, index_path};
 use crate::monitor::Monitor;
+use crate::repository::chunk_writer::Compression;
 use crate::repository::counters::Counts;
+use crate::repository::data::FRAME_LIMIT;
+use crate::repository::frame_encoder::parameters;
 use crate::repository::hash::Uid;
 use crate::repository::run_reader::RunReader;
-use crate::snapshot::archive::{ABOUT, About, FORMAT, Member, Packer, WINDOW_LOG, as_io};
+use crate::snapshot::archive::{ABOUT, About, FORMAT, Member, Packer, as_io};
 use crate::snapshot::copy_out::{CopiedDatabase, Job, prepare};
 use crate::snapshot::handle::Repository;
 use crate::snapshot::writing::{folder_of, write_index};
@@ -39,6 +42,8 @@ pub struct ExportReport {
     pub counts: Counts,
 }
 
+/// The most threads that compress: each takes some 200 MB.
+const THREADS: usize = 4;
 /// How many bytes of a base are read at once.
 const READ: usize = 1 << 20;
 
@@ -110,14 +115,16 @@ fn exists(path: &Path) -> Error {
     Error::failed(format!("{} exists already", path.display())).hint("name a file that doesn't exist yet")
 }
 
-/// All cores; and what is alike far apart is found, as in the repository itself.
+/// As saves compress, on all cores: each has as much at once as a window. With zstd's own smaller jobs an archive is half as large again.
 fn compressor<W: Write>(out: W) -> io::Result<Encoder<'static, W>> {
-    let mut encoder = Encoder::new(out, 3)?;
-    encoder.set_parameter(CParameter::WindowLog(WINDOW_LOG))?;
-    encoder.long_distance_matching(true)?;
+    let mut encoder = Encoder::new(out, 0)?;
+    for parameter in parameters(&Compression::FAST) {
+        encoder.set_parameter(parameter)?;
+    }
     encoder.include_checksum(true)?;
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    encoder.multithread(u32::try_from(threads).unwrap_or(1))?;
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS);
+    encoder.multithread(threads as u32)?;
+    encoder.set_parameter(CParameter::JobSize(FRAME_LIMIT as u32))?;
     Ok(encoder)
 }
 

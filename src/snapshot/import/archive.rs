@@ -83,7 +83,7 @@ fn read(work: &Work<'_>, path: &Path, file: File) -> Result<(About, Vec<Incoming
             let hear = |bytes: &[u8]| {
                 hasher.update(bytes);
             };
-            whole.append(&mut entry, size, path, work.monitor, hear)?.map_err(broken)?;
+            whole.append(&mut entry, size, work.monitor, hear)?.map_err(broken)?;
             work.monitor.end();
             files.insert(name.clone(), whole);
         } else if about.databases.iter().any(|member| is_index(&member.file)) {

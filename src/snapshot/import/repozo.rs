@@ -109,7 +109,7 @@ fn import_series(work: &mut Work<'_>, database: &Database, directory: &Path, pie
                 work.take(About { source, id: None, created, message, one_moment: true }, vec![incoming])?;
             }
             Err(reason) => {
-                whole.set_length(before, &directory.join(&piece.name))?;
+                whole.shorten(before)?;
                 work.refuse(&piece.name, reason);
             }
         }
@@ -154,7 +154,7 @@ fn add(
         if zipped { Box::new(MultiGzDecoder::new(BufReader::new(file))) } else { Box::new(file) };
     let mut sum = Md5::new();
     work.monitor.begin("reading", length);
-    let copied = whole.append(&mut reader, length, path, work.monitor, |bytes| sum.update(bytes))?;
+    let copied = whole.append(&mut reader, length, work.monitor, |bytes| sum.update(bytes))?;
     work.monitor.end();
     // One more, which must not be there: only then has gzip checked its own sum.
     match copied.and_then(|copied| Ok((copied, reader.read(&mut [0])?))) {

@@ -2,23 +2,25 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
 use super::{Imported, ImportedDatabase, Present, Work};
 use crate::disk::Disk;
 use crate::error::{Error, IoContext, Kind, Result};
-use crate::filestorage::{Cut, DataFile, Position, find_cut, scan};
+use crate::filestorage::{Cut, DataFile, Position, Source, find_cut, scan};
 use crate::monitor::Monitor;
 use crate::repository::catalog::{Database, GenerationRow};
 use crate::repository::hash::Uid;
 use crate::repository::manifest::{Generation, IMPORTED};
 use crate::snapshot::anchor::{known_end, nearest};
+use crate::snapshot::database::check_tid;
 use crate::snapshot::generations::known_life_of;
 use crate::snapshot::handle::Repository;
 use crate::snapshot::id;
 use crate::snapshot::save::{New, SaveOptions, Saving, store};
+use crate::snapshot::writing::copy_range;
 
 /// How many bytes are copied at once.
 const COPIED: usize = 1 << 20;
@@ -27,23 +29,28 @@ const COPIED: usize = 1 << 20;
 pub(super) struct Assembled {
     disk: Disk,
     file: File,
+    /// For messages.
+    place: PathBuf,
     pub(super) length: u64,
 }
 
 impl Assembled {
     pub(super) fn new(repository: &Repository) -> Result<Self> {
         let file = tempfile::tempfile_in(repository.root()).at("make a temporary file in", repository.root())?;
-        Ok(Assembled { disk: repository.disk().clone(), file, length: 0 })
+        let place = repository.root().join("a temporary file");
+        Ok(Assembled { disk: repository.disk().clone(), file, place, length: 0 })
     }
 
-    /// The file, to be written otherwise.
-    pub(super) fn file(&self) -> &File {
-        &self.file
+    /// Becomes the first bytes of a file.
+    pub(super) fn begin_with(&mut self, file: &DataFile, length: u64, monitor: &dyn Monitor) -> Result<()> {
+        copy_range(&self.disk, file.file(), 0..length, (&self.file, &self.place), monitor)?;
+        self.length = length;
+        Ok(())
     }
 
-    /// Cuts it, or makes it longer. `path` is what it is made of, for messages, here and below.
-    pub(super) fn set_length(&mut self, length: u64, path: &Path) -> Result<()> {
-        self.disk.set_length(&self.file, path, length)?;
+    /// Makes it shorter.
+    pub(super) fn shorten(&mut self, length: u64) -> Result<()> {
+        self.disk.set_length(&self.file, &self.place, length)?;
         self.length = length;
         Ok(())
     }
@@ -53,7 +60,6 @@ impl Assembled {
         &mut self,
         from: &mut dyn Read,
         limit: u64,
-        path: &Path,
         monitor: &dyn Monitor,
         mut hear: impl FnMut(&[u8]),
     ) -> Result<std::io::Result<u64>> {
@@ -69,7 +75,7 @@ impl Assembled {
                 Err(error) => return Ok(Err(error)),
             };
             hear(&buffer[..read]);
-            self.disk.write_at(&self.file, path, &buffer[..read], self.length)?;
+            self.disk.write_at(&self.file, &self.place, &buffer[..read], self.length)?;
             self.length += read as u64;
             copied += read as u64;
             monitor.advance(read as u64);
@@ -77,9 +83,9 @@ impl Assembled {
         Ok(Ok(copied))
     }
 
-    /// As a database's file. Fails if it doesn't begin as one.
+    /// As a database's file, of this path in messages. Fails if it doesn't begin as one.
     pub(super) fn data_file(&self, path: &Path) -> Result<DataFile> {
-        let file = self.file.try_clone().at("open again what is made of", path)?;
+        let file = self.file.try_clone().at("open again", &self.place)?;
         DataFile::checked(file, path)
     }
 }
@@ -112,6 +118,7 @@ impl Incoming {
     ) -> Result<Self> {
         let cut = find_cut(&file, from, size, monitor)?;
         scan(&file, from, cut.offset, &mut (), monitor)?;
+        check_tid(file.path(), cut.tid)?;
         Ok(Incoming { database, file, cut })
     }
 

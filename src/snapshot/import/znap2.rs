@@ -14,7 +14,7 @@ use crate::filestorage::source::open_plain;
 use crate::filestorage::{DataFile, LeftOutKind, Position, Source, Unusable, header_at, index_path, usable_index};
 use crate::repository::catalog::Database;
 use crate::snapshot::id;
-use crate::snapshot::writing::{copy_range, require_room};
+use crate::snapshot::writing::require_room;
 
 const CONFIG: &str = "config.ini";
 
@@ -45,8 +45,9 @@ pub(super) fn import(work: &mut Work<'_>) -> Result<()> {
         let path = entry.at("read", &directory)?.path();
         let metadata = fs::symlink_metadata(&path).at("look at", &path)?;
         if metadata.is_dir() {
-            let created = Timestamp::new(metadata.mtime(), metadata.mtime_nsec() as i32);
-            let created = created.map_err(|error| Error::failed(format!("{}: {error}", path.display())))?;
+            let created = metadata.mtime().saturating_mul(1_000_000).saturating_add(metadata.mtime_nsec() / 1000);
+            let created = Timestamp::from_microsecond(created)
+                .map_err(|error| Error::failed(format!("{}: {error}", path.display())))?;
             snapshots.push((created, path));
         }
     }
@@ -141,9 +142,8 @@ fn beginning(work: &Work<'_>, database: &Database, offset: u64) -> Result<Result
     require_room(work.repository.root(), offset)?;
     let mut whole = Assembled::new(work.repository)?;
     work.monitor.begin("copying", offset);
-    copy_range(work.repository.disk(), file.file(), 0..offset, (whole.file(), &path), work.monitor)?;
+    whole.begin_with(&file, offset, work.monitor)?;
     work.monitor.end();
-    whole.set_length(offset, &path)?;
     let whole_file = whole.data_file(&path);
     let parsed =
         whole_file.and_then(|file| Incoming::parse(database.clone(), file, Position::START, offset, work.monitor));
@@ -164,9 +164,9 @@ fn add(work: &Work<'_>, base: &mut Base, snapshot: &Path) -> Result<Result<Incom
     };
     let length = tail.metadata().at("look at", &path)?.len();
     require_room(work.repository.root(), length)?;
-    whole.set_length(base.offset, &path)?;
+    whole.shorten(base.offset)?;
     work.monitor.begin("reading", length);
-    let copied = whole.append(&mut &tail, length, &path, work.monitor, |_| ())?;
+    let copied = whole.append(&mut &tail, length, work.monitor, |_| ())?;
     work.monitor.end();
     if let Err(error) = copied {
         return Ok(Err(format!("it can't be read: {error}")));
@@ -185,7 +185,7 @@ fn add(work: &Work<'_>, base: &mut Base, snapshot: &Path) -> Result<Result<Incom
 fn judge(incoming: &Incoming, boundary: Position) -> Result<Option<String>> {
     let (file, cut) = (&incoming.file, &incoming.cut);
     if let Some(left_out) = cut.left_out.filter(|left_out| left_out.kind != LeftOutKind::Voted) {
-        // Voted, it was seen by a copy that went further.
+        // A voted one is there to its end: what copied it went on behind it.
         return Ok(Some(format!("it is half made: it ends with {left_out}")));
     }
     if cut.offset > boundary.offset && header_at(file, boundary.offset)?.tid <= boundary.tid {
