@@ -162,7 +162,7 @@ class Znap2(Snapshots):
             (self.root / path.name).symlink_to(Path("..", self.working.directory.name, path.name))
 
     def znap2(self, *arguments):
-        return run([self.programs.python, "-I", self.programs.here / "znap2.py", *arguments], self.root)
+        return run([self.programs.python, "-I", self.programs.here.parents[1] / "tests/python/znap2.py", *arguments], self.root)
 
     def start(self):
         return self.znap2("init", "Data.fs")

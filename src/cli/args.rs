@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, ColorChoice, Parser, Subcommand};
 
-use super::{base, check, delete, demo, gc, init, list, log, repair, restore, save, show, status, track, undo};
+use super::{
+    base, check, delete, demo, export, gc, import, init, list, log, repair, restore, save, show, status, track, undo,
+};
 
 /// Snapshots of ZODB FileStorages
 ///
@@ -63,6 +65,10 @@ pub enum Command {
     Undo(undo::Undo),
     #[allow(missing_docs)]
     Delete(delete::Delete),
+    #[allow(missing_docs)]
+    Export(export::Export),
+    #[allow(missing_docs)]
+    Import(import::Import),
     #[allow(missing_docs)]
     Gc(gc::Gc),
     #[allow(missing_docs)]

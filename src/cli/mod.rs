@@ -5,7 +5,9 @@ mod base;
 mod check;
 mod delete;
 mod demo;
+mod export;
 mod gc;
+mod import;
 mod init;
 mod list;
 mod log;
@@ -111,6 +113,8 @@ fn interrupted(error: Error, command: &Command) -> Error {
         // A restore that hasn't begun to write may have made a snapshot of what no other one held.
         Command::Restore(_) | Command::Undo(_) => ("no database was changed", "the command can be given again"),
         Command::Delete(_) => ("snapshots that were named first may be deleted", "znap list shows those there are"),
+        Command::Export(_) => ("there is no archive", "the command can be given again"),
+        Command::Import(_) => ("nothing was imported", "the command can be given again"),
         Command::Gc(_) => ("no snapshot was changed", "znap gc goes on where it was"),
         Command::Repair(_) => ("nothing was lost", "znap repair can be given again"),
         Command::Demo(_) => ("the directory of the tour is still there", "remove it, or look around in it"),
@@ -134,6 +138,8 @@ fn run(context: &Context, command: &Command) -> Result<Outcome> {
         Command::Restore(args) => restore::run(context, args),
         Command::Undo(args) => undo::run(context, args),
         Command::Delete(args) => delete::run(context, args),
+        Command::Export(args) => export::run(context, args),
+        Command::Import(args) => import::run(context, args),
         Command::Gc(args) => gc::run(context, args),
         Command::Check(args) => check::run(context, args),
         Command::Base(args) => base::run(context, args),

@@ -161,7 +161,8 @@ impl DataFile {
         self.fenced
     }
 
-    fn checked(file: File, path: &Path) -> Result<DataFile> {
+    /// Takes a file that the caller opened, if its magic is right.
+    pub fn checked(file: File, path: &Path) -> Result<DataFile> {
         // Any magic will do until the real one has been read.
         let mut data = Self::with_magic(file, path, Magic::Fs30)?;
         let size = data.size()?;

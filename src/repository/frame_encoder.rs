@@ -142,25 +142,29 @@ impl OpenFrame {
     }
 }
 
+/// What zstd is told.
+pub(crate) fn parameters(compression: &Compression) -> [CParameter; 9] {
+    [
+        CParameter::CompressionLevel(compression.level),
+        CParameter::WindowLog(FRAME_LIMIT.ilog2()),
+        CParameter::HashLog(compression.hash),
+        CParameter::ChainLog(compression.chain),
+        CParameter::MinMatch(compression.match_length),
+        CParameter::EnableLongDistanceMatching(true),
+        // As quick levels have it: looking more often costs time and finds little. Shorter matches than zstd's 64 are worth it.
+        CParameter::LdmHashRateLog(7),
+        CParameter::LdmMinMatch(32),
+        CParameter::LdmBucketSizeLog(compression.long_bucket),
+    ]
+}
+
 /// A zstd context with its parameters.
 struct Context(CCtx<'static>);
 
 impl Context {
     fn new(compression: &Compression) -> Result<Self> {
         let mut context = CCtx::try_create().ok_or_else(|| Error::failed("there is no memory to compress with"))?;
-        let parameters = [
-            CParameter::CompressionLevel(compression.level),
-            CParameter::WindowLog(FRAME_LIMIT.ilog2()),
-            CParameter::HashLog(compression.hash),
-            CParameter::ChainLog(compression.chain),
-            CParameter::MinMatch(compression.match_length),
-            CParameter::EnableLongDistanceMatching(true),
-            // As quick levels have it: looking more often costs time and finds little. Shorter matches than zstd's 64 are worth it.
-            CParameter::LdmHashRateLog(7),
-            CParameter::LdmMinMatch(32),
-            CParameter::LdmBucketSizeLog(compression.long_bucket),
-        ];
-        for parameter in parameters {
+        for parameter in parameters(compression) {
             context.set_parameter(parameter).map_err(failed)?;
         }
         Ok(Context(context))

@@ -41,7 +41,7 @@ pub struct Manifest {
     pub revision: u32,
     /// The name that the user gave it.
     pub id: String,
-    /// Why it exists: `save`, or `undo`; [`STORED_BASE`]; or [`DAMAGED`].
+    /// Why it exists: `save`, or `undo`; [`IMPORTED`]; [`STORED_BASE`]; or [`DAMAGED`].
     pub kind: String,
     /// Of a damaged one: its kind before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -68,6 +68,9 @@ pub const DAMAGED: &str = "damaged";
 pub const SAVE: &str = "save";
 /// The kind of a snapshot that stores the base of a generation. Others need it, and users don't see it.
 pub const STORED_BASE: &str = "base";
+
+/// The kind of a snapshot that was taken in from elsewhere: an archive, or what another tool had made.
+pub const IMPORTED: &str = "import";
 
 /// A snapshot's part of one database.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -109,7 +112,7 @@ fn is_false(value: &bool) -> bool {
 pub struct Generation {
     /// Its identity.
     pub uid: Uid,
-    /// 1 for the one that init found, and so on.
+    /// 1 for the one that init found, and so on; 2^30 and on for those of files that were taken in from elsewhere.
     pub number: u32,
     /// When znap first saw it: microseconds since 1970, UTC.
     pub began: i64,
@@ -130,21 +133,45 @@ pub struct Generation {
 /// What is added to a generation's number for the one that stores its base.
 const BASE: u32 = 1 << 31;
 
+/// The number of the first generation of files that were taken in from elsewhere.
+const FROM_ELSEWHERE: u32 = 1 << 30;
+
 impl Generation {
+    /// A generation of files from elsewhere, of which so many are there already. It has no base, and so any file with its magic may
+    /// be of it.
+    pub fn from_elsewhere(uid: Uid, others: u32, began: i64, magic: String) -> Generation {
+        Generation { uid, number: FROM_ELSEWHERE + others, ..Self::without_base(began, magic) }
+    }
+
+    /// Whether it is of files from elsewhere, and not the present file's.
+    pub fn is_from_elsewhere(&self) -> bool {
+        (FROM_ELSEWHERE..BASE).contains(&self.number)
+    }
+
+    /// Whether it is the life of the file that is tracked.
+    pub fn is_of_the_file(&self) -> bool {
+        self.number < FROM_ELSEWHERE
+    }
+
+    fn without_base(began: i64, magic: String) -> Generation {
+        Generation {
+            uid: Uid([0; 16]),
+            number: 0,
+            began,
+            base_length: magic.len() as u64,
+            base_tid: 0,
+            base_last_length: 0,
+            base_check_length: magic.len() as u32,
+            base_check: Hash::of(magic.as_bytes()),
+            magic,
+        }
+    }
+
     /// The generation under which this one's base is stored: a file with the same magic that has no base of its own. The one
     /// snapshot in it ends where the base does. Its identity follows from this one's.
     pub fn of_base(&self) -> Generation {
-        Generation {
-            uid: self.uid_of_base(),
-            number: self.number | BASE,
-            began: self.began,
-            magic: self.magic.clone(),
-            base_length: self.magic.len() as u64,
-            base_tid: 0,
-            base_last_length: 0,
-            base_check_length: self.magic.len() as u32,
-            base_check: Hash::of(self.magic.as_bytes()),
-        }
+        let base = Self::without_base(self.began, self.magic.clone());
+        Generation { uid: self.uid_of_base(), number: self.number | BASE, ..base }
     }
 
     /// The identity of that generation: the first half of a hash of this one's.

@@ -63,11 +63,10 @@ pub fn recognise(file: &DataFile, generation: &Generation) -> Result<Recognition
         Err(_) => false,
     };
     let size = file.size()?;
-    let first_is_packed = size >= FIRST_TRANSACTION + 31 && header_at(file, FIRST_TRANSACTION)?.status == b'p';
     // What a pack has made isn't older than what it was made of, and has nothing left where it was.
     let last = unless_shorter(transaction_ending_at(file, size))?.flatten();
     let is_older = last.is_some_and(|last| last.tid < Tid(generation.base_tid));
-    let may_be_packed = first_is_packed && !is_older && !ends_a_transaction(file, &end_of_base(generation))?;
+    let may_be_packed = is_packed(file)? && !is_older && !ends_a_transaction(file, &end_of_base(generation))?;
     Ok(if may_be_packed && old_is_base {
         Recognition::Packed { old: Some(old) }
     } else if may_be_packed {
@@ -77,6 +76,11 @@ pub fn recognise(file: &DataFile, generation: &Generation) -> Result<Recognition
     } else {
         Recognition::Replaced
     })
+}
+
+/// Whether a file's first transaction says that it was packed.
+pub(crate) fn is_packed(file: &DataFile) -> Result<bool> {
+    Ok(file.size()? >= FIRST_TRANSACTION + 31 && header_at(file, FIRST_TRANSACTION)?.status == b'p')
 }
 
 /// Whether a file has the magic of a generation, and begins with its base.
@@ -198,12 +202,12 @@ pub fn damaged_list(stream: &Stream) -> Error {
 
 /// The furthest-reaching snapshot that the file begins with.
 pub fn nearest(file: &DataFile, size: u64, catalog: &Catalog, generation: i64) -> Result<Option<Stream>> {
-    let mut before = (size, u64::MAX);
-    while let Some((sequence, stream)) = catalog.anchor(generation, before.0, before.1)? {
+    let mut before = (size, i64::MAX);
+    while let Some((rank, stream)) = catalog.anchor(generation, before.0, before.1)? {
         if begins_with(file, size, catalog, &stream)? {
             return Ok(Some(stream));
         }
-        before = (stream.cut.offset, sequence);
+        before = (stream.cut.offset, rank);
     }
     Ok(None)
 }

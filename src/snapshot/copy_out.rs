@@ -10,7 +10,7 @@ use crate::disk::Disk;
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::filestorage::{DataFile, FIRST_TRANSACTION, Magic, index_path};
 use crate::monitor::Monitor;
-use crate::repository::catalog::{Database, Stream, StreamChunk};
+use crate::repository::catalog::{Database, Snapshot, Stream, StreamChunk};
 use crate::repository::chunk_reader::ChunkReader;
 use crate::repository::counters::Counts;
 use crate::repository::frames::FrameFiles;
@@ -72,18 +72,7 @@ pub fn copy_out_only(
     to: &Path,
     monitor: &dyn Monitor,
 ) -> Result<CopyReport> {
-    // The gate before the catalog, as gc has it; all that is asked is of one moment.
-    let gate = Gate::shared(&repository.layout, monitor)?;
-    let (id, not_written, jobs) = repository.catalog.snapshot_of(|_| {
-        let snapshot = repository.resolve(word)?;
-        let chosen = of_snapshot(repository, &snapshot, only)?;
-        let mut jobs = Vec::new();
-        for (database, stream) in chosen.parts {
-            jobs.push(Job::prepare(repository, &database, stream, to, monitor)?);
-        }
-        Ok((snapshot.name, chosen.untouched, jobs))
-    })?;
-    drop(gate);
+    let (snapshot, jobs, not_written) = prepare(repository, word, only, to, monitor)?;
     require_room(existing(to), jobs.iter().map(|job| job.stream.cut.offset + job.blob_bytes()).sum())?;
     for job in &jobs {
         refuse_occupied(&job.folder)?;
@@ -97,23 +86,46 @@ pub fn copy_out_only(
         copied.push(job.run(repository, monitor)?);
     }
     let counts = Counts { database_bytes_read: read, database_bytes_written: written, ..repository.counts() };
-    Ok(CopyReport { id, databases: copied, not_written, counts })
+    Ok(CopyReport { id: snapshot.name, databases: copied, not_written, counts })
+}
+
+/// Opens everything that the databases of a snapshot, or of these those that are named, will be made from, in folders of their names
+/// in `to`. Returns the names of the others, too.
+pub(super) fn prepare(
+    repository: &Repository,
+    word: &str,
+    only: &[String],
+    to: &Path,
+    monitor: &dyn Monitor,
+) -> Result<(Snapshot, Vec<Job>, Vec<String>)> {
+    // The gate before the catalog, as gc has it; all that is asked is of one moment.
+    let _gate = Gate::shared(&repository.layout, monitor)?;
+    repository.catalog.snapshot_of(|_| {
+        let snapshot = repository.resolve(word)?;
+        let chosen = of_snapshot(repository, &snapshot, only)?;
+        let mut jobs = Vec::new();
+        for (database, stream) in chosen.parts {
+            jobs.push(Job::prepare(repository, &database, stream, to, monitor)?);
+        }
+        Ok((snapshot, jobs, chosen.untouched))
+    })
 }
 
 /// One database to write, with everything opened that it will be made from.
-struct Job {
-    name: String,
-    stream: Stream,
-    base: Option<DataFile>,
-    base_length: u64,
-    magic: Magic,
-    object_files: FrameFiles,
-    chunks: Vec<StreamChunk>,
-    folder: PathBuf,
-    file_name: std::ffi::OsString,
-    index: IndexSource,
+pub(super) struct Job {
+    pub(super) name: String,
+    pub(super) stream: Stream,
+    /// The file, of which the first `base_length` bytes are read if that is more than the magic.
+    pub(super) base: Option<DataFile>,
+    pub(super) base_length: u64,
+    pub(super) magic: Magic,
+    pub(super) object_files: FrameFiles,
+    pub(super) chunks: Vec<StreamChunk>,
+    pub(super) folder: PathBuf,
+    pub(super) file_name: std::ffi::OsString,
+    pub(super) index: IndexSource,
     /// Its blobs, with what reads their pieces.
-    blobs: Option<(BlobPlan, ChunkReader)>,
+    pub(super) blobs: Option<(BlobPlan, ChunkReader)>,
 }
 
 impl Job {
@@ -182,12 +194,17 @@ impl Job {
         })
     }
 
-    fn run(mut self, repository: &Repository, monitor: &dyn Monitor) -> Result<CopiedDatabase> {
-        let model = match &self.base {
-            Some(file) => file.metadata()?,
+    /// What new files take after.
+    pub(super) fn model(&self, repository: &Repository) -> Result<fs::Metadata> {
+        match &self.base {
+            Some(file) => file.metadata(),
             // No file to take after: as the repository's own.
-            None => fs::metadata(repository.layout.catalog()).at("look at", repository.layout.catalog())?,
-        };
+            None => fs::metadata(repository.layout.catalog()).at("look at", repository.layout.catalog()),
+        }
+    }
+
+    fn run(mut self, repository: &Repository, monitor: &dyn Monitor) -> Result<CopiedDatabase> {
+        let model = self.model(repository)?;
         create_folders(repository.disk(), &self.folder, &model)?;
         let path = self.folder.join(&self.file_name);
         let index_path = index_path(&path);

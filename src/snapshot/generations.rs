@@ -14,7 +14,7 @@ use crate::monitor::Monitor;
 use crate::repository::catalog::{Catalog, Database, GenerationRow};
 use crate::repository::hash::Uid;
 use crate::repository::manifest::Generation;
-use crate::snapshot::anchor::{Recognition, base_check, is_of, nearest, recognise, refusal};
+use crate::snapshot::anchor::{Recognition, base_check, is_of, is_packed, nearest, old_path, recognise, refusal};
 use crate::snapshot::database;
 
 /// A file up to this size is kept whole: its base is only the magic, and its snapshots need nothing
@@ -31,6 +31,29 @@ pub(crate) enum Life {
 
 /// Finds the generation of a file; an error if it isn't the file that was tracked, nor one that a pack made of it.
 pub(crate) fn life_of(catalog: &Catalog, database: &Database, file: &DataFile) -> Result<Life> {
+    if let Some(generation) = known_life_of(catalog, database, file)? {
+        return Ok(Life::Known(generation));
+    }
+    let known = &database.generation.known;
+    let mut recognition = recognise(file, known)?;
+    // What was imported, restored and then packed is older than what is known of the file.
+    let old = old_path(file.path());
+    if !matches!(recognition, Recognition::Packed { .. })
+        && is_packed(file)?
+        && let Ok(before) = DataFile::open(&old)
+        && known_life_of(catalog, database, &before)?.is_some_and(|life| life.known.is_from_elsewhere())
+    {
+        recognition = Recognition::Packed { old: Some(old) };
+    }
+    match (&recognition, refusal(file.path(), &recognition, known)) {
+        (_, None) => Ok(Life::Known(database.generation.clone())),
+        (Recognition::Packed { .. } | Recognition::Converted { .. }, Some(error)) => Ok(Life::New(recognition, error)),
+        (_, Some(error)) => Err(error),
+    }
+}
+
+/// The generation of a file, if it is in one that has begun before.
+pub(crate) fn known_life_of(catalog: &Catalog, database: &Database, file: &DataFile) -> Result<Option<GenerationRow>> {
     let mut generations = catalog.generations(database.row)?;
     // Those with a base first: it tells them apart. The present one before others.
     let is_whole = |generation: &GenerationRow| generation.known.base_length <= FIRST_TRANSACTION;
@@ -44,16 +67,10 @@ pub(crate) fn life_of(catalog: &Catalog, database: &Database, file: &DataFile) -
             || nearest(file, file.size()?, catalog, generation.row)?
                 .is_some_and(|stream| stream.cut.offset > FIRST_TRANSACTION);
         if is_sure {
-            return Ok(Life::Known(generation));
+            return Ok(Some(generation));
         }
     }
-    let known = &database.generation.known;
-    let recognition = recognise(file, known)?;
-    match (&recognition, refusal(file.path(), &recognition, known)) {
-        (_, None) => Ok(Life::Known(database.generation.clone())),
-        (Recognition::Packed { .. } | Recognition::Converted { .. }, Some(error)) => Ok(Life::New(recognition, error)),
-        (_, Some(error)) => Err(error),
-    }
+    Ok(None)
 }
 
 /// The database in the life that its file is in, which must have begun before.

@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::error::{Error, Kind, Result};
 use crate::filestorage::Tid;
 use crate::repository::catalog::{Catalog, Database, Snapshot, Stream};
-use crate::repository::manifest::{DAMAGED, Generation};
+use crate::repository::manifest::{DAMAGED, Generation, IMPORTED};
 use crate::snapshot::anchor::damaged_list;
 use crate::snapshot::base::needs_base;
 use crate::snapshot::handle::Repository;
@@ -112,6 +112,10 @@ pub fn list(repository: &Repository) -> Result<Vec<SnapshotInfo>> {
                 own.push(stream);
             }
             infos.push(info(repository, &databases, snapshot, &own)?);
+        }
+        // Those from elsewhere are older than when they came.
+        if infos.iter().any(|info| info.kind == IMPORTED) {
+            infos.sort_by_key(|info| info.created);
         }
         Ok(infos)
     })

@@ -2,6 +2,7 @@
 //! do can be shown without doing it. Joins [`crate::filestorage`] and [`crate::repository`].
 
 pub mod anchor;
+mod archive;
 mod base;
 pub mod blobs;
 mod caches;
@@ -11,10 +12,12 @@ mod choice;
 mod copy_out;
 mod database;
 mod delete;
+mod export;
 mod gc;
 mod generations;
 mod handle;
 pub mod id;
+mod import;
 mod index_parts;
 mod index_reader;
 mod init;
@@ -48,9 +51,11 @@ pub use check::{
 pub use copy_out::{CopiedDatabase, CopyReport, copy_out, copy_out_only};
 pub use database::shell_word;
 pub use delete::{DeleteReport, delete};
+pub use export::{ExportReport, export};
 pub use gc::{GcOptions, GcReport, gc, gc_dry_run};
 pub use generations::KEPT_WHOLE;
 pub use handle::{PATIENCE, Place, Repository};
+pub use import::{ImportOptions, ImportReport, Imported, ImportedDatabase, Origin, Present, Refused, import};
 pub use init::{InitOptions, InitReport, init, init_on};
 pub use keep_base::{DroppedBase, UnstoredBase, drop_bases, keep_bases, unstored_bases};
 pub use links::{HeldFile, held_files};

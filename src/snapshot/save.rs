@@ -18,7 +18,7 @@ use crate::repository::counters::Counts;
 use crate::repository::data::Content;
 use crate::repository::data_writer::NewDataFile;
 use crate::repository::hash::Uid;
-use crate::repository::manifest::{CutEntry, DatabaseEntry, IndexEntry, Manifest, SAVE, STORED_BASE};
+use crate::repository::manifest::{CutEntry, DatabaseEntry, IMPORTED, IndexEntry, Manifest, SAVE, STORED_BASE};
 use crate::repository::object::{Finished, publish};
 use crate::repository::plain::PlainWriter;
 use crate::repository::record::hex_unless_utf8;
@@ -244,8 +244,8 @@ pub(super) fn store(
     plain.finish()?;
     monitor.end();
     for source in sources {
-        // A base doesn't change; and a pack may take the name of the only file that has it.
-        if new.kind != STORED_BASE && !is_unchanged(source)? {
+        // A base doesn't change; and a pack may take the name of the only file that has it. What is imported is a copy.
+        if ![STORED_BASE, IMPORTED].contains(&new.kind) && !is_unchanged(source)? {
             return Ok(None);
         }
     }
@@ -299,8 +299,10 @@ fn look(repository: &Repository, database: Database, file: DataFile, monitor: &d
     let (generation, new_life) = match life_of(catalog, &database, &file) {
         Ok(Life::Known(generation)) => (generation, None),
         Ok(Life::New(recognition, _)) => {
-            let newest = catalog.generations(database.row)?.first().map_or(0, |generation| generation.known.number);
-            let known = begin(&file, newest + 1, monitor)?.generation;
+            let generations = catalog.generations(database.row)?;
+            let numbers =
+                generations.iter().filter(|other| other.known.is_of_the_file()).map(|other| other.known.number);
+            let known = begin(&file, numbers.max().unwrap_or(0) + 1, monitor)?.generation;
             // It gets its row with the snapshot.
             (GenerationRow { row: 0, known }, Some(recognition.word()))
         }

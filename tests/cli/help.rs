@@ -3,7 +3,8 @@
 use crate::site::Site;
 
 const COMMANDS: [&str; 14] = [
-    "init", "save", "list", "show", "status", "log", "restore", "delete", "gc", "check", "repair", "track", "untrack",
+    "init", "save", "list", "show", "status", "log", "restore", "export", "import", "delete", "gc", "check", "repair", "track",
+    "untrack",
     "demo",
 ];
 

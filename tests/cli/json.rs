@@ -61,6 +61,10 @@ fn every_field_is_described() {
     check("restore", &document(&site, &["restore", "one", "--dry-run", "--json"]));
     check("restore", &document(&site, &["restore", "one", "--discard", "--json"]));
     check("restore", &document(&site, &["restore", "two", "--to", "copy", "--json"]));
+    check("export", &document(&site, &["export", "one", "one.tar.zst", "--json"]));
+    check("import", &document(&site, &["import", "--from", "archive", "one.tar.zst", "--json"]));
+    site.znap_ok(&["delete", "one"]);
+    check("import", &document(&site, &["import", "--from", "archive", "one.tar.zst", "--json"]));
     check("gc", &document(&site, &["gc", "--dry-run", "--json"]));
     check("gc", &document(&site, &["gc", "--json"]));
     check("check", &document(&site, &["check", "--json", "--data", "--databases"]));

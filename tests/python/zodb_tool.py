@@ -16,6 +16,7 @@ import configuration
 import content
 import inspection
 import live
+import others
 import tails
 import together
 
@@ -116,6 +117,15 @@ def parser():
         sub.add_argument("--seed", type=int, default=0)
         sub.add_argument("--transactions", type=int, default=5)
         sub.add_argument("--pause-ms", type=float, default=30)
+
+    sub = command("back-up", others.back_up, "Back it up with real repozo.")
+    sub.add_argument("--repository", required=True)
+    sub.add_argument("--at", required=True, help="the time, UTC: 2026-05-01T12:00:00")
+    sub.add_argument("--options", default="", help="letters: F full, Q quick, z gzip, k kill old ones")
+
+    sub = command("recover", others.recover, "Recover it with real repozo, with its own verification.")
+    sub.add_argument("--repository", required=True)
+    sub.add_argument("--date", required=True, help="2026-05-01-12-00-00")
 
     sub = commands.add_parser("serve", help="Answer commands from standard input.")
     sub.set_defaults(function=None)

@@ -177,10 +177,12 @@ impl Catalog {
         self.many("read the snapshots", &sql, [], Snapshot::from_row)
     }
 
-    /// The newest snapshot by sequence, but none that a restore made, that is set aside, or that is of some databases only.
+    /// The newest snapshot by sequence, but none that a restore made, that is set aside, or that is of some databases only. Those
+    /// from elsewhere are older; of them the newest is that of the latest time.
     pub fn latest(&self) -> Result<Option<Snapshot>> {
         let sql = format!(
-            "SELECT {} FROM snapshot s WHERE s.tombstone IS NULL AND s.kind NOT IN ('undo', 'base', 'damaged') AND NOT s.partial ORDER BY s.sequence DESC LIMIT 1",
+            "SELECT {} FROM snapshot s WHERE s.tombstone IS NULL AND s.kind NOT IN ('undo', 'base', 'damaged') AND NOT s.partial
+             ORDER BY s.kind = 'import', iif(s.kind = 'import', s.created, s.sequence) DESC, s.sequence DESC LIMIT 1",
             Snapshot::COLUMNS
         );
         self.one("read the newest snapshot", &sql, [], Snapshot::from_row)
@@ -252,17 +254,19 @@ impl Catalog {
         self.streams_where("t.id = ?1", [row])?.pop().ok_or_else(|| self.missing("a chunk list"))
     }
 
-    /// The furthest cut of a snapshot in this generation that comes before (`offset`, `sequence`), and its
-    /// snapshot's sequence: for going from the furthest back until one is found that a file begins with.
-    pub fn anchor(&self, generation: i64, offset: u64, sequence: u64) -> Result<Option<(u64, Stream)>> {
+    /// The furthest cut of a snapshot in this generation that comes before (`offset`, `rank`), and its snapshot's rank: for going from
+    /// the furthest back until one is found that a file begins with. The rank is the sequence; but imported ones come last, of
+    /// which it says nothing.
+    pub fn anchor(&self, generation: i64, offset: u64, rank: i64) -> Result<Option<(i64, Stream)>> {
         let sql = format!(
-            "SELECT {}, s.sequence FROM stream t JOIN snapshot s ON s.id = t.snapshot
-             WHERE t.generation = ?1 AND s.tombstone IS NULL AND s.kind <> 'damaged' AND t.offset <= ?2 AND (t.offset < ?2 OR s.sequence < ?3)
-             ORDER BY t.offset DESC, s.sequence DESC LIMIT 1",
+            "SELECT {}, iif(s.kind = 'import', s.sequence - (1 << 40), s.sequence) AS rank
+             FROM stream t JOIN snapshot s ON s.id = t.snapshot
+             WHERE t.generation = ?1 AND s.tombstone IS NULL AND s.kind <> 'damaged' AND t.offset <= ?2 AND (t.offset < ?2 OR rank < ?3)
+             ORDER BY t.offset DESC, rank DESC LIMIT 1",
             Stream::COLUMNS
         );
-        let signed = |number: u64| number.min(i64::MAX as u64);
-        self.one("look for a cut", &sql, params![generation, signed(offset), signed(sequence)], |row| {
+        let offset = offset.min(i64::MAX as u64);
+        self.one("look for a cut", &sql, params![generation, offset, rank], |row| {
             Ok((row.get(Stream::WIDTH)?, Stream::from_row(row)?))
         })
     }

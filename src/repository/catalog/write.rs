@@ -280,14 +280,12 @@ fn insert_generation(tx: &Tx<'_>, database: i64, generation: &Generation) -> rus
         ],
     )?;
     let row = tx.last_insert_rowid();
-    if !generation.is_of_base() {
-        // The newest is the present one.
-        tx.execute(
-            "UPDATE database SET generation = ?2 WHERE id = ?1
-             AND coalesce((SELECT g.number FROM generation g WHERE g.id = database.generation), 0) < ?3",
-            params![database, row, generation.number],
-        )?;
-    }
+    // The newest of the file is the present one; any other only where nothing is known of the file.
+    tx.execute(
+        "UPDATE database SET generation = ?2 WHERE id = ?1 AND (generation IS NULL OR ?4 AND
+         (SELECT g.number < ?3 OR g.number >= 1 << 30 FROM generation g WHERE g.id = database.generation))",
+        params![database, row, generation.number, generation.is_of_the_file()],
+    )?;
     Ok(row)
 }
 

@@ -77,7 +77,9 @@ fn registrations(picture: &Picture, registered: &[Registration]) -> Result<Vec<R
                 uid: entry.uid,
                 name: entry.name.clone(),
                 path: path_of_entry(entry),
-                generation: first_generation(picture, entry.uid).unwrap_or_else(|| entry.generation.clone()),
+                generation: first_generation(picture, entry.uid)
+                    .or_else(|| set.map(|set| set.generation.clone()))
+                    .unwrap_or_else(|| entry.generation.clone()),
                 keep_base: set.map_or(entry.keep_base, |set| set.keep_base),
                 tracked: set.map_or_else(|| is_in_newest(picture, entry.uid), |set| set.tracked),
                 blobs: set.map_or_else(entry_blobs, |set| set.blobs.clone()),
@@ -106,7 +108,7 @@ fn is_in_newest(picture: &Picture, database: Uid) -> bool {
 fn first_generation(picture: &Picture, database: Uid) -> Option<Generation> {
     let entries = picture.snapshots.iter().flat_map(|chosen| &chosen.manifest.databases);
     let generations = entries.filter(|entry| entry.uid == database).map(|entry| &entry.generation);
-    generations.min_by_key(|generation| generation.number).cloned()
+    generations.filter(|generation| generation.is_of_the_file()).min_by_key(|generation| generation.number).cloned()
 }
 
 /// Puts the new catalog in the place of the one that is there, which is kept if that is asked for. Returns its new name.

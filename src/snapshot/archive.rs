@@ -1,0 +1,125 @@
+//! The form of an archive that export writes and import reads (docs/format.md): tar in zstd. First what it is about, then the databases,
+//! then the hash of each member.
+
+use std::io::{self, Write};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use tar::{EntryType, Header};
+
+use crate::error::{Error, IoContext, Result};
+
+/// The first member: [`About`] as JSON.
+pub(super) const ABOUT: &str = "znap.json";
+/// The last one: a line per member before it, as b3sum writes them.
+pub(super) const SUMS: &str = "BLAKE3SUMS";
+/// The version of this form.
+pub(super) const FORMAT: u32 = 1;
+/// The largest window of zstd that is unpacked, as a power of two. Every zstd does so without being told.
+pub(super) const WINDOW_LOG: u32 = 27;
+
+/// What an archive is about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct About {
+    /// The version of the form.
+    pub(super) format: u32,
+    /// The snapshot's id.
+    pub(super) id: String,
+    /// When it was made.
+    pub(super) created: Timestamp,
+    /// The user's words.
+    pub(super) message: String,
+    /// Whether all databases are of one moment.
+    pub(super) one_moment: bool,
+    /// What follows.
+    pub(super) databases: Vec<Member>,
+}
+
+/// A database in an archive.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Member {
+    /// Its name in the repository.
+    pub(super) name: String,
+    /// The member that is its file; `.index` appended, its index.
+    pub(super) file: String,
+    /// How long it is.
+    pub(super) bytes: u64,
+}
+
+/// Writes an archive, member by member.
+pub(super) struct Packer<W: Write> {
+    out: W,
+    /// The path of the archive, for messages.
+    path: std::path::PathBuf,
+    time: u64,
+    sums: String,
+}
+
+impl<W: Write> Packer<W> {
+    /// An archive whose members have this time, in seconds.
+    pub(super) fn new(out: W, path: &std::path::Path, time: u64) -> Self {
+        Packer { out, path: path.to_path_buf(), time, sums: String::new() }
+    }
+
+    /// Appends a member of this length, of which `fill` gives the bytes to what it is handed.
+    pub(super) fn member(
+        &mut self,
+        name: &str,
+        length: u64,
+        owner: (u32, u32),
+        fill: impl FnOnce(&mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()>,
+    ) -> Result<()> {
+        // The plainest form, that every tar knows: names of up to 255 bytes, in two parts.
+        let mut header = Header::new_ustar();
+        header.set_path(name).at("put into an archive", name)?;
+        header.set_entry_type(EntryType::Regular);
+        header.set_size(length);
+        // A database holds password hashes.
+        header.set_mode(0o600);
+        header.set_uid(owner.0.into());
+        header.set_gid(owner.1.into());
+        header.set_mtime(self.time);
+        header.set_cksum();
+        self.out.write_all(header.as_bytes()).at("write", &self.path)?;
+        let mut hasher = blake3::Hasher::new();
+        let mut written = 0;
+        fill(&mut |bytes| {
+            hasher.update(bytes);
+            written += bytes.len() as u64;
+            self.out.write_all(bytes).at("write", &self.path)
+        })?;
+        if written != length {
+            return Err(Error::damaged(format!("{name} has {written} bytes instead of {length}")));
+        }
+        let padding = length.next_multiple_of(512) - length;
+        self.out.write_all(&[0; 512][..padding as usize]).at("write", &self.path)?;
+        self.sums.push_str(&sum_line(name, &hasher));
+        Ok(())
+    }
+
+    /// Appends a member that is there already.
+    pub(super) fn text(&mut self, name: &str, text: &str, owner: (u32, u32)) -> Result<()> {
+        self.member(name, text.len() as u64, owner, |write| write(text.as_bytes()))
+    }
+
+    /// Appends the hashes of all members, and ends the archive.
+    pub(super) fn finish(mut self, owner: (u32, u32)) -> Result<W> {
+        let sums = std::mem::take(&mut self.sums);
+        self.text(SUMS, &sums, owner)?;
+        self.out.write_all(&[0; 1024]).at("write", &self.path)?;
+        Ok(self.out)
+    }
+}
+
+/// The line of a member among the hashes.
+pub(super) fn sum_line(name: &str, hasher: &blake3::Hasher) -> String {
+    format!("{}  {name}\n", hasher.finalize().to_hex())
+}
+
+/// An error of this crate where one of I/O is wanted: what the system said, if it did.
+pub(super) fn as_io(error: Error) -> io::Error {
+    match error.io_error().and_then(io::Error::raw_os_error) {
+        Some(code) => io::Error::from_raw_os_error(code),
+        None => io::Error::other(error.to_string()),
+    }
+}

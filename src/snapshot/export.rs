@@ -1,0 +1,228 @@
+//! Export: a snapshot as an archive that plain `tar` unpacks, and that import takes in.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use serde::Serialize;
+use zstd::stream::write::Encoder;
+use zstd::zstd_safe::CParameter;
+
+use crate::disk::Disk;
+use crate::error::{Error, IoContext, Result};
+use crate::filestorage::{FIRST_TRANSACTION, Position, Scanner, Source, index_path};
+use crate::monitor::Monitor;
+use crate::repository::chunk_writer::Compression;
+use crate::repository::counters::Counts;
+use crate::repository::data::FRAME_LIMIT;
+use crate::repository::frame_encoder::parameters;
+use crate::repository::hash::Uid;
+use crate::repository::run_reader::RunReader;
+use crate::snapshot::archive::{ABOUT, About, FORMAT, Member, Packer, as_io};
+use crate::snapshot::copy_out::{CopiedDatabase, Job, prepare};
+use crate::snapshot::handle::Repository;
+use crate::snapshot::writing::{folder_of, write_index};
+
+/// What was written, and where.
+#[derive(Debug, Clone, Serialize)]
+pub struct ExportReport {
+    /// The snapshot.
+    pub id: String,
+    /// The archive.
+    #[serde(serialize_with = "crate::snapshot::database::as_text")]
+    pub path: PathBuf,
+    /// Its length.
+    pub bytes: u64,
+    /// Per database: its name, the member of the archive, the length of that.
+    pub databases: Vec<CopiedDatabase>,
+    /// What it cost.
+    pub counts: Counts,
+}
+
+/// The most threads that compress: each takes some 200 MB.
+const THREADS: usize = 4;
+/// How many bytes of a base are read at once.
+const READ: usize = 1 << 20;
+
+/// Writes a snapshot into an archive, which must not be there yet. Needs no lock on the databases: what is read of them never changes.
+pub fn export(repository: &Repository, word: &str, path: &Path, monitor: &dyn Monitor) -> Result<ExportReport> {
+    refuse_existing(path)?;
+    let (snapshot, jobs, _) = prepare(repository, word, &[], Path::new(""), monitor)?;
+    let created = Timestamp::from_microsecond(snapshot.created)
+        .map_err(|_| Error::damaged("the catalog has an impossible time").hint("put catalog.db back from a copy"))?;
+    let members: Vec<Member> = jobs
+        .iter()
+        .map(|job| {
+            let file = job.folder.join(&job.file_name).to_string_lossy().into_owned();
+            Member { name: job.name.clone(), file, bytes: job.stream.cut.offset }
+        })
+        .collect();
+    let about = About {
+        format: FORMAT,
+        id: snapshot.name.clone(),
+        created,
+        message: snapshot.message.clone(),
+        one_moment: snapshot.one_moment,
+        databases: members.clone(),
+    };
+    let about = serde_json::to_string_pretty(&about)
+        .map_err(|error| Error::failed(format!("cannot describe the snapshot as JSON: {error}")))?;
+    let disk = repository.disk();
+    let mut out = Out::create(disk, path)?;
+    let mut owner = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    monitor.begin("writing", members.iter().map(|member| member.bytes).sum());
+    let mut packer = Packer::new(compressor(&mut out).at("write", path)?, path, created.as_second().max(0) as u64);
+    packer.text(ABOUT, &about, owner)?;
+    let mut read = 0;
+    for (job, member) in jobs.iter().zip(&members) {
+        let model = job.model(repository)?;
+        owner = (model.uid(), model.gid());
+        packer.member(&member.file, member.bytes, owner, |write| each_byte(job, write, monitor))?;
+        read += if job.base_length > FIRST_TRANSACTION { job.base_length } else { 0 };
+        if !job.index.is_empty() {
+            let (file, length) = index_of(repository, job, path, monitor)?;
+            let name = index_path(Path::new(&member.file)).to_string_lossy().into_owned();
+            packer.member(&name, length, owner, |write| copy(&file, path, write))?;
+        }
+    }
+    packer.finish(owner)?.finish().at("write", path)?;
+    monitor.end();
+    monitor.check()?;
+    let bytes = out.put(path)?;
+    repository.counters.fsync();
+    let databases = members.into_iter().map(|member| CopiedDatabase {
+        name: member.name,
+        path: member.file.into(),
+        bytes: member.bytes,
+        blobs: None,
+    });
+    let counts = Counts { database_bytes_read: read, ..repository.counts() };
+    Ok(ExportReport { id: snapshot.name, path: path.to_path_buf(), bytes, databases: databases.collect(), counts })
+}
+
+fn refuse_existing(path: &Path) -> Result<()> {
+    match std::fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(Error::io("look at", path, error)),
+        Ok(_) => Err(exists(path)),
+    }
+}
+
+fn exists(path: &Path) -> Error {
+    Error::failed(format!("{} exists already", path.display())).hint("name a file that doesn't exist yet")
+}
+
+/// As saves compress, on all cores: each has as much at once as a window. With zstd's own smaller jobs an archive is half as large again.
+fn compressor<W: Write>(out: W) -> io::Result<Encoder<'static, W>> {
+    let mut encoder = Encoder::new(out, 0)?;
+    for parameter in parameters(&Compression::FAST) {
+        encoder.set_parameter(parameter)?;
+    }
+    encoder.include_checksum(true)?;
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS);
+    encoder.multithread(threads as u32)?;
+    encoder.set_parameter(CParameter::JobSize(FRAME_LIMIT as u32))?;
+    Ok(encoder)
+}
+
+/// Gives all bytes of a database's file to `write`: those of the tail checked against their hashes, all of them parsed.
+fn each_byte(job: &Job, write: &mut dyn FnMut(&[u8]) -> Result<()>, monitor: &dyn Monitor) -> Result<()> {
+    // The tail was parsed when it was saved; so it is the file, if anything is wrong.
+    let path = job.base.as_ref().map_or(Path::new(&job.file_name), |base| base.path());
+    let mut scanner = Scanner::new(path, Position::START);
+    // Not as it is in the file: a restore may have put its fence there meanwhile.
+    write(&job.magic.bytes())?;
+    let mut take = |bytes: &[u8]| {
+        monitor.check()?;
+        scanner.feed(bytes, &mut ())?;
+        monitor.advance(bytes.len() as u64);
+        write(bytes)
+    };
+    let mut at = FIRST_TRANSACTION;
+    if let Some(base) = &job.base {
+        let mut buffer = vec![0; READ];
+        while at < job.base_length {
+            let piece = &mut buffer[..(job.base_length - at).min(READ as u64) as usize];
+            base.read_exact_at(piece, at)?;
+            take(piece)?;
+            at += piece.len() as u64;
+        }
+    }
+    RunReader::new(&job.object_files, job.chunks.iter().map(|chunk| &chunk.location)).each(|_, bytes| take(bytes))?;
+    scanner.finish()?;
+    Ok(())
+}
+
+/// The index of a database, in a file without a name: its length has to be known before it is written into the archive.
+fn index_of(repository: &Repository, job: &Job, path: &Path, monitor: &dyn Monitor) -> Result<(File, u64)> {
+    let file = tempfile::tempfile_in(folder_of(path)).at("make a temporary file in", folder_of(path))?;
+    write_index(&job.index, &job.stream, repository.disk(), (&file, path), monitor)?;
+    let length = file.metadata().at("look at", path)?.len();
+    Ok((file, length))
+}
+
+fn copy(file: &File, path: &Path, write: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
+    let mut file = file;
+    file.seek(SeekFrom::Start(0)).at("read back what belongs to", path)?;
+    let mut buffer = vec![0; READ];
+    loop {
+        match file.read(&mut buffer).at("read back what belongs to", path)? {
+            0 => return Ok(()),
+            length => write(&buffer[..length])?,
+        }
+    }
+}
+
+/// An archive being written under another name, removed unless it gets its own.
+struct Out {
+    disk: Disk,
+    file: File,
+    path: PathBuf,
+    length: u64,
+    placed: bool,
+}
+
+impl Out {
+    fn create(disk: &Disk, target: &Path) -> Result<Self> {
+        let mut path = OsString::from(target);
+        path.push(format!(".{}.znap-new", Uid::random()?));
+        let path = PathBuf::from(path);
+        let file = disk.create(&path)?;
+        Ok(Out { disk: disk.clone(), file, path, length: 0, placed: false })
+    }
+
+    /// Makes it durable, and gives it its name, if nothing has that by now. Returns its length.
+    fn put(mut self, target: &Path) -> Result<u64> {
+        self.disk.sync(&self.file, &self.path)?;
+        self.disk.rename_new(&self.path, target).map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => exists(target),
+            _ => Error::io("rename to its place", &self.path, error),
+        })?;
+        self.placed = true;
+        self.disk.sync_directory(folder_of(target))?;
+        Ok(self.length)
+    }
+}
+
+impl Write for Out {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.disk.write_at(&self.file, &self.path, bytes, self.length).map_err(as_io)?;
+        self.length += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for Out {
+    fn drop(&mut self) {
+        if !self.placed {
+            let _ = self.disk.remove(&self.path);
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! An archive that export wrote. It may come from anywhere: nothing in it is taken for granted, and no name in it becomes a path.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufReader, Read};
+use std::path::Path;
+
+use tar::{Archive, EntryType};
+use zstd::stream::read::Decoder;
+
+use super::take::{self, Assembled, Incoming};
+use super::{Work, named, short};
+use crate::error::{Error, IoContext, Result};
+use crate::filestorage::source::open_plain;
+use crate::filestorage::{Position, index_path};
+use crate::repository::catalog::Database;
+use crate::snapshot::archive::{ABOUT, About, FORMAT, SUMS, WINDOW_LOG, sum_line};
+use crate::snapshot::writing::require_room;
+
+/// The longest description or list of hashes.
+const LONGEST: u64 = 16 << 20;
+
+pub(super) fn import(work: &mut Work<'_>) -> Result<()> {
+    let path = work.options.path.clone();
+    let file = open_plain(&path, false)?;
+    let (about, databases) = read(work, &path, file).map_err(|error| match error.hint_text() {
+        Some(_) => error,
+        None => error.hint("nothing was changed; get the archive again from where znap export made it"),
+    })?;
+    let source = short(&path);
+    let About { id, created, message, one_moment, .. } = about;
+    work.take(take::About { source, id: Some(id), created, message, one_moment }, databases)
+}
+
+/// Why an archive isn't taken.
+fn refuse(path: &Path, why: impl std::fmt::Display) -> Error {
+    Error::failed(format!("{} is no whole archive of znap: {why}", path.display()))
+}
+
+/// What it is about, and its databases, each in a file of its own, checked.
+fn read(work: &Work<'_>, path: &Path, file: File) -> Result<(About, Vec<Incoming>)> {
+    let broken = |error: std::io::Error| refuse(path, error);
+    let mut decoder = Decoder::new(BufReader::new(file)).at("read", path)?;
+    decoder.window_log_max(WINDOW_LOG).at("read", path)?;
+    let mut archive = Archive::new(decoder);
+    let mut about: Option<About> = None;
+    let mut files: BTreeMap<String, Assembled> = BTreeMap::new();
+    let mut sums = String::new();
+    let mut is_whole = false;
+    // Raw: members that only say something about others are none of ours, and could be of any size.
+    for entry in archive.entries().map_err(broken)?.raw(true) {
+        let mut entry = entry.map_err(broken)?;
+        let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+        let size = entry.size();
+        if is_whole || entry.header().entry_type() != EntryType::Regular {
+            return Err(refuse(path, format!("{name:.100?} doesn't belong in one")));
+        }
+        let Some(about) = &about else {
+            if name != ABOUT {
+                return Err(refuse(path, format!("it doesn't begin with {ABOUT}")));
+            }
+            let text = text(&mut entry, size).map_err(broken)?;
+            sums.push_str(&sum_line(&name, blake3::Hasher::new().update(&text)));
+            about = Some(describe(path, &text)?);
+            continue;
+        };
+        if name == SUMS {
+            if text(&mut entry, size).map_err(broken)? != sums.as_bytes() {
+                return Err(refuse(path, "a member isn't what its hash says"));
+            }
+            is_whole = true;
+            continue;
+        }
+        let is_index = |file: &str| Path::new(&name) == index_path(Path::new(file));
+        let mut hasher = blake3::Hasher::new();
+        if let Some(member) = about.databases.iter().find(|member| member.file == name) {
+            if size != member.bytes || files.contains_key(&name) {
+                return Err(refuse(path, format!("{name:.100?} isn't as long as it should be, or there twice")));
+            }
+            require_room(work.repository.root(), size)?;
+            let mut whole = Assembled::new(work.repository)?;
+            work.monitor.begin("reading", size);
+            let hear = |bytes: &[u8]| {
+                hasher.update(bytes);
+            };
+            whole.append(&mut entry, size, work.monitor, hear)?.map_err(broken)?;
+            work.monitor.end();
+            files.insert(name.clone(), whole);
+        } else if about.databases.iter().any(|member| is_index(&member.file)) {
+            // Made again from the database.
+            hasher.update_reader(&mut entry).map_err(broken)?;
+        } else {
+            return Err(refuse(path, format!("{name:.100?} doesn't belong in one")));
+        }
+        sums.push_str(&sum_line(&name, &hasher));
+    }
+    let about = about.filter(|_| is_whole).ok_or_else(|| refuse(path, "its end is missing"))?;
+    // Only at its end does zstd check its own sum. Other programs pad with zeros.
+    let padding = text(&mut archive.into_inner(), LONGEST).map_err(broken)?;
+    if padding.len() as u64 == LONGEST || padding.iter().any(|byte| *byte != 0) {
+        return Err(refuse(path, "something follows its end"));
+    }
+    let mut incoming = Vec::new();
+    for (member, database) in about.databases.iter().zip(tracked(work, path, &about)?) {
+        let whole = files.get(&member.file).ok_or_else(|| refuse(path, format!("{:.100?} is missing", member.file)))?;
+        let file = whole.data_file(path)?;
+        let parsed = Incoming::parse(database, file, Position::START, whole.length, work.monitor)?;
+        incoming.push(parsed.whole().map_err(|error| error.context(path.display()))?);
+    }
+    Ok((about, incoming))
+}
+
+/// A small member.
+fn text(entry: &mut dyn Read, size: u64) -> std::io::Result<Vec<u8>> {
+    if size > LONGEST {
+        return Err(std::io::Error::other("a text in it is too long"));
+    }
+    let mut text = Vec::new();
+    entry.take(size).read_to_end(&mut text)?;
+    Ok(text)
+}
+
+fn describe(path: &Path, text: &[u8]) -> Result<About> {
+    let value: serde_json::Value =
+        serde_json::from_slice(text).map_err(|error| refuse(path, format!("{ABOUT}: {error}")))?;
+    if value["format"].as_u64().is_some_and(|format| format > FORMAT.into()) {
+        return Err(Error::failed(format!("{} was written by a newer znap", path.display()))
+            .hint("take it in with a znap that is at least as new"));
+    }
+    let about: About = serde_json::from_value(value).map_err(|error| refuse(path, format!("{ABOUT}: {error}")))?;
+    let is_twice = |number: usize| {
+        let (before, member) = (&about.databases[..number], &about.databases[number]);
+        before.iter().any(|other| other.name == member.name || other.file == member.file)
+    };
+    if about.databases.is_empty() || (0..about.databases.len()).any(is_twice) {
+        return Err(refuse(path, "it has no database, or one of them twice"));
+    }
+    Ok(about)
+}
+
+/// The tracked databases that those of an archive are, in their order.
+fn tracked(work: &Work<'_>, path: &Path, about: &About) -> Result<Vec<Database>> {
+    let databases = work.repository.catalog.databases()?;
+    if let Some(name) = &work.options.database {
+        if about.databases.len() > 1 {
+            return Err(Error::usage(format!("{} has several databases", path.display()))
+                .hint("--database names the one that is tracked under another name; leave it away"));
+        }
+        return Ok(vec![named(&databases, name)?]);
+    }
+    let find = |name: &str| {
+        databases.iter().find(|database| database.name == name).cloned().ok_or_else(|| {
+            let tracked: Vec<&str> = databases.iter().map(|database| database.name.as_str()).collect();
+            Error::failed(format!("{} has a database {name:.100?}, which is not tracked", path.display())).hint(
+                format!("if it is one of those that are ({}), give its name: --database NAME", tracked.join(", ")),
+            )
+        })
+    };
+    about.databases.iter().map(|member| find(&member.name)).collect()
+}
