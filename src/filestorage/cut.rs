@@ -48,6 +48,18 @@ pub struct Cut {
 }
 
 impl Cut {
+    /// One that ends where it starts.
+    pub fn at(start: Position) -> Cut {
+        Cut {
+            offset: start.offset,
+            tid: start.tid,
+            last_length: 0,
+            transactions: 0,
+            left_out: None,
+            warnings: Warnings::default(),
+        }
+    }
+
     /// The end as a place to go on from.
     pub fn position(&self) -> Position {
         Position { offset: self.offset, tid: self.tid }
@@ -113,14 +125,7 @@ enum Verdict {
 /// are not worth a warning.
 pub fn find_cut<S: Source + ?Sized>(source: &S, from: Position, size: u64, monitor: &dyn Monitor) -> Result<Cut> {
     let mut walk = Walk { source, size, window: Window::new() };
-    let mut cut = Cut {
-        offset: from.offset,
-        tid: from.tid,
-        last_length: 0,
-        transactions: 0,
-        left_out: None,
-        warnings: Warnings::default(),
-    };
+    let mut cut = Cut::at(from);
     loop {
         monitor.check()?;
         if cut.offset > walk.size || cut.offset < FIRST_TRANSACTION {

@@ -159,7 +159,7 @@ pub(crate) fn store_base(
         from: Position::START,
         cut,
         new_life: None,
-        with_blobs: false,
+        blobs: None,
         blobs_from: Position::START,
     };
     let report = store(repository, &new, &[source], true, monitor)?;

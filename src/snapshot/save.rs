@@ -1,5 +1,6 @@
 //! Save: a snapshot of every database, at the cost of what is new.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -11,7 +12,7 @@ use crate::filestorage::{
     Changes, Cut, DataFile, Position, Scanner, Source, Tid, find_cut, scan, transaction_ending_at,
 };
 use crate::monitor::Monitor;
-use crate::repository::blob_list::BlobDirectoryEntry;
+use crate::repository::blob_list::{BlobDirectoryEntry, BlobMode};
 use crate::repository::catalog::{Database, GenerationRow, PreparedSnapshot, Stream};
 use crate::repository::chunk_writer::{ChunkWriter, Compression};
 use crate::repository::counters::Counts;
@@ -24,6 +25,7 @@ use crate::repository::plain::PlainWriter;
 use crate::repository::record::hex_unless_utf8;
 use crate::snapshot::anchor::{damaged_list, known_end, nearest};
 use crate::snapshot::blobs::save::{BlobSaving, SavedBlobs, Stores, hides_blobs, scan_from};
+use crate::snapshot::blobs::directory_of;
 use crate::snapshot::choice::to_save;
 use crate::snapshot::generations::{Life, begin, life_of};
 use crate::snapshot::handle::Repository;
@@ -189,12 +191,34 @@ pub(crate) struct Saving {
     pub(super) cut: Cut,
     /// What began a new generation, if this is its first snapshot.
     pub(super) new_life: Option<&'static str>,
-    /// Whether its blobs are saved, if they are to be; and from where on the records are to be looked at for them.
-    pub(super) with_blobs: bool,
+    /// Where its blobs are and how they are stored, if they are to be; and from where on the records are to be looked at for them.
+    pub(super) blobs: Option<(PathBuf, BlobMode)>,
     pub(super) blobs_from: Position,
 }
 
 impl Saving {
+    /// Goes on after the nearest snapshot that the file begins with; the end of which isn't looked for yet.
+    pub(super) fn after_nearest(
+        repository: &Repository,
+        database: Database,
+        file: DataFile,
+        size: u64,
+        blobs: Option<(PathBuf, BlobMode)>,
+    ) -> Result<Self> {
+        let generation = &database.generation;
+        let mut parent = nearest(&file, size, &repository.catalog, generation.row)?;
+        if let Some(stream) = &parent
+            && blobs.is_some()
+            && hides_blobs(&repository.catalog, stream)?
+        {
+            parent = None;
+        }
+        let from = known_end(parent.as_ref(), &generation.known);
+        let blobs_from = if blobs.is_some() { scan_from(parent.as_ref(), from) } else { from };
+        let cut = Cut::at(from);
+        Ok(Saving { database, file, parent, from, cut, new_life: None, blobs, blobs_from })
+    }
+
     /// How many bytes of the file are new, or have to be read for its blobs.
     fn to_read(&self) -> u64 {
         self.cut.offset - self.from.offset.min(self.blobs_from.offset)
@@ -309,17 +333,11 @@ fn look(repository: &Repository, database: Database, file: DataFile, monitor: &d
         Err(error) => return if file.is_still_at_path()? { Err(error) } else { Ok(None) },
     };
     let size = file.size()?;
-    let mut parent = nearest(&file, size, catalog, generation.row)?;
-    if let Some(stream) = &parent
-        && hides_blobs(repository, &database, stream)?
-    {
-        parent = None;
-    }
-    let from = known_end(parent.as_ref(), &generation.known);
-    let cut = find_cut(&file, from, size, monitor)?;
-    let blobs_from = scan_from(repository, &database, parent.as_ref(), from);
-    let database = Database { generation, ..database };
-    Ok(Some(Saving { database, file, parent, from, cut, new_life, with_blobs: true, blobs_from }))
+    let blobs = directory_of(repository, &database);
+    let mut source = Saving::after_nearest(repository, Database { generation, ..database }, file, size, blobs)?;
+    source.cut = find_cut(&source.file, source.from, size, monitor)?;
+    source.new_life = new_life;
+    Ok(Some(source))
 }
 
 /// Several databases are of one moment if, at two looks, nothing lies behind any cut and none moved: ZODB
@@ -389,7 +407,7 @@ fn save_database(
         return Err(damaged_list(stream));
     }
     let mut changes = Changes::new(from.offset);
-    let mut blobs = BlobSaving::begin(repository, source)?;
+    let mut blobs = BlobSaving::begin(source)?;
     if let Some(blobs) = blobs.as_mut().filter(|_| blobs_from.offset < from.offset) {
         scan(file, *blobs_from, from.offset, &mut blobs.records, monitor)?;
     }

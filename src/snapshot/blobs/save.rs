@@ -12,14 +12,13 @@ use crate::error::{Error, IoContext, Result};
 use crate::filestorage::{BlobLayout, BlobRecord, BlobRecords, Position, Tid};
 use crate::monitor::Monitor;
 use crate::repository::blob_list::{BlobEntry, BlobForm, BlobMode, BlobTotals, BlobsEntry};
-use crate::repository::catalog::{Database, Stream};
+use crate::repository::catalog::{Catalog, Database, Stream};
 use crate::repository::chunk_writer::ChunkWriter;
 use crate::repository::data::Content;
 use crate::repository::hash::Hash;
 use crate::repository::manifest::ChunkName;
 use crate::repository::object::open_regular;
 use crate::repository::plain::{PlainWriter, read_through};
-use crate::snapshot::blobs::directory_of;
 use crate::snapshot::handle::Repository;
 use crate::snapshot::save::Saving;
 use crate::snapshot::writing::require_room;
@@ -91,31 +90,20 @@ pub(crate) struct Stores<'a> {
 
 /// From where on the records of a file have to be looked at for its blobs: from where it is known, unless the blobs up to there
 /// aren't.
-pub(crate) fn scan_from(
-    repository: &Repository,
-    database: &Database,
-    parent: Option<&Stream>,
-    from: Position,
-) -> Position {
-    let is_known = parent.is_some_and(|parent| parent.blobs.is_some());
-    if is_known || directory_of(repository, database).is_none() { from } else { Position::START }
+pub(crate) fn scan_from(parent: Option<&Stream>, from: Position) -> Position {
+    if parent.is_some_and(|parent| parent.blobs.is_some()) { from } else { Position::START }
 }
 
 /// Whether a stream, whose blobs weren't saved, builds on one whose blobs were. A list of all blobs can't go on from it: it would have
 /// those of that one twice.
-pub(crate) fn hides_blobs(repository: &Repository, database: &Database, stream: &Stream) -> Result<bool> {
-    if stream.blobs.is_some() || directory_of(repository, database).is_none() {
-        return Ok(false);
-    }
-    Ok(repository.catalog.ancestry(stream.row)?.iter().any(|older| older.blobs.is_some()))
+pub(crate) fn hides_blobs(catalog: &Catalog, stream: &Stream) -> Result<bool> {
+    Ok(stream.blobs.is_none() && catalog.ancestry(stream.row)?.iter().any(|older| older.blobs.is_some()))
 }
 
 impl<'a> BlobSaving<'a> {
     /// Begins, if the database's blobs are to be saved.
-    pub(crate) fn begin(repository: &Repository, source: &'a Saving) -> Result<Option<Self>> {
-        let Some((directory, mode)) = directory_of(repository, &source.database).filter(|_| source.with_blobs) else {
-            return Ok(None);
-        };
+    pub(crate) fn begin(source: &'a Saving) -> Result<Option<Self>> {
+        let Some((directory, mode)) = source.blobs.clone() else { return Ok(None) };
         let layout = BlobLayout::of(&directory)?.unwrap_or(BlobLayout::Bushy).name().to_string();
         let parent = source.parent.as_ref().and_then(|stream| Some((stream, stream.blobs.as_ref()?)));
         let totals = match parent {

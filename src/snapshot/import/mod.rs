@@ -19,6 +19,7 @@ use crate::error::{Error, Kind, Result};
 use crate::monitor::Monitor;
 use crate::repository::catalog::Database;
 use crate::repository::counters::Counts;
+use crate::snapshot::choice::unknown;
 use crate::snapshot::handle::Repository;
 
 /// What is taken in.
@@ -164,8 +165,9 @@ impl Work<'_> {
         if let Some(name) = &self.options.database {
             return named(&databases, name);
         }
-        let names: Vec<String> = databases.iter().map(|database| database.name.clone()).collect();
-        match <[Database; 1]>::try_from(databases) {
+        let tracked: Vec<Database> = databases.into_iter().filter(|database| database.tracked).collect();
+        let names: Vec<String> = tracked.iter().map(|database| database.name.clone()).collect();
+        match <[Database; 1]>::try_from(tracked) {
             Ok([only]) => Ok(only),
             Err(_) => Err(Error::usage(format!("several databases are tracked: {}", names.join(", ")))
                 .hint("name the one that the backups are of: --database NAME")),
@@ -175,11 +177,7 @@ impl Work<'_> {
 
 fn named(databases: &[Database], name: &str) -> Result<Database> {
     let found = databases.iter().find(|database| database.name == name);
-    found.cloned().ok_or_else(|| {
-        let names: Vec<&str> = databases.iter().map(|database| database.name.as_str()).collect();
-        Error::not_found(format!("no database {name} is tracked"))
-            .hint(format!("--database names one of those that are: {}", names.join(", ")))
-    })
+    found.cloned().ok_or_else(|| unknown(name, databases))
 }
 
 /// The last part of a path, for a report.

@@ -10,11 +10,11 @@ use super::{Imported, ImportedDatabase, Present, Work};
 use crate::disk::Disk;
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::filestorage::{Cut, DataFile, Position, Source, find_cut, scan};
-use crate::monitor::Monitor;
+use crate::monitor::{Monitor, Silent};
+use crate::repository::blob_list::BlobMode;
 use crate::repository::catalog::{Database, GenerationRow};
 use crate::repository::hash::Uid;
 use crate::repository::manifest::{Generation, IMPORTED};
-use crate::snapshot::anchor::{known_end, nearest};
 use crate::snapshot::database::check_tid;
 use crate::snapshot::generations::known_life_of;
 use crate::snapshot::handle::Repository;
@@ -105,6 +105,8 @@ pub(super) struct Incoming {
     pub(super) file: DataFile,
     /// The end of its last complete transaction.
     pub(super) cut: Cut,
+    /// Where its blobs are, and how they are stored, if there are any.
+    pub(super) blobs: Option<(PathBuf, BlobMode)>,
 }
 
 impl Incoming {
@@ -119,7 +121,7 @@ impl Incoming {
         let cut = find_cut(&file, from, size, monitor)?;
         scan(&file, from, cut.offset, &mut (), monitor)?;
         check_tid(file.path(), cut.tid)?;
-        Ok(Incoming { database, file, cut })
+        Ok(Incoming { database, file, cut, blobs: None })
     }
 
     /// Where it is whole, and what is left out if it isn't.
@@ -164,7 +166,16 @@ impl Work<'_> {
         let mut stored_bytes = 0;
         if !self.options.dry_run {
             let options = SaveOptions::new(None, about.message, self.options.zone.clone());
-            let new = New { id: id.clone(), kind: IMPORTED, created: about.created, options: &options };
+            let is_there = |other: &Database| incoming.iter().any(|one| one.database.row == other.row);
+            let all = self.repository.catalog.databases()?.into_iter();
+            let others = all.filter(|other| other.tracked && !is_there(other)).map(|other| other.name);
+            let new = New {
+                id: id.clone(),
+                kind: IMPORTED,
+                created: about.created,
+                options: &options,
+                not_saved: others.collect(),
+            };
             let sources: Vec<Saving> =
                 incoming.into_iter().map(|one| saving(self.repository, one)).collect::<Result<_>>()?;
             let report = store(self.repository, &new, &sources, about.one_moment, self.monitor)?;
@@ -226,17 +237,18 @@ impl Work<'_> {
 
 /// A file as save takes it: in the life that it is in, after the snapshot that it begins with.
 fn saving(repository: &Repository, one: Incoming) -> Result<Saving> {
-    let Incoming { database, file, mut cut } = one;
+    let Incoming { database, file, mut cut, blobs } = one;
     let catalog = &repository.catalog;
     let generation = match known_life_of(catalog, &database, &file)? {
         Some(known) => known,
         None => from_elsewhere(repository, &database, &file)?,
     };
-    let parent = nearest(&file, cut.offset, catalog, generation.row)?;
-    let from = known_end(parent.as_ref(), &generation.known);
-    // The cut as it is seen from there.
-    cut.last_length = find_cut(&file, from, cut.offset, &crate::monitor::Silent)?.last_length;
-    Ok(Saving { database: Database { generation, ..database }, file, parent, from, cut, new_life: None })
+    let database = Database { generation, ..database };
+    let mut source = Saving::after_nearest(repository, database, file, cut.offset, blobs)?;
+    // As it is seen from there.
+    cut.last_length = find_cut(&source.file, source.from, cut.offset, &Silent)?.last_length;
+    source.cut = cut;
+    Ok(source)
 }
 
 /// The generation for files from elsewhere that begin like nothing known.
