@@ -2,10 +2,9 @@
 
 use crate::site::Site;
 
-const COMMANDS: [&str; 14] = [
-    "init", "save", "list", "show", "status", "log", "restore", "export", "import", "delete", "gc", "check", "repair", "track",
-    "untrack",
-    "demo",
+const COMMANDS: [&str; 17] = [
+    "init", "save", "list", "show", "status", "log", "restore", "export", "import", "delete", "gc", "check", "repair",
+    "track", "untrack", "base", "demo",
 ];
 
 #[test]
