@@ -85,6 +85,10 @@ fn warn(context: &Context, report: &RepairReport) {
             None => {
                 terminal.warn(format_args!("object file {} may have been a snapshot, which is lost then", short(file)))
             }
+            Some("blob") => terminal.warn(format_args!(
+                "object file {} was a blob, which nobody has any more: znap check says which snapshots need it",
+                short(file)
+            )),
             _ => {}
         }
     }

@@ -88,6 +88,35 @@ impl PlainWriter {
         Ok(true)
     }
 
+    /// Makes a plain object file of a copy of an open file, whose bytes have this hash.
+    pub fn copy(&mut self, file: &File, path: &Path, name: &Hash, monitor: &dyn Monitor) -> Result<()> {
+        let place = self.layout.plain(name);
+        let folder = self.folder_of(&place)?;
+        let temporary = folder.join(format!("{TEMPORARY}{}", Uid::random()?));
+        let disk = self.layout.disk().clone();
+        let new = self.layout.create_file(&temporary)?;
+        let mut at = 0;
+        let copied = read_through(file, path, monitor, |bytes| {
+            disk.write_at(&new, &temporary, bytes, at)?;
+            at += bytes.len() as u64;
+            Ok(())
+        });
+        match copied {
+            Ok((hash, _)) if hash == *name => {}
+            other => {
+                disk.remove(&temporary)?;
+                other?;
+                return Err(Error::failed(format!("{} has changed meanwhile", path.display())).hint("try again"));
+            }
+        }
+        disk.sync(&new, &temporary)?;
+        self.counters.fsync();
+        disk.rename(&temporary, &place)?;
+        self.folders.insert(folder);
+        self.new.insert(*name);
+        Ok(())
+    }
+
     /// Whether it has made a plain object file of this name.
     pub fn has(&self, name: &Hash) -> bool {
         self.new.contains(name)

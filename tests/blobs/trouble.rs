@@ -73,12 +73,36 @@ fn p6_a_linked_blob_that_was_changed_is_found_and_not_put_back() {
     let refused = site.sandbox.znap(&["restore", "b"]);
     assert_eq!(refused.code, 3, "{refused:?}");
     site.is("a");
+    // Nobody has it any more, but for a copy.
+    let copy = site.sandbox.copy();
+    fs::create_dir_all(copy.file(".znap/objects/blobs").join(&name[..2])).unwrap();
+    let in_copy = copy.file(format!(".znap/objects/blobs/{}/{name}", &name[..2]));
+    fs::write(&in_copy, blake3_preimage(&site, &name)).unwrap();
+    assert_eq!(site.sandbox.znap(&["repair"]).code, 6);
+    assert!(!object.exists() && site.sandbox.file(".znap/damaged").join(&name).exists());
+    assert_eq!(site.sandbox.znap(&["check"]).code, 3);
+    let from = copy.file(".znap");
+    let repaired = site.sandbox.znap_ok(&["repair", "--from", from.to_str().unwrap()]);
+    assert!(repaired.contains("(blob): it is missing; nothing that is needed is lost"), "{repaired}");
+    site.restores("b");
+    // This one the site has, too.
+    fs::remove_file(&object).unwrap();
+    assert_eq!(site.sandbox.znap(&["check"]).code, 3);
+    site.sandbox.znap_ok(&["repair"]);
+    site.sandbox.znap_ok(&["check", "--data"]);
+    site.restores("a");
     fs::remove_file(&object).unwrap();
     assert_eq!(site.sandbox.znap(&["check"]).code, 3);
     assert_eq!(site.sandbox.znap(&["restore", "b", "--to", "out"]).code, 3);
     assert_eq!(site.sandbox.znap(&["restore", "b"]).code, 3);
     site.is("a");
     site.sandbox.znap_ok(&["restore", "a", "--to", "a"]);
+}
+
+/// The bytes of a blob that has this hash.
+fn blake3_preimage(site: &Site, name: &str) -> Vec<u8> {
+    let mut all = site.held.values().flat_map(|held| held.blobs.values());
+    all.find(|(_, bytes)| blake3::hash(bytes).to_hex().as_str() == name).unwrap().1.clone()
 }
 
 #[test]

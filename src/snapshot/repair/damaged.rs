@@ -101,18 +101,22 @@ fn is_kept(layout: &Layout, name: &Hash, file: &Metadata) -> Result<bool> {
 
 /// Moves files there of which nothing is needed any more.
 pub(super) fn move_away(layout: &Layout, names: impl Iterator<Item = Hash>) -> Result<()> {
-    let mut folders = BTreeSet::new();
-    for name in names {
-        let to = place_for(layout, &name)?;
-        layout.disk().rename(&layout.object(&name), &to)?;
-        folders.extend(to.parent().map(Path::to_path_buf));
+    move_files_away(layout, names.map(|name| layout.object(&name)))
+}
+
+/// The same by the paths of object files.
+pub(super) fn move_files_away(layout: &Layout, files: impl Iterator<Item = PathBuf>) -> Result<()> {
+    let (mut to, mut from) = (BTreeSet::new(), BTreeSet::new());
+    for path in files {
+        let name = path.file_name().and_then(|name| Hash::from_hex(name.to_str()?));
+        let place = place_for(layout, &name.unwrap_or_default())?;
+        layout.disk().rename(&path, &place)?;
+        to.extend(place.parent().map(Path::to_path_buf));
+        from.extend(path.parent().map(Path::to_path_buf));
     }
     // There first, so that they are never nowhere.
-    sync(layout, &folders)?;
-    if !folders.is_empty() {
-        layout.disk().sync_directory(&layout.objects())?;
-    }
-    Ok(())
+    sync(layout, &to)?;
+    sync(layout, &from)
 }
 
 fn sync(layout: &Layout, folders: &BTreeSet<PathBuf>) -> Result<()> {

@@ -39,6 +39,8 @@ pub(super) struct Examined {
     pub(super) config: Record<Config>,
     pub(super) picture: Picture,
     pub(super) search: Search,
+    /// Folders of object files that the user has named.
+    pub(super) folders: Vec<PathBuf>,
     pub(super) registered: Vec<Registration>,
     pub(super) sequence: u64,
     /// The manifest of a save that was killed before it committed.
@@ -184,6 +186,7 @@ pub(super) fn examine(
         config,
         picture,
         search,
+        folders: copies_of.folders,
         registered,
         sequence,
         uncommitted,

@@ -5,6 +5,7 @@
 //! takes the old one's place, and only then damaged files go to `.znap/damaged` ([`carry_out`]). Nothing is ever deleted that
 //! was there before. Interrupted anywhere, it has changed nothing that counts, or all; given again, it finishes.
 
+mod blobs;
 mod carry_out;
 mod damaged;
 mod examine;
@@ -46,8 +47,11 @@ pub fn repair_on(disk: &Disk, place: &Place, options: &RepairOptions, monitor: &
     report.unfinished_restore = unfinished(&layout, examined.repository(), examined.needs_change(), monitor)?;
     let records = report.damaged_files.iter().filter(|file| file.is_lost());
     examined.lost = records.filter_map(|file| Hash::from_hex(&file.name)).collect();
+    let blobs = blobs::examine(&layout, &examined.picture, &examined.folders, monitor)?;
+    report.damaged_files.extend(blobs.iter().map(blobs::DamagedPlain::report));
     if !options.dry_run {
         carry_out::carry_out(&layout, &counters, &mut examined, &mut lock, &mut report, monitor)?;
+        blobs::carry_out(&layout, &counters, &blobs, monitor)?;
     }
     report.counts = counters.counts();
     Ok(report)

@@ -57,7 +57,7 @@ pub struct RepairReport {
 pub struct DamagedObject {
     /// Its name.
     pub name: String,
-    /// What it held: `data`, `manifest`, `tombstone` or `config`; `None` if that can't be told.
+    /// What it held: `data`, `manifest`, `tombstone`, `config` or `blob`; `None` if that can't be told.
     pub kind: Option<&'static str>,
     /// What is wrong with it, in words.
     pub problem: String,
@@ -68,7 +68,7 @@ pub struct DamagedObject {
 impl DamagedObject {
     /// Whether it was, or may have been, all about a snapshot or a deletion, and nobody else knows of that.
     pub fn is_lost(&self) -> bool {
-        !self.made_good && !matches!(self.kind, Some("data" | "config"))
+        !self.made_good && !matches!(self.kind, Some("data" | "config" | "blob"))
     }
 }
 
@@ -86,7 +86,8 @@ pub struct SetAside {
 impl RepairReport {
     /// Whether all is whole now: every snapshot that there is can be restored, and none is lost.
     pub fn is_whole(&self) -> bool {
-        self.set_aside.is_empty() && self.forgotten.is_empty() && !self.damaged_files.iter().any(DamagedObject::is_lost)
+        let is_lost = |file: &DamagedObject| file.is_lost() || (file.kind == Some("blob") && !file.made_good);
+        self.set_aside.is_empty() && self.forgotten.is_empty() && !self.damaged_files.iter().any(is_lost)
     }
 
     /// Whether anything was, or would be, changed.
