@@ -65,6 +65,12 @@ fn warn(context: &Context, report: &RepairReport) {
     for snapshot in &report.set_aside {
         terminal.warn(format_args!("snapshot {} is damaged: nobody has {}", snapshot.id, snapshot.missing.join("; ")));
     }
+    if report.blobs_lost > 0 {
+        terminal.warn(format_args!(
+            "{} lost: snapshots that have them are restored without; a save takes those again that the database still has",
+            words::count(report.blobs_lost, "blob is", "blobs are")
+        ));
+    }
     for id in &report.forgotten {
         terminal.warn(format_args!("snapshot {id} is lost: only the catalog knew of it"));
     }

@@ -160,9 +160,15 @@ fn blobs_done(blobs: &BlobPlan) -> String {
         return "its blobs weren't saved, and stay as they are".into();
     }
     let count = words::count(blobs.count, "blob", "blobs");
+    let missing = match blobs.missing {
+        0 => String::new(),
+        missing => format!("; {missing} more that the database names were missing when it was saved, or are lost"),
+    };
     match (blobs.add, blobs.remove) {
-        (0, 0) => format!("{count}, all there"),
-        (add, remove) => format!("{count}: put {add} there ({}), removed {remove}", words::size(blobs.add_bytes)),
+        (0, 0) => format!("{count}, all there{missing}"),
+        (add, remove) => {
+            format!("{count}: put {add} there ({}), removed {remove}{missing}", words::size(blobs.add_bytes))
+        }
     }
 }
 

@@ -35,8 +35,8 @@ impl BlobLayout {
         BlobLayout::ALL.into_iter().find(|layout| layout.name() == name)
     }
 
-    /// The layout of a directory: as its marker says; without one ZODB takes a directory that is empty, but for hidden files, for
-    /// a new one, and any other for an old one. `None` if there is no directory.
+    /// The layout of a directory: as its marker says. Without one ZODB takes a directory that is empty, but for hidden files, for
+    /// a new one, and any other for an old one, which is a lawn. `None` if it is new, or not there: then it may be either.
     pub fn of(directory: &Path) -> Result<Option<Self>> {
         let marker = directory.join(LAYOUT_MARKER);
         match fs::read_to_string(&marker) {
@@ -54,7 +54,7 @@ impl BlobLayout {
                         return Ok(Some(BlobLayout::Lawn));
                     }
                 }
-                Ok(Some(BlobLayout::Bushy))
+                Ok(None)
             }
             Err(error) if error.kind() == ErrorKind::NotADirectory => {
                 Err(Error::failed(format!("{} is no directory", directory.display())).hint("name the blob directory"))
@@ -104,9 +104,9 @@ mod tests {
     fn the_layout_is_the_markers_or_what_zodb_would_guess() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(BlobLayout::of(&dir.path().join("none")).unwrap(), None);
-        assert_eq!(BlobLayout::of(dir.path()).unwrap(), Some(BlobLayout::Bushy));
+        assert_eq!(BlobLayout::of(dir.path()).unwrap(), None);
         fs::write(dir.path().join(".hidden"), "").unwrap();
-        assert_eq!(BlobLayout::of(dir.path()).unwrap(), Some(BlobLayout::Bushy));
+        assert_eq!(BlobLayout::of(dir.path()).unwrap(), None);
         fs::create_dir(dir.path().join("tmp")).unwrap();
         assert_eq!(BlobLayout::of(dir.path()).unwrap(), Some(BlobLayout::Lawn));
         for layout in BlobLayout::ALL {

@@ -108,6 +108,13 @@ impl BlobSum {
     }
 }
 
+impl BlobTotals {
+    /// None, in a directory of this layout.
+    pub fn none(layout: String) -> Self {
+        BlobTotals { layout, count: 0, bytes: 0, sum: BlobSum::default() }
+    }
+}
+
 /// A snapshot's blobs of one database in its manifest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlobsEntry {

@@ -362,7 +362,9 @@ impl Manifest {
         if counted_bytes(&json) != Some(lists.len() as u64) {
             return Err(other.into());
         }
-        let (mut manifest, mut lists): (Manifest, &[u8]) = split_json(bytes)?;
+        // Of the very values that were counted: in the text, a name may be there twice.
+        let mut manifest: Manifest = serde_json::from_value(json).map_err(|error| error.to_string())?;
+        let mut lists = lists;
         for chunk in manifest.lists_mut().flatten() {
             let (name, rest) = lists.split_first_chunk::<NAME>().ok_or(other)?;
             chunk.hash = Hash::from_slice(&name[..32]).unwrap_or_default();

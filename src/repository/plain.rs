@@ -64,6 +64,8 @@ impl PlainWriter {
             self.clones
         };
         if !cloned {
+            // Before: its new name makes it changed again, and a sync then waits for that to be written, too.
+            disk.sync(file, path)?;
             match disk.link(path, &temporary) {
                 Ok(()) => {}
                 // A pack may have removed it since it was opened.
@@ -77,7 +79,6 @@ impl PlainWriter {
                 return Err(Error::failed(format!("{} was replaced while it was being saved", path.display()))
                     .hint("blob files never change; find out what does that, and try again"));
             }
-            disk.sync(file, path)?;
         }
         self.counters.fsync();
         disk.rename(&temporary, &place)?;
@@ -134,6 +135,8 @@ impl PlainWriter {
     /// The folder that a plain object file is in, which is made if it isn't there.
     fn folder_of(&mut self, place: &Path) -> Result<PathBuf> {
         let folder = place.parent().unwrap_or(place).to_path_buf();
+        // Perhaps a killed save has made it, and its name is on no disk.
+        self.folders.insert(self.layout.blobs());
         if folder.is_dir() {
             return Ok(folder);
         }

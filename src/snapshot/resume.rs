@@ -19,9 +19,9 @@ use crate::repository::frames::FrameFiles;
 use crate::repository::manifest::Generation;
 use crate::snapshot::anchor::{begins_any, begins_with, damaged_list, is_of, magic_of};
 use crate::snapshot::base::whole_chunks;
-use crate::snapshot::blobs;
 use crate::snapshot::blobs::plan::BlobPlan;
 use crate::snapshot::blobs::put::take_out;
+use crate::snapshot::blobs::{self, directory_of};
 use crate::snapshot::caches::CacheMoved;
 use crate::snapshot::carry_out::{Change, Done, Prepared, carry_out, end, open_again, tidy, unfinished};
 use crate::snapshot::database::shell_word;
@@ -97,6 +97,9 @@ fn finish_it(repository: &mut Repository, way: Way, monitor: &dyn Monitor) -> Re
             let path = repository.path_of(&database);
             refuse_lost_journal(&path)?;
             remove_stale_notice(repository.disk(), &path)?;
+            if let Some((directory, _)) = directory_of(repository, &database) {
+                blobs::put::clear(repository.disk(), &directory)?;
+            }
         }
         return Ok(None);
     };
@@ -127,7 +130,7 @@ fn finish_it(repository: &mut Repository, way: Way, monitor: &dyn Monitor) -> Re
     };
     if journal.stage != Stage::Writing {
         let goal = if journal.stage == Stage::Restored { Way::Forward } else { Way::Back };
-        open_all_again(repository, &journal, goal)?;
+        open_all_again(repository, &journal, goal, monitor)?;
         end(repository, &journal)?;
         let _ = reserve::replenish(&repository.layout);
         return Ok(Some(finished(&journal, goal, Vec::new(), Done::default())));
@@ -146,6 +149,9 @@ fn finish_it(repository: &mut Repository, way: Way, monitor: &dyn Monitor) -> Re
     // Before the journal ends, or nobody would know of it.
     for database in left.iter().filter(|database| !database.file.is_fenced()) {
         tidy(repository.disk(), database.file.path())?;
+        if let Some(blobs) = &database.blobs {
+            blobs::put::clear(repository.disk(), &blobs.path)?;
+        }
     }
     let done = write(repository, &mut journal, &left, way, monitor)?;
     let _ = links::refresh(repository, false);
@@ -168,7 +174,7 @@ fn left_out_files(repository: &Repository, journal: &Journal) -> Result<Vec<(Str
 }
 
 /// Lets ZODB open every database again: all of them are whole.
-fn open_all_again(repository: &Repository, journal: &Journal, goal: Way) -> Result<()> {
+fn open_all_again(repository: &Repository, journal: &Journal, goal: Way, monitor: &dyn Monitor) -> Result<()> {
     let databases = repository.catalog.databases()?;
     for entry in &journal.databases {
         let path = repository.path_of(known(&databases, entry)?);
@@ -183,8 +189,10 @@ fn open_all_again(repository: &Repository, journal: &Journal, goal: Way) -> Resu
             Err(error) if database.file.is_fenced() || error.kind() != Kind::Busy => return Err(error),
             Err(_) => tidy(repository.disk(), &path)?,
         }
-        if let Some(blobs) = &database.blobs {
-            take_out(repository.disk(), blobs)?;
+        if let Some(blobs) = &database.blobs
+            && let Err(error) = take_out(repository.disk(), blobs)
+        {
+            monitor.notice(&format!("blobs that don't belong there could not all be removed: {error}"));
         }
     }
     Ok(())
@@ -293,9 +301,14 @@ fn look(repository: &Repository, databases: &[Database], journal: &Journal, entr
     let was_used = goal == Way::Back && !file.is_fenced() && size != entry.size;
     let life = if goal == Way::Forward { &then.known } else { before.as_ref().map_or(&then.known, |row| &row.known) };
     let magic = magic_of(life).ok_or_else(|| damaged_list(&target))?;
+    let is_back = goal == Way::Back;
     let (goal, other) = if goal == Way::Forward { (Some(target), back) } else { (back, Some(target)) };
     let in_its_life = Database { generation: before.unwrap_or(then), ..database.clone() };
-    let blobs = blobs::plan::plan(repository, &in_its_life, goal.as_ref(), other.as_ref())?;
+    let mut blobs = blobs::plan::plan(repository, &in_its_life, goal.as_ref(), other.as_ref())?;
+    if let Some(blobs) = blobs.as_mut().filter(|_| is_back) {
+        // Nothing is removed before all is restored.
+        blobs.work.add.clear();
+    }
     let (keep, chunks) = match &goal {
         Some(goal) if anew => {
             let chunks = whole_chunks(&repository.catalog, goal)?;
@@ -380,6 +393,9 @@ fn write(
     }
     for database in left {
         require_unchanged(&repository.layout, &database.file, database.size, database.linked)?;
+    }
+    for blobs in left.iter().flat_map(|database| &database.blobs) {
+        blobs::put::flush(&blobs.path)?;
     }
     let stage = if way == Way::Forward { Stage::Restored } else { Stage::TakenBack };
     carry_out(repository, &mut prepared, journal, (stage, false), monitor)

@@ -438,6 +438,15 @@ fn save_database(
     let mut warnings = summary.warnings;
     warnings.append(more_warnings);
 
+    let (blobs, saved_blobs) = match blobs {
+        Some(blobs) => {
+            let kept_length = tail.entry.kept_length;
+            let (entry, report) = blobs.finish(repository, source, &pairs, kept_length, stores, monitor)?;
+            (Some(entry), Some(report))
+        }
+        None => (None, None),
+    };
+    let writer = &mut *stores.chunks;
     let index = if parent.is_some() {
         let delta = index_parts::store(pairs.into_iter().map(Ok), Content::Delta, writer, &repository.catalog)?;
         IndexEntry::new(tail.entry.parent, None, delta.into_iter().collect())
@@ -447,13 +456,6 @@ fn save_database(
         let keyframe =
             keyframe.unwrap_or(crate::repository::manifest::IndexPart { entries: 0, bytes: 0, chunks: Vec::new() });
         IndexEntry::new(tail.entry.parent, Some(keyframe), Vec::new())
-    };
-    let (blobs, saved_blobs) = match blobs {
-        Some(blobs) => {
-            let (entry, report) = blobs.finish(repository, source, tail.entry.kept_length, stores, monitor)?;
-            (Some(entry), Some(report))
-        }
-        None => (None, None),
     };
     let last = match parent {
         _ if summary.transactions > 0 => (cut.tid.0, cut.last_length),

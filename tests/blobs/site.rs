@@ -104,6 +104,15 @@ impl Site {
         self.is(id);
     }
 
+    /// As [`Site::restores`], where blobs of other snapshots may have to stay.
+    pub fn restores_but_for_blobs(&self, id: &str) {
+        self.sandbox.znap_ok(&["restore", id]);
+        let (now, then) = (state(self.sandbox.path()), &self.held[id]);
+        assert!(now.file == then.file && now.index == then.index, "{id}");
+        assert!(then.blobs.iter().all(|(name, held)| now.blobs.get(name) == Some(held)), "{id}");
+        zodb(&["blobs-check", &self.data()]);
+    }
+
     pub fn is(&self, id: &str) {
         let (now, then) = (state(self.sandbox.path()), &self.held[id]);
         assert!(now.file == then.file, "P6: the file isn't as {id} was");

@@ -2,6 +2,7 @@
 
 import hashlib
 import random
+import time
 from pathlib import Path
 
 import transaction
@@ -9,6 +10,7 @@ from BTrees.OOBTree import OOBTree
 from persistent.mapping import PersistentMapping
 from storage import captured
 from storage import FileStorage
+from storage import timestamp
 from ZODB import DB
 from ZODB.blob import Blob
 from ZODB.POSException import POSKeyError
@@ -84,6 +86,27 @@ def grow(args):
             transaction.get().note(f"act {number}")
             transaction.commit()
         return {"size": storage.getSize(), "blobs": len(site), "packed": packed}
+    finally:
+        transaction.abort()
+        connection.close()
+        db.close()
+
+
+def put(args):
+    """One more blob, with the bytes of a file."""
+    storage = opened(args)
+    if args.tomorrow:
+        storage._ts = timestamp(time.time() + 86400)
+    db = DB(storage)
+    connection = db.open()
+    try:
+        data = Path(args.source).read_bytes()
+        entry = PersistentMapping(blob=Blob(), sha256=hashlib.sha256(data).hexdigest())
+        with entry["blob"].open("w") as file:
+            file.write(data)
+        connection.root()["site"][f"put {len(connection.root()['site'])}"] = entry
+        transaction.commit()
+        return {"size": storage.getSize()}
     finally:
         transaction.abort()
         connection.close()

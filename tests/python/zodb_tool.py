@@ -92,6 +92,7 @@ def parser():
 
     for name, function, summary in (
         ("blobs", blobs.grow, "Make or grow a site with blobs."),
+        ("blobs-put", blobs.put, "Put one more blob there, with the bytes of a file."),
         ("blobs-pack", blobs.pack, "Pack it."),
         ("blobs-current", blobs.current, "The files of its current blobs."),
         ("blobs-check", blobs.check, "Open it, read everything, all blobs included."),
@@ -103,6 +104,8 @@ def parser():
         sub.add_argument("--transactions", type=int, default=10)
         sub.add_argument("--size", type=int, default=100_000, help="of the largest blob")
         sub.add_argument("--undo", action="store_true")
+        sub.add_argument("--from", dest="source", help="the file")
+        sub.add_argument("--tomorrow", action="store_true", help="by a clock that is a day ahead")
         sub.add_argument("--live", action="store_true", help="pack it twice, in between")
         sub.add_argument("--read-only", action="store_true")
 

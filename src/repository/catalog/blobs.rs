@@ -1,15 +1,18 @@
 //! What the catalog says of blobs.
 
+use std::collections::HashSet;
+
 use rusqlite::{Row, params};
 
 use crate::error::Result;
 use crate::repository::blob_list::{BlobEntry, BlobForm, BlobsEntry};
 use crate::repository::catalog::read::{LOCATION, location};
-use crate::repository::catalog::rows::Stream;
+use crate::repository::catalog::rows::{ObjectFile, Stream};
 use crate::repository::catalog::{BATCH, Catalog};
 use crate::repository::frames::Location;
 use crate::repository::hash::Hash;
 use crate::repository::manifest::ChunkName;
+use crate::repository::object::ObjectKind;
 
 /// A revision of a blob as a stream names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,15 +110,12 @@ impl Catalog {
         Ok(Some(entry))
     }
 
-    /// What streams have of their own of stored blobs: the stream, the offset of the record, and what it adds to the sum.
-    pub fn blob_names(&self) -> Result<Vec<(i64, u64, BlobEntry)>> {
+    /// What streams have of their own of stored blobs, in the order of the records.
+    pub fn blob_names(&self) -> Result<Vec<(i64, StoredBlob)>> {
         let sql = format!(
             "SELECT {COLUMNS}, r.offset, r.stream FROM stream_blob r JOIN blob b ON b.id = r.blob ORDER BY r.stream, r.offset"
         );
-        self.many("read the blobs", &sql, [], |row| {
-            let offset = row.get(WIDTH)?;
-            Ok((row.get(WIDTH + 1)?, offset, from_row(row, offset)?.entry))
-        })
+        self.many("read the blobs", &sql, [], |row| Ok((row.get(WIDTH + 1)?, from_row(row, row.get(WIDTH)?)?)))
     }
 
     /// Where the pieces of a blob are, in order.
@@ -127,10 +127,29 @@ impl Catalog {
         self.many("read a blob's pieces", &sql, [blob], |row| location(row, 0))
     }
 
-    /// Whether a plain object file of this name is there.
-    pub fn has_plain(&self, name: &Hash) -> Result<bool> {
-        let sql = "SELECT 1 FROM object_file WHERE name = ?1 AND kind = 5";
-        Ok(self.one("look for a blob's file", sql, [name], |_| Ok(()))?.is_some())
+    /// How many bytes the pieces of a blob have that are stored.
+    pub fn blob_bytes(&self, blob: i64) -> Result<u64> {
+        let sql =
+            "SELECT coalesce(sum(k.length), 0) FROM blob_chunk c JOIN chunk k ON k.id = c.chunk WHERE c.blob = ?1";
+        Ok(self.one("read a blob's pieces", sql, [blob], |row| row.get(0))?.unwrap_or(0))
+    }
+
+    /// What the object file of this name holds, if there is one.
+    pub fn object_kind(&self, name: &Hash) -> Result<Option<ObjectKind>> {
+        let sql = "SELECT id, name, kind, bytes FROM object_file WHERE name = ?1";
+        Ok(self.one("look for an object file", sql, [name], ObjectFile::from_row)?.map(|file| file.kind))
+    }
+
+    /// The blobs, by their rows, of which the catalog doesn't say where all bytes are: a row is lost.
+    pub fn broken_blobs(&self) -> Result<HashSet<i64>> {
+        let sql = "SELECT b.id FROM blob b LEFT JOIN object_file o ON o.id = b.object_file LEFT JOIN (
+                       SELECT c.blob, sum(k.length) AS bytes, count(*) AS pieces, max(c.position) AS last
+                       FROM blob_chunk c JOIN chunk k ON k.id = c.chunk GROUP BY c.blob
+                   ) p ON p.blob = b.id
+                   WHERE CASE WHEN b.object_file IS NULL
+                         THEN coalesce(p.bytes, 0) <> b.size OR coalesce(p.last + 1 <> p.pieces, 0)
+                         ELSE o.kind IS NOT 5 OR o.name <> b.hash END";
+        Ok(self.many("check the blobs", sql, [], |row| row.get(0))?.into_iter().collect())
     }
 
     /// Drops the blobs that no list names, and the plain object files that no blob is.

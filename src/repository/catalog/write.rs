@@ -199,11 +199,14 @@ pub(super) fn replace_stream(tx: &Tx<'_>, row: i64, entry: &DatabaseEntry) -> ru
 /// The row of an object file, inserted if it isn't there: equal content has an equal name.
 pub(super) fn insert_object(tx: &Tx<'_>, name: &Hash, kind: ObjectKind, bytes: u64) -> rusqlite::Result<i64> {
     let found = tx
-        .prepare_cached("SELECT id FROM object_file WHERE name = ?1")?
-        .query_row([name], |row| row.get(0))
+        .prepare_cached("SELECT id, kind FROM object_file WHERE name = ?1")?
+        .query_row([name], |row| Ok((row.get(0)?, row.get::<_, u8>(1)?)))
         .optional()?;
-    if let Some(row) = found {
-        return Ok(row);
+    match found {
+        Some((row, known)) if known == kind as u8 => return Ok(row),
+        // A blob that has the bytes of an object file isn't stored as a plain one.
+        Some(_) => return Err(rusqlite::Error::QueryReturnedMoreThanOneRow),
+        None => {}
     }
     tx.prepare_cached("INSERT INTO object_file (name, kind, bytes) VALUES (?1, ?2, ?3)")?
         .execute(params![name, kind as u8, bytes])?;
@@ -373,7 +376,8 @@ fn insert_lists(tx: &Tx<'_>, row: i64, entry: &DatabaseEntry, extent: Extent) ->
     entry.blobs.iter().try_for_each(|blobs| insert_blobs(tx, row, entry.uid, blobs, extent))
 }
 
-/// Inserts which blobs a stream has of its own, and those that weren't known.
+/// Inserts which blobs a stream has of its own, and those that weren't known; and where the bytes of one are that were lost, and are
+/// there again.
 fn insert_blobs(
     tx: &Tx<'_>,
     stream: i64,
@@ -382,39 +386,63 @@ fn insert_blobs(
     Extent { upto, gaps }: Extent,
 ) -> rusqlite::Result<()> {
     let database: i64 = tx.query_row("SELECT id FROM database WHERE uid = ?1", [database], |row| row.get(0))?;
-    let mut find = tx.prepare_cached("SELECT id FROM blob WHERE database = ?1 AND oid = ?2 AND tid = ?3")?;
-    let mut insert = tx.prepare_cached(
-        "INSERT INTO blob (database, oid, tid, size, mode, owner, \"group\", hash, object_file)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+    let mut find = tx.prepare_cached(
+        "SELECT id, size, hash, object_file IS NOT NULL,
+                (SELECT coalesce(sum(k.length), 0) FROM blob_chunk c JOIN chunk k ON k.id = c.chunk WHERE c.blob = blob.id)
+         FROM blob WHERE database = ?1 AND oid = ?2 AND tid = ?3",
     )?;
-    let mut insert_chunk = tx.prepare_cached("INSERT INTO blob_chunk (blob, position, chunk) VALUES (?1, ?2, ?3)")?;
+    let mut insert = tx.prepare_cached(
+        "INSERT INTO blob (database, oid, tid, size, mode, owner, \"group\", hash) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+    )?;
     let mut name = tx.prepare_cached("INSERT INTO stream_blob (stream, offset, blob) VALUES (?1, ?2, ?3)")?;
     let mut miss = tx.prepare_cached("INSERT INTO missing_blob (stream, offset, oid, tid) VALUES (?1, ?2, ?3, ?4)")?;
     for (blob, chunks) in blobs.each().take_while(|(blob, _)| blob.offset < upto) {
-        if blob.form == BlobForm::Missing {
-            miss.execute(params![stream, blob.offset, blob.oid, blob.tid])?;
+        let BlobEntry { offset, oid, tid, size, mode, owner, group, form, hash, .. } = *blob;
+        if form == BlobForm::Missing {
+            miss.execute(params![stream, offset, oid, tid])?;
             continue;
         }
-        let known = find.query_row(params![database, blob.oid, blob.tid], |row| row.get(0)).optional()?;
-        let row: i64 = match known {
-            Some(row) => row,
-            None => {
-                let file = match blob.form {
-                    BlobForm::Plain => Some(insert_object(tx, &blob.hash, ObjectKind::Plain, blob.size)?),
-                    _ => None,
-                };
-                let BlobEntry { oid, tid, size, mode, owner, group, hash, .. } = blob;
-                insert.execute(params![database, oid, tid, size, mode, owner, group, hash, file])?;
-                let row = tx.last_insert_rowid();
-                for (position, chunk) in chunks.iter().enumerate() {
-                    if let Some(stored) = stored_chunk(tx, chunk, gaps)? {
-                        insert_chunk.execute(params![row, position as i64, stored])?;
-                    }
+        type Known = (i64, u64, Hash, bool, u64);
+        let read = |row: &rusqlite::Row<'_>| -> rusqlite::Result<Known> {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?))
+        };
+        let row = match find.query_row(params![database, oid, tid], read).optional()? {
+            // A save has looked, and repair, too.
+            Some((_, known_size, known_hash, ..)) if (known_size, known_hash) != (size, hash) => {
+                return Err(rusqlite::Error::QueryReturnedMoreThanOneRow);
+            }
+            Some((row, _, _, is_plain, bytes)) => {
+                let is_whole = is_plain || bytes == size;
+                if !is_whole || (!gaps && is_plain != (form == BlobForm::Plain)) {
+                    store_blob(tx, row, blob, chunks, gaps)?;
                 }
                 row
             }
+            None => {
+                insert.execute(params![database, oid, tid, size, mode, owner, group, hash])?;
+                let row = tx.last_insert_rowid();
+                store_blob(tx, row, blob, chunks, gaps)?;
+                row
+            }
         };
-        name.execute(params![stream, blob.offset, row])?;
+        name.execute(params![stream, offset, row])?;
+    }
+    Ok(())
+}
+
+/// Records where the bytes of a blob are.
+fn store_blob(tx: &Tx<'_>, row: i64, blob: &BlobEntry, chunks: &[ChunkName], gaps: bool) -> rusqlite::Result<()> {
+    tx.prepare_cached("DELETE FROM blob_chunk WHERE blob = ?1")?.execute([row])?;
+    let file = match blob.form {
+        BlobForm::Plain => Some(insert_object(tx, &blob.hash, ObjectKind::Plain, blob.size)?),
+        _ => None,
+    };
+    tx.prepare_cached("UPDATE blob SET object_file = ?2 WHERE id = ?1")?.execute(params![row, file])?;
+    let mut insert = tx.prepare_cached("INSERT INTO blob_chunk (blob, position, chunk) VALUES (?1, ?2, ?3)")?;
+    for (position, chunk) in chunks.iter().enumerate() {
+        if let Some(stored) = stored_chunk(tx, chunk, gaps)? {
+            insert.execute(params![row, position as i64, stored])?;
+        }
     }
     Ok(())
 }

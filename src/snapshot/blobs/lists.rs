@@ -31,10 +31,13 @@ impl Lists {
     /// Reads them.
     pub(crate) fn read(catalog: &Catalog, streams: &[Stream]) -> Result<Self> {
         let mut own: HashMap<i64, Vec<(u64, BlobSum, u64)>> = HashMap::new();
-        for (stream, offset, blob) in catalog.blob_names()? {
+        // Of these a row is lost, and gc would drop the bytes that it named: without them the sum is another one.
+        let broken = catalog.broken_blobs()?;
+        for (stream, blob) in catalog.blob_names()? {
             let list = own.entry(stream).or_default();
             let (sum, count) = list.last().map_or((BlobSum::default(), 0), |last| (last.1, last.2));
-            list.push((offset, blob.name().map_or(sum, |name| sum.plus(&name)), count + 1));
+            let name = blob.entry.name().filter(|_| !broken.contains(&blob.row));
+            list.push((blob.entry.offset, name.map_or(sum, |name| sum.plus(&name)), count + 1));
         }
         let parents = streams.iter().map(|stream| (stream.row, (stream.parent, stream.kept_length))).collect();
         Ok(Lists { own, parents })

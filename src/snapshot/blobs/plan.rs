@@ -16,8 +16,8 @@ use crate::repository::frames::Location;
 use crate::repository::hash::Hash;
 use crate::repository::object::open_regular;
 use crate::repository::plain::read_through;
-use crate::snapshot::blobs::directory_of;
 use crate::snapshot::blobs::lists::blobs_of;
+use crate::snapshot::blobs::{directory_of, is_there};
 use crate::snapshot::handle::Repository;
 
 /// What a restore will do with the blobs of one database.
@@ -30,6 +30,8 @@ pub struct BlobPlan {
     pub saved: bool,
     /// How many blobs the snapshot has.
     pub count: u64,
+    /// How many more its database names that nobody has: their files were missing, or were lost.
+    pub missing: u64,
     /// How many files are put there, and their bytes.
     pub add: u64,
     /// Their bytes.
@@ -52,6 +54,11 @@ pub(crate) struct BlobWork {
 }
 
 impl BlobPlan {
+    fn new(path: PathBuf, layout: BlobLayout) -> Self {
+        let work = BlobWork { layout, add: Vec::new(), remove: Vec::new() };
+        BlobPlan { path, saved: false, count: 0, missing: 0, add: 0, add_bytes: 0, remove: 0, work }
+    }
+
     /// Whether any file is going to be copied, perhaps: a plain object file may be linked or cloned.
     pub(crate) fn copies(&self) -> bool {
         self.work.add.iter().any(|(blob, _)| blob.entry.form == BlobForm::Chunks)
@@ -86,44 +93,68 @@ pub(crate) fn plan(
 ) -> Result<Option<BlobPlan>> {
     let Some((directory, _)) = directory_of(repository, database) else { return Ok(None) };
     let catalog = &repository.catalog;
-    let wanted = target.map(|stream| blobs_of(catalog, stream)).transpose()?.flatten();
+    let wanted = target.map(|stream| wanted_of(repository, stream)).transpose()?.flatten();
     let layout = match BlobLayout::of(&directory)? {
         Some(layout) => layout,
         None => target.and_then(saved_layout).unwrap_or(BlobLayout::Bushy),
     };
-    let mut plan = BlobPlan {
-        path: directory,
-        saved: wanted.is_some(),
-        count: wanted.as_ref().map_or(0, |wanted| wanted.len() as u64),
-        add: 0,
-        add_bytes: 0,
-        remove: 0,
-        work: BlobWork { layout, add: Vec::new(), remove: Vec::new() },
-    };
+    let mut plan = BlobPlan::new(directory, layout);
     // Without a list of what belongs there nothing is removed; but where a state has no snapshot, it has nothing but its base.
-    let Some(wanted) = wanted.or_else(|| target.is_none().then(Vec::new)) else { return Ok(Some(plan)) };
+    let (wanted, missing) = match wanted {
+        Some(wanted) => wanted,
+        None if target.is_none() => (Vec::new(), Vec::new()),
+        None => return Ok(Some(plan)),
+    };
+    (plan.saved, plan.count, plan.missing) = (true, wanted.len() as u64, missing.len() as u64);
     for blob in &wanted {
         if size_of(&plan.path.join(plan.work.path_of(&blob.entry)))? != Some(blob.entry.size) {
             plan.add(repository, *blob)?;
         }
     }
-    let known = now.map(|stream| blobs_of(catalog, stream)).transpose()?.flatten().unwrap_or_default();
+    // What is wrong with this list keeps nothing from being put back; then nothing is removed.
+    let known = now.and_then(|stream| blobs_of(catalog, stream).ok()).flatten().unwrap_or_default();
     let base_length = match target {
         Some(_) => 0,
         None => database.generation.known.base_length,
     };
-    let belongs: HashSet<(u64, u64)> = wanted.iter().map(|blob| (blob.entry.oid, blob.entry.tid)).collect();
+    let all = wanted.iter().map(|blob| &blob.entry).chain(&missing);
+    let belongs: HashSet<(u64, u64)> = all.map(|entry| (entry.oid, entry.tid)).collect();
     for blob in known {
         let StoredBlob { entry, .. } = blob;
         if entry.offset >= base_length && !belongs.contains(&(entry.oid, entry.tid)) {
             let path = plan.work.path_of(&entry);
-            if size_of(&plan.path.join(&path))?.is_some() {
+            // Never the last copy.
+            if size_of(&plan.path.join(&path))?.is_some() && is_there(repository, &blob)? {
                 plan.work.remove.push(path);
             }
         }
     }
     plan.remove = plan.work.remove.len() as u64;
     Ok(Some(plan))
+}
+
+/// The blobs that a snapshot's database is to have, and those that nobody has. One whose file was missing when it was saved
+/// may have been found by another save.
+fn wanted_of(repository: &Repository, stream: &Stream) -> Result<Option<(Vec<StoredBlob>, Vec<BlobEntry>)>> {
+    let Some(mut wanted) = blobs_of(&repository.catalog, stream)? else { return Ok(None) };
+    let mut missing = Vec::new();
+    let has: HashSet<u64> = match repository.catalog.missing_blobs(stream)? {
+        some if some.is_empty() => return Ok(Some((wanted, missing))),
+        some => {
+            missing = some;
+            wanted.iter().map(|blob| blob.entry.offset).collect()
+        }
+    };
+    let mut nowhere = Vec::new();
+    for entry in missing.into_iter().filter(|entry| !has.contains(&entry.offset)) {
+        match repository.catalog.blob(stream.database, entry.oid, entry.tid)? {
+            Some(found) if is_there(repository, &found)? => {
+                wanted.push(StoredBlob { entry: BlobEntry { offset: entry.offset, ..found.entry }, ..found });
+            }
+            _ => nowhere.push(entry),
+        }
+    }
+    Ok(Some((wanted, nowhere)))
 }
 
 /// Plans to write all blobs of a stream into a new directory in `folder`, called like the database's own. `None` if they weren't
@@ -134,18 +165,11 @@ pub(crate) fn plan_copy(
     target: &Stream,
     folder: &Path,
 ) -> Result<Option<BlobPlan>> {
-    let Some(wanted) = blobs_of(&repository.catalog, target)? else { return Ok(None) };
+    let Some((wanted, missing)) = wanted_of(repository, target)? else { return Ok(None) };
     let name = database.blobs.as_ref().and_then(|blobs| blobs.path.file_name());
     let layout = saved_layout(target).unwrap_or(BlobLayout::Bushy);
-    let mut plan = BlobPlan {
-        path: folder.join(name.unwrap_or("blobstorage".as_ref())),
-        saved: true,
-        count: wanted.len() as u64,
-        add: 0,
-        add_bytes: 0,
-        remove: 0,
-        work: BlobWork { layout, add: Vec::new(), remove: Vec::new() },
-    };
+    let mut plan = BlobPlan::new(folder.join(name.unwrap_or("blobstorage".as_ref())), layout);
+    (plan.saved, plan.count, plan.missing) = (true, wanted.len() as u64, missing.len() as u64);
     wanted.into_iter().try_for_each(|blob| plan.add(repository, blob))?;
     Ok(Some(plan))
 }

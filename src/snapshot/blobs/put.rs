@@ -9,11 +9,12 @@ use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Gid, Uid, fchown};
+use rustix::fs::{Access, AtFlags, CWD, Gid, Mode, OFlags, Uid, accessat, fchown};
 use rustix::io::Errno;
 
 use crate::disk::Disk;
 use crate::error::{Error, IoContext, Result};
+use crate::filestorage::BlobLayout;
 use crate::filestorage::blobs::LAYOUT_MARKER;
 use crate::monitor::Monitor;
 use crate::repository::blob_list::BlobForm;
@@ -48,6 +49,8 @@ pub(crate) struct PreparedBlobs {
     remove: Vec<PathBuf>,
     /// Whether the file system may be able to clone files.
     clones: bool,
+    /// What was made for this: the folder, and the blob directory itself.
+    made: (bool, bool),
 }
 
 impl PreparedBlobs {
@@ -66,14 +69,19 @@ impl PreparedBlobs {
             files: Vec::new(),
             remove: plan.work.remove.clone(),
             clones: !disk.is_watched(),
+            made: (false, false),
             disk,
         };
         // What a killed restore left.
         prepared.clear()?;
+        // Before anything is changed: later it could go neither forward nor back.
+        let added = plan.work.add.iter().map(|(blob, _)| plan.work.path_of(&blob.entry));
+        require_writable(&plan.path, added.chain(plan.work.remove.iter().cloned()))?;
         if plan.work.add.is_empty() {
             return Ok(prepared);
         }
         prepared.make_directory(plan, model)?;
+        prepared.made.0 = true;
         DirBuilder::new().mode(0o700).create(&prepared.folder).at("create", &prepared.folder)?;
         monitor.begin("preparing blobs", plan.add_bytes);
         for (number, (blob, chunks)) in plan.work.add.iter().enumerate() {
@@ -91,7 +99,7 @@ impl PreparedBlobs {
     }
 
     /// Makes a blob directory with its marker, if it isn't there.
-    fn make_directory(&self, plan: &BlobPlan, model: &fs::Metadata) -> Result<()> {
+    fn make_directory(&mut self, plan: &BlobPlan, model: &fs::Metadata) -> Result<()> {
         let missing: Vec<&Path> =
             self.directory.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists()).collect();
         for path in missing.iter().rev() {
@@ -101,8 +109,11 @@ impl PreparedBlobs {
                 std::os::unix::fs::chown(path, Some(model.uid()), Some(model.gid())).at("set the owner of", path)?;
             }
         }
+        let is_new = !missing.is_empty();
+        self.made.1 = is_new;
+        // Without a marker ZODB takes one with files in it for a lawn.
         let marker = self.directory.join(LAYOUT_MARKER);
-        if !missing.is_empty() {
+        if BlobLayout::of(&self.directory)?.is_none() {
             let file = crate::filestorage::ownership::create_like(&self.disk, &marker, model)?;
             self.disk.write_at(&file, &marker, plan.work.layout.name().as_bytes(), 0)?;
             self.disk.sync(&file, &marker)?;
@@ -196,8 +207,7 @@ impl PreparedBlobs {
             let folder = folder_of(&place);
             self.make_folders(folder, &mut changed)?;
             if fs::symlink_metadata(&place).is_ok() {
-                let aside = place.with_extension("blob.replaced");
-                self.disk.rename(&place, &aside)?;
+                self.disk.rename(&place, &free_name(&place)?)?;
             }
             self.disk.rename(&path, &place)?;
             changed.insert(folder.to_path_buf());
@@ -218,10 +228,15 @@ impl PreparedBlobs {
             folder.ancestors().take_while(|path| *path != self.directory && !path.is_dir()).collect();
         for path in missing.into_iter().rev() {
             DirBuilder::new().create(path).at("create", path)?;
+            // By its handle: whoever may write here could put a link in its place.
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let made = File::from(
+                rustix::fs::open(path, flags, Mode::empty()).map_err(std::io::Error::from).at("open", path)?,
+            );
             if rustix::process::geteuid().is_root() {
-                std::os::unix::fs::chown(path, Some(model.uid()), Some(model.gid())).at("set the owner of", path)?;
+                std::os::unix::fs::fchown(&made, Some(model.uid()), Some(model.gid())).at("set the owner of", path)?;
             }
-            fs::set_permissions(path, fs::Permissions::from_mode(model.mode() & 0o7777)).at("set the mode of", path)?;
+            made.set_permissions(fs::Permissions::from_mode(model.mode() & 0o7777)).at("set the mode of", path)?;
             changed.insert(folder_of(path).to_path_buf());
         }
         Ok(())
@@ -270,10 +285,51 @@ pub(crate) fn clear(disk: &Disk, directory: &Path) -> Result<()> {
 
 impl Drop for PreparedBlobs {
     fn drop(&mut self) {
-        if !self.files.is_empty() {
-            // Only what was prepared, which the next restore removes as well.
+        // Only what was prepared, which the next restore removes as well. A directory in which something was put stays.
+        if self.made.0 {
             let _ = self.clear();
         }
+        if self.made.1 && fs::read_dir(&self.directory).is_ok_and(|entries| entries.count() == 1) {
+            let _ = self.disk.remove_if_there(&self.directory.join(LAYOUT_MARKER));
+            let _ = fs::remove_dir(&self.directory);
+        }
+    }
+}
+
+/// Refuses if a folder in which something is to be put or removed can't be written, or, where it isn't there, the nearest above.
+fn require_writable(directory: &Path, places: impl Iterator<Item = PathBuf>) -> Result<()> {
+    let mut asked = BTreeSet::new();
+    for place in places {
+        let place = directory.join(place);
+        let Some(folder) = place.ancestors().skip(1).find(|folder| folder.is_dir()) else { continue };
+        if !asked.insert(folder.to_path_buf()) {
+            continue;
+        }
+        accessat(CWD, folder, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS).map_err(|error| {
+            Error::io("change what is in", folder, error.into())
+                .hint("nothing was changed; restore as the user whom the blobs belong to, or as root")
+        })?;
+    }
+    Ok(())
+}
+
+/// A name beside a blob's for what is in its place.
+fn free_name(place: &Path) -> Result<PathBuf> {
+    for number in 1.. {
+        let name = if number == 1 { "blob.replaced".into() } else { format!("blob.replaced-{number}") };
+        let free = place.with_extension(name);
+        if fs::symlink_metadata(&free).is_err() {
+            return Ok(free);
+        }
+    }
+    Err(Error::failed(format!("there is no free name beside {}", place.display())))
+}
+
+/// Forces all that was written into a blob directory to the disk: what an interrupted restore put there was synced as far as it came.
+pub(crate) fn flush(directory: &Path) -> Result<()> {
+    match File::open(directory) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        result => rustix::fs::syncfs(result.at("open", directory)?).map_err(std::io::Error::from).at("sync", directory),
     }
 }
 

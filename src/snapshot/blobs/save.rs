@@ -1,11 +1,13 @@
 //! Saving blobs: those that the transactions since the nearest snapshot name, each read once.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::{ErrorKind, Seek};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::error::{Error, IoContext, Result};
@@ -15,11 +17,15 @@ use crate::repository::blob_list::{BlobEntry, BlobForm, BlobMode, BlobTotals, Bl
 use crate::repository::catalog::{Catalog, Database, Stream};
 use crate::repository::chunk_writer::ChunkWriter;
 use crate::repository::data::Content;
+use crate::repository::frames::FrameFiles;
 use crate::repository::hash::Hash;
 use crate::repository::manifest::ChunkName;
-use crate::repository::object::open_regular;
+use crate::repository::object::{ObjectKind, open_regular};
 use crate::repository::plain::{PlainWriter, read_through};
+use crate::snapshot::blobs::is_there;
 use crate::snapshot::handle::Repository;
+use crate::snapshot::index_parts::sources;
+use crate::snapshot::index_reader::with_merged;
 use crate::snapshot::save::Saving;
 use crate::snapshot::writing::require_room;
 
@@ -122,31 +128,30 @@ impl<'a> BlobSaving<'a> {
         }))
     }
 
-    /// Stores what is new, now that all records up to the cut were heard of. `kept_length` is up to where the parent's list is
-    /// kept.
+    /// Stores what is new, now that all records up to the cut were heard of. `changed` are the objects with records behind what the
+    /// parent has, in ascending order, and where their last ones are; `kept_length` is up to where the parent's list is kept.
     pub(crate) fn finish(
         mut self,
         repository: &Repository,
         source: &Saving,
+        changed: &[(u64, u64)],
         kept_length: u64,
         stores: &mut Stores<'_>,
         monitor: &dyn Monitor,
     ) -> Result<(BlobsEntry, SavedBlobs)> {
         let records = std::mem::take(&mut self.records).finish(&source.file)?;
+        let missed = self.missed_before(repository, changed)?;
         let mut wanted = Vec::new();
-        for record in &records {
-            match repository.catalog.blob(self.database.row, record.oid, record.tid)? {
-                Some(known) => {
-                    let chunks = repository.catalog.blob_chunks(known.row)?.iter().map(ChunkName::of).collect();
-                    self.add(BlobEntry { offset: record.offset, ..known.entry }, chunks);
-                }
-                None => wanted.push(*record),
+        for (record, is_new) in records.iter().map(|record| (record, true)).chain(missed.iter().map(|one| (one, false)))
+        {
+            monitor.check()?;
+            match self.known(repository, record, monitor)? {
+                Some((entry, chunks)) => self.add(entry, chunks),
+                None => wanted.push((record, is_new)),
             }
         }
-        let new = wanted.len();
-        wanted.extend(self.missed_before(repository, &records)?);
         self.announce(repository, &wanted, monitor)?;
-        for (at, record) in wanted.iter().enumerate() {
+        for (record, is_new) in wanted {
             monitor.check()?;
             match self.store(repository, record, stores, monitor)? {
                 Some((entry, chunks)) => self.add(entry, chunks),
@@ -154,7 +159,7 @@ impl<'a> BlobSaving<'a> {
                 None if !record.current => {}
                 None => {
                     self.miss(record);
-                    if at < new {
+                    if is_new {
                         self.own.push((BlobEntry::missing(record.offset, record.oid, record.tid), Vec::new()));
                     }
                 }
@@ -165,6 +170,31 @@ impl<'a> BlobSaving<'a> {
         (report.count, report.bytes) = (entry.totals.count, entry.totals.bytes);
         entry.set(std::mem::take(&mut self.own));
         Ok((self.entry, self.report))
+    }
+
+    /// A blob of which the repository has the bytes already. A server whose clock is behind the database gives the same transaction id
+    /// again after a restore: only then is the file compared.
+    fn known(
+        &self,
+        repository: &Repository,
+        record: &BlobRecord,
+        monitor: &dyn Monitor,
+    ) -> Result<Option<(BlobEntry, Vec<ChunkName>)>> {
+        let known = repository.catalog.blob(self.database.row, record.oid, record.tid)?;
+        let Some(known) = known else { return Ok(None) };
+        if !is_there(repository, &known)? {
+            return Ok(None);
+        }
+        if Tid(record.tid).time() > Timestamp::now() {
+            let path = self.path_of(record);
+            if let Ok(Some(file)) = open_regular(&path)
+                && read_through(&file, &path, monitor, |_| Ok(()))?.0 != known.entry.hash
+            {
+                return Err(another(&path));
+            }
+        }
+        let chunks = repository.catalog.blob_chunks(known.row)?.iter().map(ChunkName::of).collect();
+        Ok(Some((BlobEntry { offset: record.offset, ..known.entry }, chunks)))
     }
 
     /// Adds a blob that is stored, and that no snapshot before has.
@@ -196,24 +226,32 @@ impl<'a> BlobSaving<'a> {
     }
 
     /// What saves before this one didn't find, and is still current.
-    fn missed_before(&self, repository: &Repository, records: &[BlobRecord]) -> Result<Vec<BlobRecord>> {
+    fn missed_before(&self, repository: &Repository, changed: &[(u64, u64)]) -> Result<Vec<BlobRecord>> {
         let Some((parent, _)) = self.parent else { return Ok(Vec::new()) };
         let missing = repository.catalog.missing_blobs(parent)?;
         let Some(first) = missing.first() else { return Ok(Vec::new()) };
-        let later = repository.catalog.blobs_between(parent.row, first.offset, parent.cut.offset)?;
-        let is_current = |blob: &BlobEntry| {
-            let others = later.iter().map(|other| (other.entry.oid, other.entry.offset));
-            let others = others.chain(records.iter().map(|other| (other.oid, other.offset)));
-            // One that was found since has the same offset.
-            !others.into_iter().any(|(oid, offset)| oid == blob.oid && offset >= blob.offset)
-        };
+        let found = repository.catalog.blobs_between(parent.row, first.offset, parent.cut.offset)?;
+        let found: HashSet<u64> = found.iter().map(|blob| blob.entry.offset).collect();
+        let mut last: HashMap<u64, u64> = missing.iter().map(|blob| (blob.oid, 0)).collect();
+        let files = Arc::new(FrameFiles::new(&repository.layout, &repository.counters));
+        with_merged(&files, &sources(&repository.catalog, parent)?, &parent.snapshot_name, |pairs| {
+            for pair in pairs {
+                let (oid, offset) = pair?;
+                last.entry(oid).and_modify(|last| *last = offset);
+            }
+            Ok(())
+        })?;
+        for (oid, offset) in changed {
+            last.entry(*oid).and_modify(|last| *last = *offset);
+        }
         let mut seen = HashSet::new();
+        let is_current = |blob: &BlobEntry| last.get(&blob.oid) == Some(&blob.offset) && !found.contains(&blob.offset);
         let current = missing.into_iter().filter(|blob| is_current(blob) && seen.insert(blob.offset));
         Ok(current.map(|blob| BlobRecord::current(blob.offset, blob.oid, blob.tid)).collect())
     }
 
     /// Says how much a first save is going to read; and looks whether there is room for what will be copied.
-    fn announce(&self, repository: &Repository, wanted: &[BlobRecord], monitor: &dyn Monitor) -> Result<()> {
+    fn announce(&self, repository: &Repository, wanted: &[(&BlobRecord, bool)], monitor: &dyn Monitor) -> Result<()> {
         if wanted.is_empty() {
             return Ok(());
         }
@@ -225,7 +263,7 @@ impl<'a> BlobSaving<'a> {
             ))
             .hint("if it is elsewhere, say so with znap track; if it isn't mounted, mount it; znap track --blobs-mode skip leaves blobs alone"));
         }
-        let sizes = wanted.iter().filter_map(|record| fs::symlink_metadata(self.path_of(record)).ok());
+        let sizes = wanted.iter().filter_map(|(record, _)| fs::symlink_metadata(self.path_of(record)).ok());
         let (mut count, mut bytes) = (0_u64, 0);
         for size in sizes.map(|metadata| metadata.len()) {
             (count, bytes) = (count + 1, bytes + size);
@@ -267,8 +305,13 @@ impl<'a> BlobSaving<'a> {
         let mut linked = None;
         if self.mode == BlobMode::Link {
             let (hash, size) = read_through(&file, &path, monitor, |_| Ok(()))?;
-            let is_known = repository.catalog.has_plain(&hash)? || stores.plain.has(&hash);
-            if is_known || stores.plain.adopt(&file, &path, &hash)? {
+            // A blob that has the bytes of an object file of znap's is copied: there can't be two of one name.
+            let other = repository.catalog.object_kind(&hash)?.filter(|kind| *kind != ObjectKind::Plain);
+            let is_whole = |metadata: fs::Metadata| metadata.is_file() && metadata.len() == size;
+            let is_known = stores.plain.has(&hash)
+                || fs::symlink_metadata(repository.layout.plain(&hash)).is_ok_and(is_whole)
+                    && repository.catalog.object_kind(&hash)?.is_some();
+            if other.is_none() && (is_known || stores.plain.adopt(&file, &path, &hash)?) {
                 linked = Some((hash, size));
             } else {
                 file.rewind().at("read", &path)?;
@@ -281,6 +324,11 @@ impl<'a> BlobSaving<'a> {
                 (BlobForm::Chunks, found, chunks)
             }
         };
+        // One that was lost may be stored again; it is the same.
+        let before = repository.catalog.blob(self.database.row, record.oid, record.tid)?;
+        if before.is_some_and(|before| (before.entry.size, before.entry.hash) != (size, hash)) {
+            return Err(another(&path));
+        }
         self.report.read += 1;
         self.report.read_bytes += size;
         self.report.linked += u64::from(form == BlobForm::Plain);
@@ -341,4 +389,12 @@ fn copy(
 fn is_compressible(piece: &[u8]) -> bool {
     let sample = &piece[..piece.len().min(SAMPLE)];
     zstd::bulk::compress(sample, 1).is_ok_and(|compressed| (compressed.len() as f64) < sample.len() as f64 * WORTH)
+}
+
+/// The error for a blob that isn't the one of its name that the repository knows.
+fn another(path: &Path) -> Error {
+    Error::failed(format!("{} is another file than the one of that name that was saved before", path.display())).hint(
+        "blob files never change: put the right one there; or, if the server's clock went backwards between two restores, \
+         delete the snapshots that have the other one, and run znap gc",
+    )
 }

@@ -15,6 +15,7 @@ use crate::repository::lock::WriterLock;
 use crate::repository::manifest::Config;
 use crate::repository::object::ObjectKind;
 use crate::snapshot::links;
+use crate::snapshot::repair::blob_lists::{self, LostBlobs};
 use crate::snapshot::repair::damaged;
 use crate::snapshot::repair::indexes;
 use crate::snapshot::repair::objects::{DamagedFile, Found, Objects, examine as examine_file};
@@ -41,6 +42,7 @@ pub(super) struct Examined {
     pub(super) search: Search,
     /// Folders of object files that the user has named.
     pub(super) folders: Vec<PathBuf>,
+    lost_blobs: LostBlobs,
     pub(super) registered: Vec<Registration>,
     pub(super) sequence: u64,
     /// The manifest of a save that was killed before it committed.
@@ -136,7 +138,7 @@ pub(super) fn examine(
         _ => HashSet::new(),
     };
 
-    let (picture, search, Judgement { aside, back }) = loop {
+    let (mut picture, search, Judgement { aside, back }) = loop {
         let mut picture = Picture::new(&objects, &again, &manifests, sequence);
         let mut search = Search::new(&picture, &objects, layout, counters);
         let files = databases(&picture, layout);
@@ -170,6 +172,7 @@ pub(super) fn examine(
             again.forgotten.push(id);
         }
     };
+    let lost_blobs = blob_lists::settle(&mut picture, |hash| objects.has(hash) || search.found.contains_key(hash));
     let Again { forgotten, made, alone, .. } = again;
     let known = named.iter().map(|file| (file.name, (file.kind, made.contains(&file.name)))).collect();
     let is_alone = |chosen: &&Chosen| alone.contains(&chosen.manifest.uid);
@@ -187,6 +190,7 @@ pub(super) fn examine(
         picture,
         search,
         folders: copies_of.folders,
+        lost_blobs,
         registered,
         sequence,
         uncommitted,
@@ -308,7 +312,7 @@ impl Examined {
 
     /// What is to be said about it.
     pub(super) fn report(&self) -> Result<RepairReport> {
-        let mut lost: HashSet<Hash> = HashSet::new();
+        let mut lost: HashSet<Hash> = self.lost_blobs.chunks.clone();
         for (_, _, entry, upto) in self.picture.entries() {
             let own = own_chunks(entry).filter(|(offset, _)| *offset < upto);
             let pieces = parts(entry).flat_map(|(_, part)| &part.chunks);
@@ -355,6 +359,7 @@ impl Examined {
             damaged_files,
             found: self.search.sources,
             chunks_lost: lost.len() as u64,
+            blobs_lost: self.lost_blobs.blobs.len() as u64,
             set_aside: set_aside.collect(),
             brought_back: self.back.clone(),
             renamed: live()

@@ -5,6 +5,7 @@
 //! takes the old one's place, and only then damaged files go to `.znap/damaged` ([`carry_out`]). Nothing is ever deleted that
 //! was there before. Interrupted anywhere, it has changed nothing that counts, or all; given again, it finishes.
 
+mod blob_lists;
 mod blobs;
 mod carry_out;
 mod damaged;

@@ -5,9 +5,10 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::hash::Hash as Key;
 
+use crate::repository::blob_list::{BlobEntry, BlobForm, BlobTotals, BlobsEntry};
 use crate::repository::chunker;
 use crate::repository::hash::Uid;
-use crate::repository::manifest::{DatabaseEntry, Generation, Manifest};
+use crate::repository::manifest::{ChunkName, DatabaseEntry, Generation, Manifest};
 use crate::snapshot::id;
 use crate::snapshot::repair::picture::parts;
 
@@ -53,6 +54,22 @@ fn has_possible_numbers(entry: &DatabaseEntry) -> bool {
         && [generation.base_tid, cut.tid].iter().all(|tid| *tid <= i64::MAX as u64)
         && stream.chunks.iter().all(|chunk| chunk.length as usize <= chunker::MAX)
         && pieces.all(|piece| piece.length <= LARGEST_PIECE)
+        && entry.blobs.as_ref().is_none_or(has_possible_blobs)
+}
+
+fn has_possible_blobs(blobs: &BlobsEntry) -> bool {
+    let BlobTotals { count, bytes, .. } = blobs.totals;
+    let is_possible = |(blob, chunks): (&BlobEntry, &[ChunkName])| {
+        let length: u64 = chunks.iter().map(|chunk| u64::from(chunk.length)).sum();
+        blob.offset <= LARGEST
+            && blob.size <= LARGEST
+            && blob.oid.max(blob.tid) <= i64::MAX as u64
+            && chunks.iter().all(|chunk| chunk.length <= LARGEST_PIECE)
+            && (blob.form != BlobForm::Chunks || length == blob.size)
+    };
+    count.max(bytes) <= LARGEST
+        && blobs.own.is_sorted_by(|one, next| one.offset < next.offset)
+        && blobs.each().all(is_possible)
 }
 
 /// What manifests say of databases, and have to agree about.

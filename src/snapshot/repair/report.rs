@@ -34,6 +34,8 @@ pub struct RepairReport {
     pub found: Sources,
     /// Chunks that snapshots need, and that were found nowhere.
     pub chunks_lost: u64,
+    /// Blobs of which pieces are lost: they are missing from the snapshots that have them, until a save finds their files.
+    pub blobs_lost: u64,
     /// Snapshots that can't be restored, and what they lack.
     pub set_aside: Vec<SetAside>,
     /// Snapshots that could not be restored before, and can be now.
@@ -87,7 +89,10 @@ impl RepairReport {
     /// Whether all is whole now: every snapshot that there is can be restored, and none is lost.
     pub fn is_whole(&self) -> bool {
         let is_lost = |file: &DamagedObject| file.is_lost() || (file.kind == Some("blob") && !file.made_good);
-        self.set_aside.is_empty() && self.forgotten.is_empty() && !self.damaged_files.iter().any(is_lost)
+        self.blobs_lost == 0
+            && self.set_aside.is_empty()
+            && self.forgotten.is_empty()
+            && !self.damaged_files.iter().any(is_lost)
     }
 
     /// Whether anything was, or would be, changed.
