@@ -24,9 +24,9 @@ pub struct BlobRecord {
 }
 
 impl BlobRecord {
-    /// One that is known to be a blob, and to be the object's last.
-    pub fn current(offset: u64, oid: u64, tid: u64) -> Self {
-        BlobRecord { offset, oid, tid, current: true, back: None }
+    /// One that is known to be a blob.
+    pub fn known(offset: u64, oid: u64, tid: u64, current: bool) -> Self {
+        BlobRecord { offset, oid, tid, current, back: None }
     }
 }
 

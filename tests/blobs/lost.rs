@@ -14,6 +14,9 @@ fn object_files(site: &Site) -> BTreeSet<PathBuf> {
 
 fn blobs_stored(site: &Site) -> BTreeSet<PathBuf> {
     let folder = site.sandbox.file(".znap/objects/blobs");
+    if !folder.exists() {
+        return BTreeSet::new();
+    }
     tree(&folder).into_keys().map(|name| folder.join(name)).collect()
 }
 

@@ -225,7 +225,7 @@ impl<'a> BlobSaving<'a> {
         self.directory.join(layout.path(record.oid, record.tid))
     }
 
-    /// What saves before this one didn't find, and is still current.
+    /// What saves before this one didn't find, and whether it is still current.
     fn missed_before(&self, repository: &Repository, changed: &[(u64, u64)]) -> Result<Vec<BlobRecord>> {
         let Some((parent, _)) = self.parent else { return Ok(Vec::new()) };
         let missing = repository.catalog.missing_blobs(parent)?;
@@ -245,9 +245,10 @@ impl<'a> BlobSaving<'a> {
             last.entry(*oid).and_modify(|last| *last = *offset);
         }
         let mut seen = HashSet::new();
-        let is_current = |blob: &BlobEntry| last.get(&blob.oid) == Some(&blob.offset) && !found.contains(&blob.offset);
-        let current = missing.into_iter().filter(|blob| is_current(blob) && seen.insert(blob.offset));
-        Ok(current.map(|blob| BlobRecord::current(blob.offset, blob.oid, blob.tid)).collect())
+        let left = missing.into_iter().filter(|blob| !found.contains(&blob.offset) && seen.insert(blob.offset));
+        let is_current = |blob: &BlobEntry| last.get(&blob.oid) == Some(&blob.offset);
+        let record = |blob: BlobEntry| BlobRecord::known(blob.offset, blob.oid, blob.tid, is_current(&blob));
+        Ok(left.map(record).collect())
     }
 
     /// Says how much a first save is going to read; and looks whether there is room for what will be copied.
