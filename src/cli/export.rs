@@ -11,8 +11,8 @@ use super::{Context, Outcome, place, words};
 
 /// Write a snapshot into an archive that plain tar unpacks
 ///
-/// FILE becomes a tar archive in zstd: per database, in a directory of its name, the whole file and its index. Every
-/// byte is checked on the way; if anything is damaged, there is no FILE. The server may keep running.
+/// FILE becomes a tar archive in zstd: per database, in a directory of its name, the whole file, its index and its blobs.
+/// Every byte is checked on the way; if anything is damaged, there is no FILE. The server may keep running.
 ///
 /// znap import takes it into another repository; without znap, tar --zstd -xf FILE unpacks it. It holds everything that
 /// is in the databases, password hashes too, and only you may read it.
@@ -28,6 +28,10 @@ pub struct Export {
     /// The archive, which must not exist yet
     file: PathBuf,
 
+    /// Leave the blobs out
+    #[arg(long)]
+    no_blobs: bool,
+
     /// Print the report as JSON (docs/json.md)
     #[arg(long)]
     json: bool,
@@ -36,7 +40,7 @@ pub struct Export {
 pub(super) fn run(context: &Context, args: &Export) -> Result<Outcome> {
     let terminal = context.terminal;
     let place = place::existing_to_change(context)?;
-    let report = export(&place::open(context, &place)?, &args.id, &args.file, context.progress)?;
+    let report = export(&place::open(context, &place)?, &args.id, &args.file, !args.no_blobs, context.progress)?;
     context.progress.clear();
     // Said in any case: the file is there.
     let said = if args.json {
@@ -50,7 +54,10 @@ pub(super) fn run(context: &Context, args: &Export) -> Result<Outcome> {
         )];
         lines.extend(report.databases.iter().map(|database| {
             let member = words::database(&database.name, &database.path);
-            format!("  {member}: {}, with its index", words::size(database.bytes))
+            let blobs = database.blobs.as_ref().map_or(String::new(), |blobs| {
+                format!(" and {} ({})", words::count(blobs.count, "blob", "blobs"), words::size(blobs.add_bytes))
+            });
+            format!("  {member}: {}, with its index{blobs}", words::size(database.bytes))
         }));
         terminal.say(lines.join("\n"))
     };

@@ -77,6 +77,15 @@ impl BlobLayout {
     }
 }
 
+/// The oid and tid of the revision of a blob whose file is there, seen from the blob directory; `None` of any other file.
+pub fn revision_at(layout: BlobLayout, path: &Path) -> Option<(u64, u64)> {
+    let hex = |name: &std::ffi::OsStr| Some(name.to_str()?.strip_prefix("0x")?.to_string());
+    let tid = u64::from_str_radix(&hex(path.file_stem()?)?, 16).ok()?;
+    let digits: Option<String> = path.parent()?.iter().map(hex).collect();
+    let oid = u64::from_str_radix(&digits?, 16).ok()?;
+    (layout.path(oid, tid) == path).then_some((oid, tid))
+}
+
 /// An oid or tid as ZODB's `oid_repr` and `tid_repr` write it: whole bytes, without those in front that are zero.
 fn repr(id: u64) -> String {
     let digits = format!("{id:x}");

@@ -11,6 +11,7 @@
 //!   last-restore      what the last restore did, for undo
 //!   check-progress    where a check of the data that was limited goes on
 //!   catalog.db.new    while repair is making a catalog anew; catalog.db.damaged-1 and on: those before it
+//!   import/           blobs that an import is taking in
 //!   damaged/          object files that repair found damaged, and marks of what is lost; nothing needs them
 //!   bases/            hard links to databases, which a pack can't take away
 //!   objects/          immutable object files, named by their hash (docs/format.md)
@@ -193,6 +194,11 @@ impl Layout {
     /// The second name of a database's file, as long as it begins with the base of the generation of this identity.
     pub fn base(&self, generation: &Uid) -> PathBuf {
         self.bases().join(generation.to_string())
+    }
+
+    /// Blobs that an import has unpacked, until it has saved them.
+    pub fn import(&self) -> PathBuf {
+        self.root.join("import")
     }
 
     /// The writer's lock file.

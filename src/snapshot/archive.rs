@@ -44,6 +44,30 @@ pub(super) struct Member {
     pub(super) file: String,
     /// How long it is.
     pub(super) bytes: u64,
+    /// Its blobs, if they are in the archive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) blobs: Option<BlobMembers>,
+}
+
+/// The blobs of a database in an archive.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct BlobMembers {
+    /// The blob directory, in which members have the paths that ZODB gives them.
+    pub(super) directory: String,
+    /// How it is laid out: `bushy` or `lawn`. It has a `.layout`, too.
+    pub(super) layout: String,
+    /// How many there are.
+    pub(super) count: u64,
+    /// How long they are together.
+    pub(super) bytes: u64,
+}
+
+/// Whose a member's file is, and its mode.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Owned {
+    pub(super) mode: u32,
+    pub(super) owner: u32,
+    pub(super) group: u32,
 }
 
 /// Writes an archive, member by member.
@@ -66,7 +90,7 @@ impl<W: Write> Packer<W> {
         &mut self,
         name: &str,
         length: u64,
-        owner: (u32, u32),
+        owned: Owned,
         fill: impl FnOnce(&mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()>,
     ) -> Result<()> {
         // The plainest form, that every tar knows: names of up to 255 bytes, in two parts.
@@ -74,10 +98,9 @@ impl<W: Write> Packer<W> {
         header.set_path(name).at("put into an archive", name)?;
         header.set_entry_type(EntryType::Regular);
         header.set_size(length);
-        // A database holds password hashes.
-        header.set_mode(0o600);
-        header.set_uid(owner.0.into());
-        header.set_gid(owner.1.into());
+        header.set_mode(owned.mode);
+        header.set_uid(owned.owner.into());
+        header.set_gid(owned.group.into());
         header.set_mtime(self.time);
         header.set_cksum();
         self.out.write_all(header.as_bytes()).at("write", &self.path)?;
@@ -98,14 +121,14 @@ impl<W: Write> Packer<W> {
     }
 
     /// Appends a member that is there already.
-    pub(super) fn text(&mut self, name: &str, text: &str, owner: (u32, u32)) -> Result<()> {
-        self.member(name, text.len() as u64, owner, |write| write(text.as_bytes()))
+    pub(super) fn text(&mut self, name: &str, text: &str, owned: Owned) -> Result<()> {
+        self.member(name, text.len() as u64, owned, |write| write(text.as_bytes()))
     }
 
     /// Appends the hashes of all members, and ends the archive.
-    pub(super) fn finish(mut self, owner: (u32, u32)) -> Result<W> {
+    pub(super) fn finish(mut self, owned: Owned) -> Result<W> {
         let sums = std::mem::take(&mut self.sums);
-        self.text(SUMS, &sums, owner)?;
+        self.text(SUMS, &sums, owned)?;
         self.out.write_all(&[0; 1024]).at("write", &self.path)?;
         Ok(self.out)
     }

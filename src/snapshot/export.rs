@@ -13,15 +13,21 @@ use zstd::zstd_safe::CParameter;
 
 use crate::disk::Disk;
 use crate::error::{Error, IoContext, Result};
+use crate::filestorage::blobs::LAYOUT_MARKER;
 use crate::filestorage::{FIRST_TRANSACTION, Position, Scanner, Source, index_path};
 use crate::monitor::Monitor;
+use crate::repository::blob_list::BlobForm;
+use crate::repository::chunk_reader::ChunkReader;
 use crate::repository::chunk_writer::Compression;
 use crate::repository::counters::Counts;
 use crate::repository::data::FRAME_LIMIT;
 use crate::repository::frame_encoder::parameters;
-use crate::repository::hash::Uid;
+use crate::repository::hash::{Hash, Uid};
+use crate::repository::plain::{open_plain, read_through};
 use crate::repository::run_reader::RunReader;
-use crate::snapshot::archive::{ABOUT, About, FORMAT, Member, Packer, as_io};
+use crate::snapshot::archive::{ABOUT, About, BlobMembers, FORMAT, Member, Owned, Packer, as_io};
+use crate::snapshot::blobs::plan::BlobPlan;
+use crate::snapshot::blobs::put::{check, check_pieces};
 use crate::snapshot::copy_out::{CopiedDatabase, Job, prepare};
 use crate::snapshot::handle::Repository;
 use crate::snapshot::writing::{folder_of, write_index};
@@ -48,18 +54,22 @@ const THREADS: usize = 4;
 const READ: usize = 1 << 20;
 
 /// Writes a snapshot into an archive, which must not be there yet. Needs no lock on the databases: what is read of them never changes.
-pub fn export(repository: &Repository, word: &str, path: &Path, monitor: &dyn Monitor) -> Result<ExportReport> {
+/// If told so, without blobs.
+pub fn export(
+    repository: &Repository,
+    word: &str,
+    path: &Path,
+    with_blobs: bool,
+    monitor: &dyn Monitor,
+) -> Result<ExportReport> {
     refuse_existing(path)?;
-    let (snapshot, jobs, _) = prepare(repository, word, &[], Path::new(""), monitor)?;
+    let (snapshot, mut jobs, _) = prepare(repository, word, &[], Path::new(""), monitor)?;
     let created = Timestamp::from_microsecond(snapshot.created)
         .map_err(|_| Error::damaged("the catalog has an impossible time").hint("put catalog.db back from a copy"))?;
-    let members: Vec<Member> = jobs
-        .iter()
-        .map(|job| {
-            let file = job.folder.join(&job.file_name).to_string_lossy().into_owned();
-            Member { name: job.name.clone(), file, bytes: job.stream.cut.offset }
-        })
-        .collect();
+    if !with_blobs {
+        jobs.iter_mut().for_each(|job| job.blobs = None);
+    }
+    let members: Vec<Member> = jobs.iter().map(member).collect();
     let about = About {
         format: FORMAT,
         id: snapshot.name.clone(),
@@ -72,35 +82,91 @@ pub fn export(repository: &Repository, word: &str, path: &Path, monitor: &dyn Mo
         .map_err(|error| Error::failed(format!("cannot describe the snapshot as JSON: {error}")))?;
     let disk = repository.disk();
     let mut out = Out::create(disk, path)?;
-    let mut owner = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-    monitor.begin("writing", members.iter().map(|member| member.bytes).sum());
+    // A database holds password hashes.
+    let mut owned =
+        Owned { mode: 0o600, owner: rustix::process::geteuid().as_raw(), group: rustix::process::getegid().as_raw() };
+    let blob_bytes = |member: &Member| member.blobs.as_ref().map_or(0, |blobs| blobs.bytes);
+    monitor.begin("writing", members.iter().map(|member| member.bytes + blob_bytes(member)).sum());
     let mut packer = Packer::new(compressor(&mut out).at("write", path)?, path, created.as_second().max(0) as u64);
-    packer.text(ABOUT, &about, owner)?;
+    packer.text(ABOUT, &about, owned)?;
     let mut read = 0;
-    for (job, member) in jobs.iter().zip(&members) {
+    for (job, member) in jobs.iter_mut().zip(&members) {
         let model = job.model(repository)?;
-        owner = (model.uid(), model.gid());
-        packer.member(&member.file, member.bytes, owner, |write| each_byte(job, write, monitor))?;
+        owned = Owned { owner: model.uid(), group: model.gid(), ..owned };
+        packer.member(&member.file, member.bytes, owned, |write| each_byte(job, write, monitor))?;
         read += if job.base_length > FIRST_TRANSACTION { job.base_length } else { 0 };
         if !job.index.is_empty() {
             let (file, length) = index_of(repository, job, path, monitor)?;
             let name = index_path(Path::new(&member.file)).to_string_lossy().into_owned();
-            packer.member(&name, length, owner, |write| copy(&file, path, write))?;
+            packer.member(&name, length, owned, |write| copy(&file, path, write))?;
+        }
+        if let Some((plan, reader)) = &mut job.blobs {
+            pack_blobs(repository, plan, reader, &mut packer, owned, monitor)?;
         }
     }
-    packer.finish(owner)?.finish().at("write", path)?;
+    packer.finish(owned)?.finish().at("write", path)?;
     monitor.end();
     monitor.check()?;
     let bytes = out.put(path)?;
     repository.counters.fsync();
-    let databases = members.into_iter().map(|member| CopiedDatabase {
+    let databases = members.into_iter().zip(jobs).map(|(member, job)| CopiedDatabase {
         name: member.name,
         path: member.file.into(),
         bytes: member.bytes,
-        blobs: None,
+        blobs: job.blobs.map(|(plan, _)| plan),
     });
     let counts = Counts { database_bytes_read: read, ..repository.counts() };
     Ok(ExportReport { id: snapshot.name, path: path.to_path_buf(), bytes, databases: databases.collect(), counts })
+}
+
+/// What the archive says of a database.
+fn member(job: &Job) -> Member {
+    let blobs = job.blobs.as_ref().map(|(plan, _)| BlobMembers {
+        directory: plan.path.to_string_lossy().into_owned(),
+        layout: plan.work.layout.name().into(),
+        count: plan.add,
+        bytes: plan.add_bytes,
+    });
+    let file = job.folder.join(&job.file_name).to_string_lossy().into_owned();
+    Member { name: job.name.clone(), file, bytes: job.stream.cut.offset, blobs }
+}
+
+/// Appends a blob directory: its marker, and each blob, checked.
+fn pack_blobs<W: Write>(
+    repository: &Repository,
+    plan: &BlobPlan,
+    reader: &mut ChunkReader,
+    packer: &mut Packer<W>,
+    owned: Owned,
+    monitor: &dyn Monitor,
+) -> Result<()> {
+    let name = |path: &Path| plan.path.join(path).to_string_lossy().into_owned();
+    packer.text(&name(Path::new(LAYOUT_MARKER)), plan.work.layout.name(), owned)?;
+    for (blob, chunks) in &plan.work.add {
+        let entry = &blob.entry;
+        let owned = Owned { mode: entry.mode & 0o777, owner: entry.owner, group: entry.group };
+        packer.member(&name(&plan.work.path_of(entry)), entry.size, owned, |write| {
+            if entry.form == BlobForm::Chunks {
+                let mut hasher = blake3::Hasher::new();
+                let mut at = 0;
+                for location in chunks {
+                    monitor.check()?;
+                    reader.with_chunk(location, |bytes| {
+                        hasher.update(bytes);
+                        at += bytes.len() as u64;
+                        monitor.advance(bytes.len() as u64);
+                        write(bytes)
+                    })?;
+                }
+                return check_pieces(blob, Hash(*hasher.finalize().as_bytes()), at);
+            }
+            let stored = repository.layout.plain(&entry.hash);
+            let file = open_plain(&repository.layout, &entry.hash)?;
+            let (hash, size) = read_through(&file, &stored, monitor, write)?;
+            check(&stored, blob, hash, size)
+        })?;
+    }
+    Ok(())
 }
 
 fn refuse_existing(path: &Path) -> Result<()> {

@@ -97,6 +97,10 @@ impl Repository {
     }
 
     fn clear_left_over(&mut self) -> Result<()> {
+        // What an import was unpacking when it was killed.
+        if self.layout.import().is_dir() {
+            self.layout.disk().remove_tree(&self.layout.import())?;
+        }
         let Some(name) = self.lock.as_ref().and_then(WriterLock::left_over) else {
             return Ok(());
         };

@@ -10,7 +10,7 @@ use znap::disk::Disk;
 use znap::monitor::Silent;
 use znap::snapshot::{ImportOptions, Origin, Place, Repository, import};
 
-use crate::common::{Kill, assert_same_file, zodb};
+use crate::common::{Kill, Sandbox, assert_same_file, zodb};
 use crate::{Site, all_come_back, edit, id_of, imported, object_bytes, sources};
 
 /// A new full one after a pack, gzip, quick mode: all that repozo does.
@@ -145,6 +145,58 @@ fn p5_what_was_imported_and_restored_may_be_packed() {
     }
     all_come_back(sandbox, &report, &site.states);
     sandbox.znap_ok(&["check", "--data", "--databases"]);
+}
+
+/// repozo has no blobs: those that are there stay, and what is saved next has them again.
+#[test]
+fn p5_imports_leave_blobs_alone() {
+    let mut site = Site { sandbox: Sandbox::new(), states: Vec::new() };
+    let sandbox = &site.sandbox;
+    fs::create_dir(sandbox.file("backups")).unwrap();
+    let data = sandbox.data_fs().to_str().unwrap().to_string();
+    let grow = |seed: &str| {
+        zodb(&["blobs", &data, "--seed", seed, "--transactions", "8", "--size", "20000", "--undo"]);
+    };
+    grow("1");
+    sandbox.znap_ok(&["init", "Data.fs", "--blobs", "blobstorage"]);
+    sandbox.znap_ok(&["save", "a"]);
+    grow("2");
+    site.back_up(1, "F");
+    let sandbox = &site.sandbox;
+    grow("3");
+    sandbox.znap_ok(&["save", "b"]);
+    let all = || (fs::read(sandbox.data_fs()).unwrap(), tree(&sandbox.file("blobstorage")));
+    let before = all();
+    let report = site.import(0);
+    let id = id_of(&report, &site.states[0].0);
+    sandbox.znap_ok(&["restore", &id]);
+    let now = all();
+    assert!(now.0 == fs::read(&site.states[0].1).unwrap() && now.1 == before.1);
+    zodb(&["blobs-check", &data]);
+    grow("4");
+    sandbox.znap_ok(&["save", "c"]);
+    let later = all();
+    sandbox.znap_ok(&["restore", "b"]);
+    assert!(all().0 == before.0);
+    zodb(&["blobs-check", &data]);
+    sandbox.znap_ok(&["restore", "c"]);
+    assert!(all().0 == later.0);
+    zodb(&["blobs-check", &data]);
+    sandbox.znap_ok(&["check", "--data", "--databases"]);
+}
+
+/// All files in a folder, by their paths.
+fn tree(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut files = Vec::new();
+    for path in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+        if path.is_dir() {
+            files.extend(tree(&path));
+        } else {
+            files.push((path.clone(), fs::read(&path).unwrap()));
+        }
+    }
+    files.sort();
+    files
 }
 
 #[test]

@@ -131,6 +131,42 @@ fn p5_a_snapshot_of_several_databases_is_one() {
 }
 
 #[test]
+fn p5_what_is_of_one_database_leaves_the_others_alone() {
+    let (sandbox, copies) = of_two();
+    sandbox.znap_ok(&["init", "main.fs", "other.fs"]);
+    sandbox.znap_ok(&["save", "own"]);
+    let other = fs::read(sandbox.file("other.fs")).unwrap();
+    fs::create_dir(sandbox.file("backups")).unwrap();
+    let (copy, repository) = (copies[0].to_str().unwrap(), sandbox.file("backups"));
+    zodb(&["back-up", copy, "--repository", repository.to_str().unwrap(), "--at", "2026-05-01T12:00:00"]);
+    let report = imported(&sandbox, &["repozo", "backups", "--database", "main"], 0);
+    let id = id_of(&report, "2026-05-01-12-00-00.fs");
+    let list: Value = serde_json::from_str(&sandbox.znap_ok(&["list", "--json"])).unwrap();
+    assert_eq!((&list[0]["id"], &list[0]["partial"]), (&Value::from(id.as_str()), &true.into()));
+    sandbox.znap_ok(&["restore", &id]);
+    assert_same_file(sandbox.file("main.fs"), &copies[0]);
+    assert!(fs::read(sandbox.file("other.fs")).unwrap() == other);
+    // The same with an archive, and an only one that is called otherwise there.
+    sandbox.znap_ok(&["export", &id, "one.tar.zst"]);
+    sandbox.znap_ok(&["delete", &id]);
+    sandbox.znap_ok(&["restore", "own"]);
+    sandbox.znap_ok(&["import", "--from", "archive", "one.tar.zst"]);
+    sandbox.znap_ok(&["restore", &id]);
+    assert_same_file(sandbox.file("main.fs"), &copies[0]);
+    assert!(fs::read(sandbox.file("other.fs")).unwrap() == other);
+    let elsewhere = Sandbox::with_database(1209, 3, "small");
+    elsewhere.znap_ok(&["init", "Data.fs"]);
+    let path = sandbox.file("one.tar.zst");
+    let args = ["import", "--from", "archive", path.to_str().unwrap()];
+    let refused = elsewhere.znap(&args);
+    assert!(refused.code == 1 && refused.stderr.contains("--database"), "{refused:?}");
+    elsewhere.znap_ok(&[&args[..], &["--database", "data"]].concat());
+    elsewhere.znap_ok(&["restore", &id]);
+    assert_same_file(elsewhere.data_fs(), &copies[0]);
+    elsewhere.check();
+}
+
+#[test]
 fn p8_what_znap2_has_after_the_repository_began_is_stored_as_a_tail() {
     let sandbox = Sandbox::with_database(1120, 60, "large");
     sandbox.znap_ok(&["init", "Data.fs"]);

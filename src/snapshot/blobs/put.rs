@@ -131,7 +131,7 @@ impl PreparedBlobs {
         reader: &mut ChunkReader,
         monitor: &dyn Monitor,
     ) -> Result<()> {
-        let (entry, disk) = (&blob.entry, &self.disk);
+        let disk = &self.disk;
         let file = disk.create(path)?;
         let mut hasher = blake3::Hasher::new();
         let mut at = 0;
@@ -145,13 +145,7 @@ impl PreparedBlobs {
                 Ok(())
             })?;
         }
-        if at != entry.size || Hash(*hasher.finalize().as_bytes()) != entry.hash {
-            return Err(Error::damaged(format!(
-                "pieces of blob {:#x} are lost, or the catalog lists wrong ones",
-                entry.oid
-            ))
-            .hint("znap check says more; other snapshots still restore"));
-        }
+        check_pieces(blob, Hash(*hasher.finalize().as_bytes()), at)?;
         finish(disk, &file, path, blob)
     }
 
@@ -333,8 +327,17 @@ pub(crate) fn flush(directory: &Path) -> Result<()> {
     }
 }
 
+/// Refuses pieces that aren't those that were saved: each is what it should be.
+pub(crate) fn check_pieces(blob: &StoredBlob, hash: Hash, size: u64) -> Result<()> {
+    if hash == blob.entry.hash && size == blob.entry.size {
+        return Ok(());
+    }
+    let lost = format!("pieces of blob {:#x} are lost, or the catalog lists wrong ones", blob.entry.oid);
+    Err(Error::damaged(lost).hint("znap check says more; other snapshots still restore"))
+}
+
 /// Refuses bytes that aren't those that were saved.
-fn check(stored: &Path, blob: &StoredBlob, hash: Hash, size: u64) -> Result<()> {
+pub(crate) fn check(stored: &Path, blob: &StoredBlob, hash: Hash, size: u64) -> Result<()> {
     if hash == blob.entry.hash && size == blob.entry.size {
         return Ok(());
     }

@@ -272,7 +272,9 @@ impl<'a> BlobSaving<'a> {
         if self.mode == BlobMode::Copy {
             require_room(repository.root(), bytes)?;
         }
-        if self.parent.is_none() && count > 0 {
+        // Not where an import has unpacked them.
+        let is_own = self.database.blobs.as_ref().is_some_and(|own| repository.seen(&own.path) == self.directory);
+        if self.parent.is_none() && count > 0 && is_own {
             let how =
                 if self.mode == BlobMode::Copy { "copied" } else { "read once, and linked where that is possible" };
             monitor.notice(&format!(

@@ -1,35 +1,42 @@
 //! An archive that export wrote. It may come from anywhere: nothing in it is taken for granted, and no name in it becomes a path.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs::File;
 use std::io::{BufReader, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tar::{Archive, EntryType};
 use zstd::stream::read::Decoder;
 
+use super::blobs::Unpacking;
 use super::take::{self, Assembled, Incoming};
 use super::{Work, named, short};
 use crate::error::{Error, IoContext, Result};
 use crate::filestorage::source::open_plain;
 use crate::filestorage::{Position, index_path};
 use crate::repository::catalog::Database;
-use crate::snapshot::archive::{ABOUT, About, FORMAT, SUMS, WINDOW_LOG, sum_line};
+use crate::snapshot::archive::{ABOUT, About, BlobMembers, FORMAT, SUMS, WINDOW_LOG, sum_line};
 use crate::snapshot::writing::require_room;
 
-/// The longest description or list of hashes.
+/// The longest description, and more than any padding.
 const LONGEST: u64 = 16 << 20;
 
 pub(super) fn import(work: &mut Work<'_>) -> Result<()> {
     let path = work.options.path.clone();
     let file = open_plain(&path, false)?;
-    let (about, databases) = read(work, &path, file).map_err(|error| match error.hint_text() {
+    let read = read(work, &path, file).map_err(|error| match error.hint_text() {
         Some(_) => error,
         None => error.hint("nothing was changed; get the archive again from where znap export made it"),
-    })?;
-    let source = short(&path);
-    let About { id, created, message, one_moment, .. } = about;
-    work.take(take::About { source, id: Some(id), created, message, one_moment }, databases)
+    });
+    let taken = read.and_then(|(about, databases)| {
+        let About { id, created, message, one_moment, .. } = about;
+        work.take(take::About { source: short(&path), id: Some(id), created, message, one_moment }, databases)
+    });
+    // What is left of its blobs.
+    let left = work.repository.layout.import();
+    let cleared = if left.is_dir() { work.repository.disk().remove_tree(&left) } else { Ok(()) };
+    taken.and(cleared)
 }
 
 /// Why an archive isn't taken.
@@ -43,7 +50,8 @@ fn read(work: &Work<'_>, path: &Path, file: File) -> Result<(About, Vec<Incoming
     let mut decoder = Decoder::new(BufReader::new(file)).at("read", path)?;
     decoder.window_log_max(WINDOW_LOG).at("read", path)?;
     let mut archive = Archive::new(decoder);
-    let mut about: Option<About> = None;
+    let mut about: Option<(About, Vec<Database>)> = None;
+    let mut blobs: BTreeMap<usize, Unpacking> = BTreeMap::new();
     let mut files: BTreeMap<String, Assembled> = BTreeMap::new();
     let mut sums = String::new();
     let mut is_whole = false;
@@ -55,17 +63,19 @@ fn read(work: &Work<'_>, path: &Path, file: File) -> Result<(About, Vec<Incoming
         if is_whole || entry.header().entry_type() != EntryType::Regular {
             return Err(refuse(path, format!("{name:.100?} doesn't belong in one")));
         }
-        let Some(about) = &about else {
-            if name != ABOUT {
+        let Some((about, databases)) = &about else {
+            if name != ABOUT || size > LONGEST {
                 return Err(refuse(path, format!("it doesn't begin with {ABOUT}")));
             }
             let text = text(&mut entry, size).map_err(broken)?;
             sums.push_str(&sum_line(&name, blake3::Hasher::new().update(&text)));
-            about = Some(describe(path, &text)?);
+            let described = describe(path, &text)?;
+            let databases = tracked(work, path, &described)?;
+            about = Some((described, databases));
             continue;
         };
         if name == SUMS {
-            if text(&mut entry, size).map_err(broken)? != sums.as_bytes() {
+            if size != sums.len() as u64 || text(&mut entry, size).map_err(broken)? != sums.as_bytes() {
                 return Err(refuse(path, "a member isn't what its hash says"));
             }
             is_whole = true;
@@ -89,32 +99,57 @@ fn read(work: &Work<'_>, path: &Path, file: File) -> Result<(About, Vec<Incoming
         } else if about.databases.iter().any(|member| is_index(&member.file)) {
             // Made again from the database.
             hasher.update_reader(&mut entry).map_err(broken)?;
+        } else if let Some((number, members, place)) = blob_place(about, &name) {
+            let unpacking = match blobs.entry(number) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(place) => {
+                    let new = Unpacking::new(work, &databases[number], number, members)?;
+                    place.insert(new.map_err(|why| refuse(path, why))?)
+                }
+            };
+            let mode = entry.header().mode().map_err(broken)?;
+            let hear = |bytes: &[u8]| {
+                hasher.update(bytes);
+            };
+            unpacking.take(work, &place, (&mut entry, size, mode), hear)?.map_err(|why| refuse(path, why))?;
         } else {
             return Err(refuse(path, format!("{name:.100?} doesn't belong in one")));
         }
         sums.push_str(&sum_line(&name, &hasher));
     }
-    let about = about.filter(|_| is_whole).ok_or_else(|| refuse(path, "its end is missing"))?;
+    let (about, databases) = about.filter(|_| is_whole).ok_or_else(|| refuse(path, "its end is missing"))?;
     // Only at its end does zstd check its own sum. Other programs pad with zeros.
     let padding = text(&mut archive.into_inner(), LONGEST).map_err(broken)?;
     if padding.len() as u64 == LONGEST || padding.iter().any(|byte| *byte != 0) {
         return Err(refuse(path, "something follows its end"));
     }
     let mut incoming = Vec::new();
-    for (member, database) in about.databases.iter().zip(tracked(work, path, &about)?) {
+    for (number, (member, database)) in about.databases.iter().zip(databases).enumerate() {
         let whole = files.get(&member.file).ok_or_else(|| refuse(path, format!("{:.100?} is missing", member.file)))?;
         let file = whole.data_file(path)?;
         let parsed = Incoming::parse(database, file, Position::START, whole.length, work.monitor)?;
-        incoming.push(parsed.whole().map_err(|error| error.context(path.display()))?);
+        let mut parsed = parsed.whole().map_err(|error| error.context(path.display()))?;
+        if let Some(unpacking) = blobs.remove(&number) {
+            parsed.blobs = unpacking.finish().map_err(|why| refuse(path, why))?;
+        } else if member.blobs.as_ref().is_some_and(|blobs| blobs.count > 0) {
+            return Err(refuse(path, "blobs are missing"));
+        }
+        incoming.push(parsed);
     }
     Ok((about, incoming))
 }
 
-/// A small member.
+/// Of which database a member is a blob, or else what is in its blob directory, and where in there.
+fn blob_place<'a>(about: &'a About, name: &str) -> Option<(usize, &'a BlobMembers, PathBuf)> {
+    about.databases.iter().enumerate().find_map(|(number, member)| {
+        let members = member.blobs.as_ref()?;
+        let place = Path::new(name).strip_prefix(&members.directory).ok()?;
+        Some((number, members, place.to_path_buf()))
+    })
+}
+
+/// A member that isn't long.
 fn text(entry: &mut dyn Read, size: u64) -> std::io::Result<Vec<u8>> {
-    if size > LONGEST {
-        return Err(std::io::Error::other("a text in it is too long"));
-    }
     let mut text = Vec::new();
     entry.take(size).read_to_end(&mut text)?;
     Ok(text)

@@ -5,6 +5,7 @@
 //! has no base, so that its snapshots need nothing but the repository.
 
 mod archive;
+mod blobs;
 mod repozo;
 mod take;
 mod znap2;

@@ -183,6 +183,10 @@ impl Work<'_> {
             stored_bytes = report.stored_bytes;
             for (database, saved) in databases.iter_mut().zip(report.databases) {
                 database.warnings = saved.warnings;
+                let missing = saved.blobs.map_or(0, |blobs| blobs.missing);
+                if missing > 0 {
+                    database.warnings.push(format!("{missing} of its current blobs have no file"));
+                }
             }
         }
         let (source, created) = (about.source, about.created);

@@ -3,7 +3,12 @@
 #![allow(missing_docs)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod blobs;
+#[path = "../common/mod.rs"]
 mod common;
+#[path = "../blobs/site.rs"]
+#[allow(dead_code)]
+mod site;
 
 use std::fs;
 use std::io::{Read, Write};
@@ -52,6 +57,7 @@ fn archive_of(path: &Path, members: &[(String, Vec<u8>)]) {
         let name_bytes = name.as_bytes();
         // As it is, whatever it is.
         header.as_old_mut().name[..name_bytes.len()].copy_from_slice(name_bytes);
+        header.set_mode(0o444);
         header.set_cksum();
         builder.append(&header, bytes).unwrap();
     };
@@ -156,7 +162,7 @@ fn p5_an_export_that_is_killed_leaves_no_archive() {
     loop {
         let disk = Disk::watched(Kill::at(change));
         let done = Repository::open_to_write_on(&disk, &place, &Silent)
-            .and_then(|repository| export(&repository, "a", &target, &Silent));
+            .and_then(|repository| export(&repository, "a", &target, true, &Silent));
         if done.is_ok() {
             break;
         }
@@ -335,7 +341,7 @@ fn p5_an_import_of_an_archive_may_be_killed_anywhere() {
         zone: jiff::tz::TimeZone::UTC,
     };
     let mut kills = 0;
-    for change in 0.. {
+    for change in (0..).step_by(3) {
         let world = sandbox.copy();
         let place = Place { root: world.file(".znap"), trusted: Vec::new() };
         let disk = Disk::watched(Kill::at(change));
@@ -354,4 +360,54 @@ fn p5_an_import_of_an_archive_may_be_killed_anywhere() {
     }
     println!("{kills} kills");
     assert!(kills > 8, "{kills}");
+}
+
+/// Any change of its bytes, before they were compressed: it is refused, or it changes nothing that matters.
+#[test]
+fn p6_a_changed_archive_is_refused_or_the_same() {
+    let sandbox = Sandbox::with_database(870, 3, "small");
+    sandbox.znap_ok(&["init", "Data.fs"]);
+    sandbox.znap_ok(&["save", "a"]);
+    sandbox.znap_ok(&["export", "a", "a.tar.zst"]);
+    let bytes = zstd::decode_all(fs::File::open(sandbox.file("a.tar.zst")).unwrap()).unwrap();
+    let place = Place { root: sandbox.file(".znap"), trusted: Vec::new() };
+    let mut repository = Repository::open_to_write(&place, &Silent).unwrap();
+    let bad = sandbox.file("bad.tar.zst");
+    let mut state = 7_u64;
+    let mut random = |below: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % below
+    };
+    let (mut refused, mut same) = (0, 0);
+    for number in 0..600 {
+        let mut bytes = bytes.clone();
+        // Half of them in the headers and the description.
+        let at = if number % 2 == 0 { random(bytes.len()) } else { random(2000) };
+        match random(4) {
+            0 => bytes[at] ^= 1 << random(8),
+            1 => bytes.truncate(at),
+            2 => drop(bytes.splice(at..at, vec![random(256) as u8; 1 + random(600)])),
+            _ => drop(bytes.drain(at..(at + 1 + random(600)).min(bytes.len()))),
+        }
+        fs::write(&bad, zstd::encode_all(bytes.as_slice(), 1).unwrap()).unwrap();
+        let options = ImportOptions {
+            origin: Origin::Archive,
+            path: bad.clone(),
+            database: None,
+            dry_run: true,
+            zone: jiff::tz::TimeZone::UTC,
+        };
+        match import(&mut repository, &options, &Silent) {
+            Err(error) => {
+                assert!(error.hint_text().is_some() && error.to_string().len() < 500, "{error}");
+                refused += 1;
+            }
+            Ok(report) => {
+                assert_eq!(report.present.len(), 1, "{report:?}");
+                same += 1;
+            }
+        }
+    }
+    println!("{refused} refused, {same} the same");
+    assert!(refused > 400, "{refused}");
 }

@@ -1,0 +1,130 @@
+//! Blobs of an archive: unpacked into a blob directory in `.znap`, from which they are saved like those of a database.
+
+use std::fs::{self, DirBuilder, Permissions};
+use std::io::Read;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use super::Work;
+use crate::error::{IoContext, Result};
+use crate::filestorage::BlobLayout;
+use crate::filestorage::blobs::{LAYOUT_MARKER, revision_at};
+use crate::repository::blob_list::BlobMode;
+use crate::repository::catalog::Database;
+use crate::snapshot::archive::BlobMembers;
+use crate::snapshot::writing::require_room;
+
+/// How many bytes are copied at once.
+const COPIED: usize = 1 << 20;
+
+/// The blobs of one database.
+pub(super) struct Unpacking {
+    directory: PathBuf,
+    mode: BlobMode,
+    layout: BlobLayout,
+    /// How many are to come, and their bytes.
+    count: u64,
+    bytes: u64,
+    /// Whose they will be, where root unpacks them.
+    owner: Option<(u32, u32)>,
+    /// Whether none is written.
+    dry: bool,
+}
+
+impl Unpacking {
+    /// Makes room for them; the inner error says what is wrong with what the archive says of them. `number` is that of the database.
+    pub(super) fn new(
+        work: &Work<'_>,
+        database: &Database,
+        number: usize,
+        members: &BlobMembers,
+    ) -> Result<Result<Self, String>> {
+        let Some(layout) = BlobLayout::from_name(&members.layout) else {
+            return Ok(Err("its blobs are laid out in no way that ZODB does".into()));
+        };
+        let root = work.repository.layout.import();
+        let directory = root.join(number.to_string());
+        let mode = database.blobs.as_ref().map_or(BlobMode::Link, |blobs| blobs.mode);
+        let dry = work.options.dry_run || mode == BlobMode::Skip;
+        let file = fs::metadata(work.repository.path_of(database)).ok();
+        let owner = file.filter(|_| rustix::process::geteuid().is_root()).map(|file| (file.uid(), file.gid()));
+        let unpacking = Unpacking { directory, mode, layout, count: members.count, bytes: members.bytes, owner, dry };
+        if !dry {
+            require_room(work.repository.root(), members.bytes)?;
+            let directory = &unpacking.directory;
+            DirBuilder::new().recursive(true).mode(0o700).create(directory).at("create", directory)?;
+            let marker = directory.join(LAYOUT_MARKER);
+            fs::write(&marker, layout.name()).at("write", &marker)?;
+        }
+        Ok(Ok(unpacking))
+    }
+
+    /// Unpacks a member, of which `path` is seen from the blob directory, and all of which `hear` gets. The inner error says what is wrong
+    /// with it.
+    pub(super) fn take(
+        &mut self,
+        work: &Work<'_>,
+        path: &Path,
+        (from, size, mode): (&mut dyn Read, u64, u32),
+        mut hear: impl FnMut(&[u8]),
+    ) -> Result<Result<(), String>> {
+        if path == Path::new(LAYOUT_MARKER) && size < 100 {
+            let mut text = Vec::new();
+            return Ok(match from.read_to_end(&mut text) {
+                Ok(_) if text == self.layout.name().as_bytes() => {
+                    hear(&text);
+                    Ok(())
+                }
+                Ok(_) => Err("its blobs are laid out in two ways".into()),
+                Err(error) => Err(error.to_string()),
+            });
+        }
+        // No other path than one of these is made.
+        let Some((oid, tid)) = revision_at(self.layout, path) else { return Ok(Err("it has more than blobs".into())) };
+        let place = self.directory.join(self.layout.path(oid, tid));
+        if self.count == 0 || size > self.bytes || fs::symlink_metadata(&place).is_ok() {
+            return Ok(Err("it has more blobs than it says, or one of them twice".into()));
+        }
+        (self.count, self.bytes) = (self.count - 1, self.bytes - size);
+        let disk = work.repository.disk();
+        let file = if self.dry {
+            None
+        } else {
+            let folder = place.parent().unwrap_or(&self.directory);
+            DirBuilder::new().recursive(true).mode(0o700).create(folder).at("create", folder)?;
+            Some(disk.create(&place)?)
+        };
+        let mut buffer = vec![0; COPIED.min(size as usize + 1)];
+        let mut at = 0;
+        loop {
+            work.monitor.check()?;
+            let read = match from.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(read) => read,
+                Err(error) => return Ok(Err(error.to_string())),
+            };
+            hear(&buffer[..read]);
+            if let Some(file) = &file {
+                disk.write_at(file, &place, &buffer[..read], at)?;
+            }
+            at += read as u64;
+            work.monitor.advance(read as u64);
+        }
+        if let Some(file) = &file {
+            if let Some((user, group)) = self.owner {
+                std::os::unix::fs::fchown(file, Some(user), Some(group)).at("set the owner of", &place)?;
+            }
+            // Nothing that anybody could execute.
+            file.set_permissions(Permissions::from_mode(mode & 0o666)).at("set the mode of", &place)?;
+        }
+        Ok(if at == size { Ok(()) } else { Err("a blob is cut short".into()) })
+    }
+
+    /// Where they are, now that no more come, and how they are to be saved; `None` if they aren't. The inner error says what is wrong.
+    pub(super) fn finish(self) -> Result<Option<(PathBuf, BlobMode)>, String> {
+        if self.count > 0 || self.bytes > 0 {
+            return Err("blobs are missing".into());
+        }
+        Ok((!self.dry).then_some((self.directory, self.mode)))
+    }
+}
