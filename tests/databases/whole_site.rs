@@ -193,5 +193,6 @@ fn p5_two_databases_with_blobs_are_restored_together_or_not_at_all() {
         check(&torn, &mut oracle);
         change += 3;
     }
+    println!("{} kills", change / 3);
     assert!(unfinished > 5, "{unfinished} of {} kills left something to finish", change / 3);
 }
