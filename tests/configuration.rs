@@ -316,6 +316,10 @@ fn zeo_opens_the_same_files() {
     let expected = json!([["main", opened[0][1], opened[0][2]]]);
     assert_eq!(site.found(&["zope.conf", "zeo.conf"]).0, expected);
     assert_eq!(site.found(&["zeo.conf", "zope.conf"]).0, expected);
+    // One of several servers that have the same.
+    let more = CLIENT_CONF.replace("server localhost:8100", "server db.example.org:8100\n      server localhost:8100");
+    fs::write(site.sandbox.file("more.conf"), more.replace("[DIR]", ".")).unwrap();
+    assert_eq!(site.found(&["more.conf", "zeo.conf"]).0, expected);
     let alone = site.refused(&["zope.conf"], 2);
     assert!(alone.contains("zope.conf, line 4: the database is kept by the ZEO server localhost:8100"), "{alone}");
     assert!(alone.contains("hint: on the host of that ZEO server, name its configuration too"), "{alone}");

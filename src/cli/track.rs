@@ -90,6 +90,10 @@ pub(super) fn run(context: &Context, args: &Track) -> Result<Outcome> {
     if let Some(database) = &report.added {
         terminal.say(format_args!("added {}", line(database, false)))?;
         remarks(context, database)?;
+        if !database.complete {
+            let (name, cost) = (&database.name, about(database.base_length));
+            terminal.hint(format_args!("znap base keep {name} stores that too, in {cost}"));
+        }
         return Ok(Outcome::Done);
     }
     let again = if report.again { " is tracked again" } else { "" };

@@ -32,11 +32,11 @@ pub struct DroppedBase {
     pub bytes: Option<u64>,
 }
 
-/// The databases that aren't kept whole, and whose present file's beginning isn't stored.
+/// The tracked databases that aren't kept whole, and whose present file's beginning isn't stored.
 pub fn unstored_bases(repository: &Repository) -> Result<Vec<UnstoredBase>> {
     let mut bases = Vec::new();
-    for Database { name, generation, .. } in repository.catalog.databases()? {
-        if needs_base(&repository.catalog, &generation.known)? {
+    for Database { name, generation, tracked, .. } in repository.catalog.databases()? {
+        if tracked && needs_base(&repository.catalog, &generation.known)? {
             bases.push(UnstoredBase { database: name, bytes: generation.known.base_length });
         }
     }

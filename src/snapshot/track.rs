@@ -18,6 +18,7 @@ use crate::snapshot::choice::unknown;
 use crate::snapshot::database;
 use crate::snapshot::generations::{self, Beginning, life_of};
 use crate::snapshot::handle::Repository;
+use crate::snapshot::links;
 
 /// A database that is to be tracked.
 #[derive(Debug, Clone)]
@@ -296,6 +297,8 @@ fn add(
     let (_, registration, mut report) = adding.add(&new, name, monitor)?;
     adding.look_for_blobs(&[new], std::slice::from_mut(&mut report));
     repository.catalog.add_database(&registration)?;
+    // So that no pack takes away what its snapshots will need. It is tracked either way.
+    let _ = links::refresh(repository, false);
     Ok(TrackReport {
         name: report.name.clone(),
         again: false,

@@ -10,6 +10,7 @@ mod moments;
 mod partial;
 mod together;
 mod tracking;
+mod whole_site;
 
 use std::fs;
 use std::path::{Path, PathBuf};

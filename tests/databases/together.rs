@@ -68,6 +68,7 @@ fn p5_three_databases_are_restored_together_or_not_at_all() {
         assert!(torn.states() == expected.1 && counts[0] == expected.0, "finished after change {change}");
         change += 1;
     }
+    println!("{change} kills");
     assert!(unfinished > 10, "{unfinished} of {change} kills left something to finish");
 }
 

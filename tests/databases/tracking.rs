@@ -1,6 +1,7 @@
 //! Databases that come and go, and where their blobs are.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -51,6 +52,25 @@ fn a_database_that_is_tracked_later_is_in_later_snapshots() {
     site.refuses(&["track", "other.fs", "--name", "main"], 2, "\"main\" is that of another database");
     site.refuses(&["track", "other.fs", "--name", "Ä/x"], 2, "\"Ä/x\" can't be a database's name");
     site.ok(&["check", "--data", "--databases"]);
+}
+
+#[test]
+fn p5_a_large_one_that_is_tracked_later_has_its_second_name_at_once() {
+    let site = Site::started(1);
+    let path = site.file("large.fs");
+    zodb(&["make", path.to_str().unwrap(), "--seed", "1", "--transactions", "60", "--profile", "large"]);
+    let output = site.znap(&["track", "large.fs"]);
+    assert!(output.code == 0 && output.stderr.contains("hint: znap base keep large stores that too"), "{output:?}");
+    assert_eq!(fs::metadata(&path).unwrap().nlink(), 2);
+    site.ok(&["save", "before"]);
+    let before = fs::read(&path).unwrap();
+    for _ in 0..2 {
+        zodb(&["pack", path.to_str().unwrap()]);
+        zodb(&["grow", path.to_str().unwrap(), "--seed", "2", "--transactions", "3", "--profile", "large"]);
+    }
+    site.ok(&["save", "after"]);
+    site.ok(&["restore", "before", "--only", "large"]);
+    assert!(fs::read(&path).unwrap() == before);
 }
 
 #[test]

@@ -166,10 +166,17 @@ impl Finder<'_> {
         let servers = client.values("server")?;
         let (asked, place) = *servers.first().ok_or_else(|| client.place.error(format!("{client} has no server")))?;
         let wanted = client.value("storage")?.unwrap_or("1");
-        let address = Address::parse(asked)
-            .ok_or_else(|| place.error(format!("{asked} is no address of a ZEO server, such as localhost:8100")))?;
+        let mut addresses = Vec::new();
+        for (text, place) in &servers {
+            addresses.push(
+                Address::parse(text).ok_or_else(|| {
+                    place.error(format!("{text} is no address of a ZEO server, such as localhost:8100"))
+                })?,
+            );
+        }
         let hint = "on the host of that ZEO server, name its configuration too: --zope-conf zeo.conf";
-        let found = self.servers.iter().find(|server| address.reaches(&server.address));
+        let reached = |server: &&Server| addresses.iter().any(|address| address.reaches(&server.address));
+        let found = self.servers.iter().find(reached);
         let server = found.ok_or_else(|| {
             let what = match self.servers.as_slice() {
                 [] => "its configuration was not named".to_string(),
