@@ -153,7 +153,7 @@ pub fn gc(repository: &mut Repository, options: GcOptions, monitor: &dyn Monitor
     let files = repository.catalog.object_use()?;
     let chosen = to_rewrite(&files, options);
     let mut files_rewritten = rewrite::rewrite(repository, &chosen, options, monitor)?;
-    let taken_from = side_by_side::put_side_by_side(repository, options, monitor)?;
+    let taken_from = side_by_side::put_side_by_side(repository, monitor)?;
     if taken_from > 0 {
         // What else was in these files is alone in them now.
         let files = repository.catalog.object_use()?;

@@ -68,7 +68,7 @@ fn rewrite_step(
 ) -> Result<()> {
     let rows: Vec<i64> = files.iter().map(|file| file.file.row).collect();
     let chunks = repository.catalog.chunks_to_move(&rows)?;
-    move_chunks(repository, &chunks, &rows, options, monitor)?;
+    move_chunks(repository, &chunks, &rows, options.compression(), monitor)?;
     super::unlink_unnamed(repository, monitor)?;
     Ok(())
 }
@@ -78,10 +78,9 @@ pub(super) fn move_chunks(
     repository: &mut Repository,
     chunks: &[MovingChunk],
     old_files: &[i64],
-    options: GcOptions,
+    compression: Compression,
     monitor: &dyn Monitor,
 ) -> Result<()> {
-    let compression = options.compression();
     let moved: HashMap<Hash, i64> = chunks.iter().map(|chunk| (chunk.location.hash, chunk.row)).collect();
     if moved.len() != chunks.len() {
         let catalog = repository.layout.catalog();

@@ -11,10 +11,10 @@ use crate::error::{Kind, Result};
 use crate::filestorage::{FIRST_TRANSACTION, Forwards};
 use crate::monitor::Monitor;
 use crate::repository::catalog::{Catalog, Database, MovingChunk, Stream, StreamChunk};
+use crate::repository::chunk_writer::Compression;
 use crate::repository::data::FILE_LIMIT;
 use crate::repository::frames::FrameAt;
 use crate::repository::hash::Hash;
-use crate::snapshot::gc::GcOptions;
 use crate::snapshot::gc::rewrite::move_chunks;
 use crate::snapshot::handle::Repository;
 use crate::snapshot::log::StoredTail;
@@ -37,10 +37,10 @@ struct Part {
 type Place = (u64, usize, u64);
 
 /// Puts stored bases side by side that aren't. Returns from how many data files chunks were taken.
-pub(super) fn put_side_by_side(repository: &mut Repository, options: GcOptions, monitor: &dyn Monitor) -> Result<u64> {
+pub(super) fn put_side_by_side(repository: &mut Repository, monitor: &dyn Monitor) -> Result<u64> {
     let mut files = 0;
     for database in repository.catalog.databases()? {
-        match put_database(repository, &database, options, monitor) {
+        match put_database(repository, &database, monitor) {
             // What is damaged stays where it is, and what there is no room for: nothing needs this.
             Err(error) if error.kind() == Kind::Damaged || error.is_no_space() => {}
             taken_from => files += taken_from?,
@@ -49,12 +49,7 @@ pub(super) fn put_side_by_side(repository: &mut Repository, options: GcOptions, 
     Ok(files)
 }
 
-fn put_database(
-    repository: &mut Repository,
-    database: &Database,
-    options: GcOptions,
-    monitor: &dyn Monitor,
-) -> Result<u64> {
+fn put_database(repository: &mut Repository, database: &Database, monitor: &dyn Monitor) -> Result<u64> {
     if repository.catalog.generations(database.row)?.len() < 2 {
         return Ok(0);
     }
@@ -68,7 +63,7 @@ fn put_database(
     if !are_apart(&parts, block) {
         return Ok(0);
     }
-    put(repository, &parts, &places, options, monitor)
+    put(repository, &parts, &places, monitor)
 }
 
 /// The stored bases of a database and the tails of generations that are over, oldest first.
@@ -171,7 +166,6 @@ fn put(
     repository: &mut Repository,
     parts: &[Part],
     places: &HashMap<Hash, Place>,
-    options: GcOptions,
     monitor: &dyn Monitor,
 ) -> Result<u64> {
     let names: HashSet<Hash> =
@@ -193,7 +187,8 @@ fn put(
         // One at least, whatever a damaged catalog says of its length.
         let fitting = fitting.count().max(1);
         let rest = chunks.split_off(fitting.min(chunks.len()));
-        move_chunks(repository, &chunks, &[], options, monitor)?;
+        // It is seldom done, and stays: worth some time.
+        move_chunks(repository, &chunks, &[], Compression::SMALL, monitor)?;
         // The data files that have nothing more.
         repository.catalog.drop_chunks()?;
         super::unlink_unnamed(repository, monitor)?;
