@@ -227,7 +227,7 @@ fn read(place: &Place, options: &LogOptions, monitor: &dyn Monitor) -> Result<Da
 }
 
 /// A snapshot's bytes as a source: the tail out of the repository, the base out of the file, if it is there.
-struct StoredTail {
+pub(super) struct StoredTail {
     path: PathBuf,
     base_length: u64,
     length: u64,
@@ -237,8 +237,13 @@ struct StoredTail {
 }
 
 impl StoredTail {
-    /// Opens all that will be read: the caller holds the gate.
-    fn open(repository: &Repository, stream: &Stream, base_length: u64, base: Option<DataFile>) -> Result<Self> {
+    /// Opens all that will be read: the caller holds the gate, or the writer's lock.
+    pub(super) fn open(
+        repository: &Repository,
+        stream: &Stream,
+        base_length: u64,
+        base: Option<DataFile>,
+    ) -> Result<Self> {
         let chunks = checked_chunks(&repository.catalog, stream, None, base_length)?;
         let mut reader = ChunkReader::new(&repository.layout, &repository.counters);
         reader.open(chunks.iter().map(|chunk| &chunk.location))?;

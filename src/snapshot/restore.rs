@@ -188,7 +188,10 @@ fn put_back(
             return Err(Error::failed(
                 "a database was packed since the last snapshot, and --discard would drop all of it",
             )
-            .hint("save it first, or restore without --discard"));
+            .hint(
+                "save it first, or restore without --discard; if it can't be saved because it is damaged, write the snapshot \
+                 elsewhere with --to DIR, and put that in its place",
+            ));
         }
         kept = Some(save_for_undo(repository, &snapshot.name, &databases, &options.zone, monitor)?.id);
         store_bases(repository, monitor)?;

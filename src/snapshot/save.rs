@@ -268,8 +268,14 @@ pub(super) fn store(
     plain.finish()?;
     monitor.end();
     for source in sources {
-        // A base doesn't change; and a pack may take the name of the only file that has it. What is imported is a copy.
-        if ![STORED_BASE, IMPORTED].contains(&new.kind) && !is_unchanged(source)? {
+        let is_as_it_was = match new.kind {
+            // A pack may take the name of the only file that has it, which is no matter; but who copies over it changes it.
+            STORED_BASE => has_its_end(source)?,
+            // A copy.
+            IMPORTED => true,
+            _ => is_unchanged(source)?,
+        };
+        if !is_as_it_was {
             return Ok(None);
         }
     }
@@ -384,9 +390,11 @@ fn is_unchanged(source: &Saving) -> Result<bool> {
     if magic != source.file.magic().bytes() || !source.file.is_still_at_path()? {
         return Ok(false);
     }
-    if source.cut.transactions == 0 {
-        return Ok(true);
-    }
+    Ok(source.cut.transactions == 0 || has_its_end(source)?)
+}
+
+/// Whether the cut still ends the same transaction.
+fn has_its_end(source: &Saving) -> Result<bool> {
     if source.file.size()? < source.cut.offset {
         return Ok(false);
     }

@@ -145,6 +145,7 @@ fn p5_keeping_and_dropping_may_be_killed_anywhere() {
             }
             world.znap_ok(&["base", if keep { "keep" } else { "drop" }]);
         }
+        println!("{kills} kills of base {}", if keep { "keep" } else { "drop" });
         assert!(kills > 3, "{keep}: {kills}");
         site.sandbox.znap_ok(&["base", if keep { "keep" } else { "drop" }]);
     }

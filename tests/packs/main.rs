@@ -8,6 +8,7 @@ mod common;
 
 mod bases;
 mod second_names;
+mod side_by_side;
 
 use std::collections::BTreeMap;
 use std::fs;

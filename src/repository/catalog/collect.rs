@@ -63,6 +63,11 @@ impl MovingChunk {
     pub fn is_stored_as_it_is(&self) -> bool {
         self.content == Content::Blob && self.location.frame.codec == Codec::Raw
     }
+
+    /// How long it is.
+    pub fn bytes(&self) -> u64 {
+        u64::from(self.location.length)
+    }
 }
 
 /// What a stream adds to the index of its parent.

@@ -8,13 +8,15 @@
 //! 3. chunks that no list names are dropped, and object files that nothing refers to are unlinked;
 //! 4. indexes that are made from many parts get a keyframe;
 //! 5. data files that are more than a fifth unused, and small ones that are worth joining ([`choice`]), are written
-//!    anew in large frames ([`rewrite`]).
+//!    anew in large frames ([`rewrite`]);
+//! 6. what is stored from before and behind a pack is put into the same frames ([`side_by_side`]).
 
 mod choice;
 mod fold;
 pub(crate) mod inventory;
 pub(crate) mod lists;
 mod rewrite;
+mod side_by_side;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -150,7 +152,13 @@ pub fn gc(repository: &mut Repository, options: GcOptions, monitor: &dyn Monitor
 
     let files = repository.catalog.object_use()?;
     let chosen = to_rewrite(&files, options);
-    let files_rewritten = rewrite::rewrite(repository, &chosen, options, monitor)?;
+    let mut files_rewritten = rewrite::rewrite(repository, &chosen, options, monitor)?;
+    let taken_from = side_by_side::put_side_by_side(repository, monitor)?;
+    if taken_from > 0 {
+        // What else was in these files is alone in them now.
+        let files = repository.catalog.object_use()?;
+        files_rewritten += taken_from + rewrite::rewrite(repository, &to_rewrite(&files, options), options, monitor)?;
+    }
 
     links::refresh(repository, true)?;
     // Space for the next time is welcome, but no reason to fail now.

@@ -66,9 +66,21 @@ fn rewrite_step(
     options: GcOptions,
     monitor: &dyn Monitor,
 ) -> Result<()> {
-    let compression = options.compression();
     let rows: Vec<i64> = files.iter().map(|file| file.file.row).collect();
     let chunks = repository.catalog.chunks_to_move(&rows)?;
+    move_chunks(repository, &chunks, &rows, options.compression(), monitor)?;
+    super::unlink_unnamed(repository, monitor)?;
+    Ok(())
+}
+
+/// Writes chunks into new files, in this order, and commits that they are there now, and that these old files aren't needed.
+pub(super) fn move_chunks(
+    repository: &mut Repository,
+    chunks: &[MovingChunk],
+    old_files: &[i64],
+    compression: Compression,
+    monitor: &dyn Monitor,
+) -> Result<()> {
     let moved: HashMap<Hash, i64> = chunks.iter().map(|chunk| (chunk.location.hash, chunk.row)).collect();
     if moved.len() != chunks.len() {
         let catalog = repository.layout.catalog();
@@ -77,7 +89,7 @@ fn rewrite_step(
     let object_files = Arc::new(FrameFiles::new(&repository.layout, &repository.counters));
     let mut writer = DataWriter::new(&repository.layout, &repository.counters);
     in_order(
-        &frames_of(&chunks, compression),
+        &frames_of(chunks, compression),
         THREADS,
         || Worker {
             reader: ChunkReader::with_cache(Arc::clone(&object_files), 0),
@@ -102,13 +114,12 @@ fn rewrite_step(
         new_files.into_iter().map(|data: NewDataFile| data.file).collect(),
         &repository.counters,
     )?;
-    check_copies(repository, &chunks, &names, monitor)?;
+    check_copies(repository, chunks, &names, monitor)?;
 
     // Nobody opens object files between the commit and the removal of those that it makes useless.
     let gate = Gate::exclusive(&repository.layout, monitor)?;
-    repository.catalog.record_rewrite(&records, &moved, &rows)?;
+    repository.catalog.record_rewrite(&records, &moved, old_files)?;
     drop(gate);
-    super::unlink_unnamed(repository, monitor)?;
     Ok(())
 }
 

@@ -1,0 +1,91 @@
+//! gc puts a packed file beside its past, where it takes next to nothing.
+
+use std::fs;
+
+use znap::disk::Disk;
+use znap::monitor::Silent;
+use znap::snapshot::{GcOptions, Place, Repository, gc};
+
+use super::{Kill, Sandbox, Site, zodb};
+
+/// A database of more than one of the largest frames, with its base kept.
+fn large_site(seed: &str) -> Site {
+    let sandbox = Sandbox::new();
+    let path = sandbox.data_fs();
+    zodb(&["make", path.to_str().unwrap(), "--seed", seed, "--profile", "plone", "--mb", "75"]);
+    sandbox.znap_ok(&["init", "Data.fs", "--base"]);
+    Site { sandbox, held: Default::default() }
+}
+
+fn object_bytes(site: &Site) -> u64 {
+    let files = fs::read_dir(site.sandbox.file(".znap/objects")).unwrap();
+    files.map(|file| file.unwrap().metadata().unwrap().len()).sum()
+}
+
+#[test]
+fn p8_a_packed_file_beside_its_past_takes_next_to_nothing() {
+    let mut site = large_site("101");
+    site.save("a");
+    site.sandbox.znap_ok(&["gc"]);
+    let first = object_bytes(&site);
+    for (seed, before, after) in [(102, "b", "c"), (103, "d", "e")] {
+        site.sandbox.grow(seed, 10, "plone");
+        site.save(before);
+        site.pack();
+        let earlier = object_bytes(&site);
+        site.save(after);
+        let alone = object_bytes(&site) - earlier;
+        site.sandbox.znap_ok(&["gc"]);
+        let packed = site.held[after].0.len() as u64;
+        let beside = object_bytes(&site).saturating_sub(earlier);
+        println!("{first} at first; packed: {packed} bytes, alone {alone}, beside its past {beside}");
+        assert!(alone > packed / 20, "it isn't that small by itself: {alone}");
+        assert!(beside < packed / 50, "P8: {beside} of {packed}");
+        let again = site.json(&["gc", "--json"]);
+        assert_eq!((&again["files_rewritten"], &again["files_removed"]), (&0.into(), &0.into()), "P10: {again:#}");
+    }
+    assert_eq!(site.bases(), 3);
+    site.all_come_back();
+    for id in ["c", "b", "e", "a", "d"] {
+        site.restores(id);
+    }
+    // Nobody needs what was before the packs: the rest is whole.
+    site.sandbox.znap_ok(&["delete", "a", "b", "c", "d"]);
+    site.held.retain(|id, _| id == "e");
+    site.sandbox.znap_ok(&["gc"]);
+    site.sandbox.znap_ok(&["check", "--data", "--databases"]);
+    site.all_come_back();
+}
+
+#[test]
+fn p10_a_gc_that_puts_files_side_by_side_may_be_killed_anywhere() {
+    let mut site = large_site("104");
+    site.save("a");
+    site.sandbox.grow(105, 5, "plone");
+    site.pack();
+    site.save("b");
+    let collect = |world: &Sandbox, change| {
+        let place = Place { root: world.file(".znap"), trusted: Vec::new() };
+        let mut repository = Repository::open_to_write_on(&Disk::watched(Kill::at(change)), &place, &Silent)?;
+        gc(&mut repository, GcOptions::default(), &Silent).map(drop)
+    };
+    let whole = Kill::at(usize::MAX);
+    let world = site.sandbox.copy();
+    let place = Place { root: world.file(".znap"), trusted: Vec::new() };
+    let mut repository = Repository::open_to_write_on(&Disk::watched(whole.clone()), &place, &Silent).unwrap();
+    assert!(gc(&mut repository, GcOptions::default(), &Silent).unwrap().files_rewritten > 0);
+    drop(repository);
+    let changes = whole.seen();
+    // The last ones: the first are those of any gc.
+    for back in [1, 3, 6, 13] {
+        let world = site.sandbox.copy();
+        collect(&world, changes - back).unwrap_err();
+        world.znap_ok(&["check", "--data"]);
+        world.znap_ok(&["gc"]);
+        for id in ["a", "b"] {
+            world.znap_ok(&["restore", id, "--to", "copy"]);
+            assert!(fs::read(world.file("copy/data/Data.fs")).unwrap() == site.held[id].0, "P6: {back}, {id}");
+            fs::remove_dir_all(world.file("copy")).unwrap();
+        }
+    }
+}
