@@ -83,19 +83,19 @@ pub(crate) fn has_other_names(layout: &Layout, file: &DataFile) -> Result<bool> 
     Ok(names > 1 + own)
 }
 
-/// Gives a database's file its second name. Where that can't be, it has none.
-pub(crate) fn make(layout: &Layout, path: &Path, file: Option<FileIdentity>, generation: &Uid) -> Result<()> {
+/// Gives a database's file its second name. Returns whether that could be.
+pub(crate) fn make(layout: &Layout, path: &Path, file: Option<FileIdentity>, generation: &Uid) -> Result<bool> {
     let link = layout.base(generation);
     if !layout.bases().is_dir() {
         layout.create_directory(&layout.bases())?;
     }
-    let real = fs::canonicalize(path).at("resolve", path)?;
-    let is_made = layout.disk().link(&real, &link).is_ok();
+    let is_made = fs::canonicalize(path).and_then(|real| layout.disk().link(&real, &link)).is_ok();
     // A pack may have put another file there just now.
     if is_made && file.is_some() && link_at(link.clone())?.map(|link| link.file) != file {
         layout.disk().remove(&link)?;
+        return Ok(false);
     }
-    Ok(())
+    Ok(is_made)
 }
 
 /// Makes the second names that should be there, and gives up those that nothing needs any more. Forgets those of which
@@ -122,8 +122,7 @@ pub(crate) fn refresh(repository: &mut Repository, is_newest: bool) -> Result<()
                 changed = true;
             }
             if now.is_some() && found != now {
-                make(layout, &path, now, &generation.known.uid)?;
-                changed = true;
+                changed |= make(layout, &path, now, &generation.known.uid)?;
             }
         }
     }

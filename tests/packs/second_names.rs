@@ -1,9 +1,12 @@
 //! A database's second name, which keeps its file when a pack takes it away.
 
 use std::fs;
+use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use jiff::tz::TimeZone;
+use znap::disk::{Change, Disk, Watcher};
 use znap::error::{Error, Kind, Result};
 use znap::monitor::{Monitor, Silent};
 use znap::snapshot::{Place, Repository, SaveOptions, save, store_bases};
@@ -179,4 +182,34 @@ fn p5_storing_what_a_pack_left_may_be_interrupted() {
     site.all_come_back();
     site.sandbox.znap_ok(&["gc"]);
     site.sandbox.znap_ok(&["check", "--data", "--databases"]);
+}
+
+/// A file system that knows no second names.
+struct NoLinks;
+
+impl Watcher for NoLinks {
+    fn before(&self, change: &Change<'_>) -> io::Result<usize> {
+        match change {
+            Change::Link { .. } => Err(io::ErrorKind::Unsupported.into()),
+            _ => Ok(usize::MAX),
+        }
+    }
+}
+
+#[test]
+fn p1_a_file_system_without_links_costs_nothing_more() {
+    let mut site = Site::new(89);
+    site.without_second_names();
+    let place = Place { root: site.sandbox.file(".znap"), trusted: Vec::new() };
+    let disk = Disk::watched(Arc::new(NoLinks));
+    for id in ["a", "b"] {
+        let mut repository = Repository::open_to_write_on(&disk, &place, &Silent).unwrap();
+        save(&mut repository, &SaveOptions::new(Some(id.into()), "", TimeZone::UTC), &Silent).unwrap();
+        site.held.insert(id.into(), site.state());
+        let before = repository.counts().fsyncs;
+        assert!(store_bases(&mut repository, &Silent).unwrap().is_empty());
+        assert_eq!(repository.counts().fsyncs, before, "{id}");
+    }
+    assert!(site.second_names().is_empty());
+    site.all_come_back();
 }
