@@ -264,7 +264,7 @@ fn zope_opens_the_same_files() {
         notes.iter().any(|note| note.starts_with("<zodb_db temporary>") && note.contains("in memory")),
         "{notes:?}"
     );
-    assert!(notes.iter().any(|note| note.contains("changes.fs is meant")), "{notes:?}");
+    assert!(notes.iter().any(|note| note.contains("the file of its changes is tracked: ")), "{notes:?}");
     // And znap starts with them.
     let output = site.sandbox.znap(&["init", "--zope-conf", "zope.conf"]);
     assert_eq!(output.code, 0, "{output:?}");

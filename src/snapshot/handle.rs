@@ -147,10 +147,14 @@ impl Repository {
     /// The snapshot that `word` means: `latest`, an id, or the unique beginning of one.
     pub fn resolve(&self, word: &str) -> Result<Snapshot> {
         if word == id::LATEST {
-            return self
-                .catalog
-                .latest()?
-                .ok_or_else(|| Error::not_found("there is no snapshot yet").hint("znap save makes one"));
+            if let Some(latest) = self.catalog.latest()? {
+                return Ok(latest);
+            }
+            return Err(match self.catalog.snapshots()?.is_empty() {
+                true => Error::not_found("there is no snapshot yet").hint("znap save makes one"),
+                false => Error::not_found("latest means none of the snapshots: it is never one of some databases, nor one that a restore made")
+                    .hint("znap list shows those there are"),
+            });
         }
         id::check(word, "a snapshot's id")?;
         if let Some(snapshot) = self.snapshot(word)? {

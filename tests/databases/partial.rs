@@ -36,6 +36,7 @@ fn a_partial_snapshot_is_marked_and_never_the_latest() {
 fn what_a_snapshot_does_not_have_stays_untouched_and_is_named() {
     let site = Site::started(3);
     site.ok(&["save", "some", "--only", "main,index"]);
+    site.refuses(&["restore", "latest"], 5, "latest means none of the snapshots");
     let some = site.states();
     site.count(3);
     let after = site.states();

@@ -146,12 +146,12 @@ impl Finder<'_> {
                 return Err(inner.place.error(format!("{section} has one storage too many")));
             }
         }
-        for (part, what) in [(changes, "the changes that are kept"), (base, "the base that it begins with")] {
+        for (part, what) in [(changes, "changes"), (base, "base")] {
             if let Some(part) = part
                 && let Storage::File { file, blobs } = self.storage(part, blobs.clone(), depth + 1)?
             {
                 self.site.notes.push(format!(
-                    "of {section} ({}), {what} in {} is meant",
+                    "of {section} ({}), the file of its {what} is tracked: {}",
                     section.place,
                     file.display()
                 ));
