@@ -64,6 +64,10 @@ fn alarm(database: &DatabaseStatus, now: Timestamp, max: SignedDuration) -> Opti
         return Some(format!("{name}: {}", words::clean(problem)));
     }
     match age(database, now) {
+        None if database.new_life.is_some() => {
+            let what = database.new_life.unwrap_or_default();
+            Some(format!("{name} was {what} since the last snapshot"))
+        }
         None => Some(format!("{name} has no snapshot")),
         Some(age) if age > max => Some(format!("the nearest snapshot of {name} is {} old", words::age(age))),
         Some(_) => None,

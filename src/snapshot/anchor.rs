@@ -224,7 +224,8 @@ pub(crate) fn known_end(snapshot: Option<&Stream>, generation: &Generation) -> P
 pub fn refusal(path: &std::path::Path, recognition: &Recognition, generation: &Generation) -> Option<Error> {
     let path = path.display();
     let again = "the snapshots stay in the repository, but znap can't work on this file with them; \
-                 put the file before it back, or start a repository for this one with znap -R DIR init";
+                 put the file before it back, or a snapshot (znap restore --to DIR ID writes it elsewhere); \
+                 or start a repository for this one with znap -R DIR init";
     let goes_on = "znap save goes on with the file as it is now";
     Some(match recognition {
         Recognition::Same => return None,

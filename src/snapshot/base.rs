@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde::Serialize;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::filestorage::{Cut, DataFile, FIRST_TRANSACTION, Position, Source, Tid};
 use crate::monitor::Monitor;
 use crate::repository::catalog::{Catalog, Database, GenerationRow, Stream, StreamChunk};
@@ -56,6 +56,7 @@ pub fn store_bases(repository: &mut Repository, monitor: &dyn Monitor) -> Result
 
 fn store_lacking(repository: &mut Repository, monitor: &dyn Monitor) -> Result<Vec<StoredBase>> {
     let mut stored = Vec::new();
+    let mut failed = None;
     for database in repository.catalog.databases()? {
         let path = repository.path_of(&database);
         let now = DataFile::open(&path).and_then(|file| life_of(&repository.catalog, &database, &file)).ok();
@@ -65,12 +66,16 @@ fn store_lacking(repository: &mut Repository, monitor: &dyn Monitor) -> Result<V
                 continue;
             }
             if let Some(file) = source_of(&repository.layout, &path, &generation.known)? {
-                let base = store_base(repository, &database, &generation, file, monitor)?;
-                stored.push(StoredBase { is_now, ..base });
+                match store_base(repository, &database, &generation, file, monitor) {
+                    Ok(base) => stored.push(StoredBase { is_now, ..base }),
+                    Err(error) if matches!(error.kind(), Kind::Interrupted(_)) => return Err(error),
+                    // The others are stored all the same.
+                    Err(error) => failed = failed.or(Some(error)),
+                }
             }
         }
     }
-    Ok(stored)
+    failed.map_or(Ok(stored), Err)
 }
 
 /// A file that begins with a base: the database's (one that was converted has another magic, and the same base), what a pack
@@ -132,8 +137,8 @@ pub(crate) fn store_base(
     monitor: &dyn Monitor,
 ) -> Result<StoredBase> {
     let known = &generation.known;
-    // More than it takes, as a rule; and what takes it isn't known before.
-    require_room(repository.root(), known.base_length / 2)?;
+    // About what it takes; if it takes more, that is found out, and nothing is lost.
+    require_room(repository.root(), known.base_length / 10)?;
     let base = known.of_base();
     let options = SaveOptions::new(None, String::new(), TimeZone::UTC);
     let uid = base.uid.to_string();

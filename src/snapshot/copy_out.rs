@@ -145,7 +145,12 @@ impl Job {
         // What is needed of it never changes, not even while it is half restored.
         let magic = magic_of(&generation).ok_or_else(|| damaged_list(&stream))?;
         let open = || DataFile::open_fenced_or_not(&path, false, magic);
-        let (base, base_length, chunks) = if generation.base_length > FIRST_TRANSACTION {
+        let (base, base_length, chunks) = if let Some(chunks) =
+            whole_chunks(&repository.catalog, &stream)?.filter(|_| generation.base_length > FIRST_TRANSACTION)
+        {
+            // What is stored is checked; of the file's beginning only the end could be.
+            (open().ok(), FIRST_TRANSACTION, chunks)
+        } else if generation.base_length > FIRST_TRANSACTION {
             let base = match database::patiently(open, monitor) {
                 Ok(file) if begins_any(&file, &[&generation])? => Ok(file),
                 other => source_of(&repository.layout, &path, &generation)?.ok_or(other),
@@ -155,10 +160,7 @@ impl Job {
                     let chunks = checked_chunks(&repository.catalog, &stream, None, generation.base_length)?;
                     (Some(file), generation.base_length, chunks)
                 }
-                Err(other) => match whole_chunks(&repository.catalog, &stream)? {
-                    Some(chunks) => (other.ok(), FIRST_TRANSACTION, chunks),
-                    None => return Err(lacks_base(&stream, &path, &generation, other)),
-                },
+                Err(other) => return Err(lacks_base(&stream, &path, &generation, other)),
             }
         } else {
             // It is written from the catalog, and so is checked, too.

@@ -16,6 +16,7 @@ use crate::repository::hash::Uid;
 use crate::repository::manifest::Generation;
 use crate::snapshot::anchor::{Recognition, base_check, is_of, is_packed, nearest, old_path, recognise, refusal};
 use crate::snapshot::database;
+use crate::snapshot::handle::Repository;
 
 /// A file up to this size is kept whole: its base is only the magic, and its snapshots need nothing
 /// but the repository.
@@ -71,6 +72,21 @@ pub(crate) fn known_life_of(catalog: &Catalog, database: &Database, file: &DataF
         }
     }
     Ok(None)
+}
+
+/// Records for each database which life its file is in, if that isn't the one that is recorded: a restore went over a pack, or somebody
+/// put a file back. What a pack makes of it then is told by comparing with that life. No reason to fail for what has come so far.
+pub(crate) fn record_lives(repository: &mut Repository) -> Result<()> {
+    for database in repository.catalog.databases()? {
+        let life = DataFile::open(repository.path_of(&database))
+            .and_then(|file| known_life_of(&repository.catalog, &database, &file));
+        if let Ok(Some(life)) = life
+            && life.row != database.generation.row
+        {
+            repository.catalog.set_generation(database.row, life.row)?;
+        }
+    }
+    Ok(())
 }
 
 /// The database in the life that its file is in, which must have begun before.

@@ -101,11 +101,6 @@ fn create(disk: &Disk, options: &InitOptions, access: Access, now: i64, registra
         publish(&layout, vec![file], &counters)?;
         let mut catalog = Catalog::create(&layout, &counters)?;
         catalog.register(&config.repository, now, (name, bytes), registrations)?;
-        for (new, Registration { generation, .. }) in options.databases.iter().zip(registrations) {
-            if generation.base_length > FIRST_TRANSACTION {
-                links::make(&layout, &options.current.join(&new.path), None, &generation.uid)?;
-            }
-        }
         crate::snapshot::reserve::replenish(&layout)?;
         disk.sync_directory(&temporary)
     };
@@ -119,6 +114,15 @@ fn create(disk: &Disk, options: &InitOptions, access: Access, now: i64, registra
     });
     if result.is_err() {
         let _ = disk.remove_tree(&temporary);
+        return result;
     }
-    result
+    // Only now: a name in a directory that a killed init left would be a stranger's for ever. If it is killed here, save makes them.
+    let layout = Layout::open(root)?.on(disk);
+    let mut made = false;
+    for (new, Registration { generation, .. }) in options.databases.iter().zip(registrations) {
+        if generation.base_length > FIRST_TRANSACTION {
+            made |= links::make(&layout, &options.current.join(&new.path), None, &generation.uid)?;
+        }
+    }
+    if made { disk.sync_directory(&layout.bases()) } else { Ok(()) }
 }

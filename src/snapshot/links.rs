@@ -116,7 +116,12 @@ pub(crate) fn refresh(repository: &mut Repository, is_newest: bool) -> Result<()
             known.push(link.clone());
             let now = file.as_ref().filter(|_| is_now && is_needed).map(DataFile::identity);
             let found = link_at(link.clone())?.map(|link| link.file);
-            let is_stale = !is_needed || now.is_some_and(|now| found != Some(now));
+            // The file may have been changed in place: then it is of no use any more.
+            let is_useless = || match DataFile::open(&link) {
+                Ok(file) => begins_any(&file, &[&generation.known]).is_ok_and(|begins| !begins),
+                Err(_) => false,
+            };
+            let is_stale = !is_needed || now.is_some_and(|now| found != Some(now)) || is_useless();
             if found.is_some() && is_stale {
                 layout.disk().remove(&link)?;
                 changed = true;

@@ -203,9 +203,13 @@ fn info(
     })
 }
 
-/// When the next generation of a database was noticed; `None` if this is the newest.
+/// When the next generation of a database was noticed; `None` if this is the newest, or the file is in it.
 fn ended(catalog: &Catalog, database: &Database, generation: &Generation) -> Result<Option<Timestamp>> {
-    let newer = catalog.generations(database.row)?.into_iter().filter(|other| other.known.number > generation.number);
+    if database.generation.known.uid == generation.uid {
+        return Ok(None);
+    }
+    let others = catalog.generations(database.row)?.into_iter().filter(|other| other.known.is_of_the_file());
+    let newer = others.filter(|other| other.known.number > generation.number);
     newer.min_by_key(|other| other.known.number).map(|next| time(next.known.began)).transpose()
 }
 

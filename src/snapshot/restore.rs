@@ -31,12 +31,12 @@ use crate::snapshot::carry_out::{Change, Prepared, carry_out};
 use crate::snapshot::choice::of_snapshot;
 use crate::snapshot::copy_out::existing;
 use crate::snapshot::database;
-use crate::snapshot::generations::{Life, begin, in_its_life, life_of};
+use crate::snapshot::generations::{Life, begin, in_its_life, life_of, record_lives};
 use crate::snapshot::handle::Repository;
 use crate::snapshot::journal::{Entry, Journal, Named, Stage};
 use crate::snapshot::left_out::{Kept, bytes_to_keep};
 use crate::snapshot::links::{self, has_other_names};
-use crate::snapshot::plan::{DatabasePlan, RestorePlan, Work, plan, refuse_damage};
+use crate::snapshot::plan::{DatabasePlan, RestorePlan, Work, checked_chunks, plan, refuse_damage};
 use crate::snapshot::save::save_for_undo;
 use crate::snapshot::writing::{folder_of, require_room};
 
@@ -286,6 +286,7 @@ fn put_back(
     let left_out_files = if is_needed { left_out.stay() } else { Vec::new() };
     let done = result?;
     drop(prepared);
+    record_lives(repository)?;
     drop(locks);
     let counts = Counts {
         database_bytes_read: files.iter().map(|(_, file)| file.bytes_read()).sum(),
@@ -507,14 +508,26 @@ const SPARE: u64 = 1 << 20;
 /// Checks the bytes that a restore keeps: the tail by the hashes of its chunks, the base by its structure.
 /// Returns how many bytes were checked in each way.
 fn verify(repository: &Repository, plan: &DatabasePlan, file: &DataFile, monitor: &dyn Monitor) -> Result<(u64, u64)> {
+    let (catalog, work) = (&repository.catalog, &plan.work);
     let mut reader = ChunkReader::new(&repository.layout, &repository.counters);
-    let work = &plan.work;
     monitor.begin("checking what stays", plan.keep);
+    let mut chunks = catalog.stream_chunks(work.target.row, work.base_length, plan.keep)?;
+    // A base of four bytes is the magic, which was compared.
+    let mut parsed = 0;
     if work.base_length > FIRST_TRANSACTION {
-        scan(file, Position::START, work.base_length, &mut (), monitor)?;
+        match catalog.stored_base(&catalog.generation(work.target.generation)?.known)? {
+            Some(base) => {
+                let tail = std::mem::replace(&mut chunks, checked_chunks(catalog, &base, None, FIRST_TRANSACTION)?);
+                chunks.extend(tail);
+            }
+            None => {
+                scan(file, Position::START, work.base_length, &mut (), monitor)?;
+                parsed = work.base_length;
+            }
+        }
     }
     let mut bytes = Vec::new();
-    for chunk in repository.catalog.stream_chunks(work.target.row, work.base_length, plan.keep)? {
+    for chunk in chunks {
         monitor.check()?;
         let end = chunk.end().min(plan.keep);
         bytes.resize((end - chunk.offset) as usize, 0);
@@ -536,7 +549,5 @@ fn verify(repository: &Repository, plan: &DatabasePlan, file: &DataFile, monitor
         monitor.advance(bytes.len() as u64);
     }
     monitor.end();
-    // A base of four bytes is the magic, which was compared.
-    let parsed = if work.base_length > FIRST_TRANSACTION { work.base_length } else { 0 };
     Ok((plan.keep - parsed, parsed))
 }

@@ -25,6 +25,7 @@ use crate::snapshot::blobs::{self, directory_of};
 use crate::snapshot::caches::CacheMoved;
 use crate::snapshot::carry_out::{Change, Done, Prepared, carry_out, end, open_again, tidy, unfinished};
 use crate::snapshot::database::shell_word;
+use crate::snapshot::generations::record_lives;
 use crate::snapshot::handle::Repository;
 use crate::snapshot::journal::{Entry, Journal, Named, Stage};
 use crate::snapshot::left_out::path_of;
@@ -132,6 +133,7 @@ fn finish_it(repository: &mut Repository, way: Way, monitor: &dyn Monitor) -> Re
         let goal = if journal.stage == Stage::Restored { Way::Forward } else { Way::Back };
         open_all_again(repository, &journal, goal, monitor)?;
         end(repository, &journal)?;
+        record_lives(repository)?;
         let _ = reserve::replenish(&repository.layout);
         return Ok(Some(finished(&journal, goal, Vec::new(), Done::default())));
     }
@@ -154,6 +156,7 @@ fn finish_it(repository: &mut Repository, way: Way, monitor: &dyn Monitor) -> Re
         }
     }
     let done = write(repository, &mut journal, &left, way, monitor)?;
+    record_lives(repository)?;
     let _ = links::refresh(repository, false);
     let _ = reserve::replenish(&repository.layout);
     let left_alone = left.iter().filter(|database| database.was_used).map(|database| database.name.clone()).collect();

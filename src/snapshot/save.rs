@@ -27,7 +27,7 @@ use crate::snapshot::anchor::{damaged_list, known_end, nearest};
 use crate::snapshot::blobs::directory_of;
 use crate::snapshot::blobs::save::{BlobSaving, SavedBlobs, Stores, hides_blobs, scan_from};
 use crate::snapshot::choice::to_save;
-use crate::snapshot::generations::{Life, begin, life_of};
+use crate::snapshot::generations::{Life, begin, life_of, record_lives};
 use crate::snapshot::handle::Repository;
 use crate::snapshot::tail::Tail;
 use crate::snapshot::{database, id, index_parts};
@@ -241,7 +241,14 @@ fn attempt(
         }
     }
     let one_moment = settle_on_a_moment(&mut sources, monitor)?;
-    store(repository, new, &sources, one_moment, monitor)
+    let report = store(repository, new, &sources, one_moment, monitor)?;
+    let is_elsewhere = |(source, database): (&Saving, &Database)| {
+        source.new_life.is_none() && source.database.generation.row != database.generation.row
+    };
+    if report.is_some() && sources.iter().zip(databases).any(is_elsewhere) {
+        record_lives(repository)?;
+    }
+    Ok(report)
 }
 
 /// Stores what is new of the databases, and commits the snapshot; `None` if a file was replaced meanwhile.

@@ -395,3 +395,58 @@ fn p5_a_save_after_a_pack_may_be_killed_anywhere() {
     println!("{kills} kills, {bases} of them while the base was stored");
     assert!(kills > 15 && bases > 5, "{kills} {bases}");
 }
+
+/// Tried, gone back, and tried again: a pack is told by comparing with the state that the file is in, not with the newest there was.
+#[test]
+fn a_pack_or_a_conversion_may_be_tried_again() {
+    let mut site = two_lives();
+    site.save("packed");
+    site.restores("a");
+    site.pack();
+    site.save("packed-again");
+    site.all_come_back();
+    site.restores("b");
+    site.sandbox.znap_ok(&["undo"]);
+    site.is("packed-again");
+    let mut site = Site::new(76);
+    site.save("a");
+    site.sandbox.grow(77, 10, "mixed");
+    site.save("b");
+    let convert = |site: &Site| {
+        let mut bytes = fs::read(site.sandbox.data_fs()).unwrap();
+        bytes[..4].copy_from_slice(b"FS21");
+        fs::write(site.sandbox.data_fs(), bytes).unwrap();
+    };
+    convert(&site);
+    site.save("converted");
+    site.sandbox.znap_ok(&["restore", "a"]);
+    site.is("a");
+    convert(&site);
+    site.save("once-more");
+    for id in ["a", "once-more", "b", "converted"] {
+        site.sandbox.znap_ok(&["restore", id]);
+        site.is(id);
+    }
+}
+
+/// What is stored is given out, whatever has become of the file's beginning.
+#[test]
+fn p6_a_kept_base_is_what_is_restored_elsewhere_and_verified() {
+    let sandbox = Sandbox::with_database(78, 60, "large");
+    sandbox.znap_ok(&["init", "Data.fs", "--base"]);
+    sandbox.znap_ok(&["save", "a"]);
+    sandbox.grow(79, 3, "small");
+    sandbox.znap_ok(&["save", "b"]);
+    let whole = fs::read(sandbox.data_fs()).unwrap();
+    let mut changed = whole.clone();
+    let at = changed.len() / 3;
+    changed[at..at + 8].copy_from_slice(b"damaged!");
+    fs::write(sandbox.data_fs(), &changed).unwrap();
+    sandbox.znap_ok(&["restore", "b", "--to", "out"]);
+    assert!(fs::read(sandbox.file("out/data/Data.fs")).unwrap() == whole, "P6");
+    let refused = sandbox.znap(&["restore", "a", "--verify"]);
+    assert!(refused.code == 1 && refused.stderr.contains("differs from snapshot"), "{refused:?}");
+    assert!(fs::read(sandbox.data_fs()).unwrap() == changed);
+    fs::write(sandbox.data_fs(), &whole).unwrap();
+    assert!(!sandbox.znap_ok(&["restore", "a", "--verify"]).contains("structure"));
+}

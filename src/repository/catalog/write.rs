@@ -94,6 +94,14 @@ impl Catalog {
         })
     }
 
+    /// Records in which generation a database's file is.
+    pub fn set_generation(&mut self, database: i64, generation: i64) -> Result<()> {
+        self.transaction("record the state of a database", |tx| {
+            tx.execute("UPDATE database SET generation = ?2 WHERE id = ?1", params![database, generation])?;
+            Ok(())
+        })
+    }
+
     /// Sets whether the base of each of a database's generations is to be stored.
     pub fn set_keep_base(&mut self, database: i64, keep: bool) -> Result<()> {
         self.transaction("record a setting", |tx| {
