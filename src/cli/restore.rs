@@ -114,6 +114,14 @@ pub(super) fn tell(context: &Context, report: &RestoreReport, json: bool) -> Res
     let said = if json { terminal.json(report) } else { tell_done(context, report) };
     terminal.counts(&report.counts);
     tell_caches(context, &report.zeo_caches);
+    for database in report.plan.databases.iter().filter(|database| database.homeless_blobs > 0) {
+        terminal.warn(format_args!(
+            "{}: the snapshot has {}, and there is no blob directory to put them in",
+            database.name,
+            words::count(database.homeless_blobs, "blob", "blobs")
+        ));
+        terminal.hint(format_args!("znap track {} --blobs DIR, and restore again", database.name));
+    }
     if report.plan.goes_back() {
         // Even when it is to be quiet, and when nothing else can be said.
         terminal.warn(ZEO);

@@ -202,9 +202,20 @@ pub fn damaged_list(stream: &Stream) -> Error {
 
 /// The furthest-reaching snapshot that the file begins with.
 pub fn nearest(file: &DataFile, size: u64, catalog: &Catalog, generation: i64) -> Result<Option<Stream>> {
+    nearest_of(file, size, catalog, generation, |_| Ok(true))
+}
+
+/// The furthest-reaching of those that are accepted.
+pub(crate) fn nearest_of(
+    file: &DataFile,
+    size: u64,
+    catalog: &Catalog,
+    generation: i64,
+    accept: impl Fn(&Stream) -> Result<bool>,
+) -> Result<Option<Stream>> {
     let mut before = (size, i64::MAX);
     while let Some((rank, stream)) = catalog.anchor(generation, before.0, before.1)? {
-        if begins_with(file, size, catalog, &stream)? {
+        if accept(&stream)? && begins_with(file, size, catalog, &stream)? {
             return Ok(Some(stream));
         }
         before = (stream.cut.offset, rank);

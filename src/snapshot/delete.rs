@@ -3,11 +3,14 @@
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::filestorage::{DataFile, FIRST_TRANSACTION, Source};
 use crate::monitor::Monitor;
-use crate::repository::catalog::Snapshot;
+use crate::repository::catalog::{Database, Snapshot, Stream};
 use crate::repository::manifest::Tombstone;
 use crate::repository::object::publish;
+use crate::snapshot::anchor::nearest_of;
+use crate::snapshot::generations::known_life_of;
 use crate::snapshot::handle::Repository;
 use crate::snapshot::reserve;
 
@@ -28,6 +31,9 @@ pub fn delete(repository: &mut Repository, ids: &[String], monitor: &dyn Monitor
             snapshots.push(snapshot);
         }
     }
+    for database in repository.catalog.databases()? {
+        require_known(repository, &database, &snapshots)?;
+    }
     reserve::release_if_needed(&repository.layout)?;
     let mut deleted = Vec::new();
     for snapshot in snapshots {
@@ -36,6 +42,24 @@ pub fn delete(repository: &mut Repository, ids: &[String], monitor: &dyn Monitor
         deleted.push(snapshot.name);
     }
     Ok(DeleteReport { deleted })
+}
+
+/// Refuses to delete what a database's file is known by: one that was imported, and restored since, begins with no base.
+fn require_known(repository: &Repository, database: &Database, doomed: &[Snapshot]) -> Result<()> {
+    let Ok(file) = DataFile::open(repository.path_of(database)) else { return Ok(()) };
+    let Ok(Some(life)) = known_life_of(&repository.catalog, database, &file) else { return Ok(()) };
+    if !life.known.is_from_elsewhere() {
+        return Ok(());
+    }
+    let stays = |stream: &Stream| Ok(doomed.iter().all(|snapshot| snapshot.row != stream.snapshot));
+    match nearest_of(&file, file.size()?, &repository.catalog, life.row, stays)? {
+        Some(stream) if stream.cut.offset > FIRST_TRANSACTION => Ok(()),
+        _ => Err(Error::failed(format!(
+            "{} is as an import has it, and no other snapshot knows it as that",
+            database.name
+        ))
+        .hint("znap save first; then delete")),
+    }
 }
 
 /// Writes a snapshot's tombstone, and records it.

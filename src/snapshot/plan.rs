@@ -70,6 +70,8 @@ pub struct DatabasePlan {
     pub anew: bool,
     /// What will be done with its blobs, if it has a blob directory.
     pub blobs: Option<BlobPlan>,
+    /// How many blobs the snapshot has of it, if it has no blob directory that they could be put in.
+    pub homeless_blobs: u64,
     /// What happened to the file since the last snapshot, so that it is saved first: `packed` or `converted`.
     pub new_life: Option<&'static str>,
     /// What execution needs beyond this.
@@ -206,6 +208,7 @@ fn plan_database(
         beside: has_other_names(&repository.layout, file)?,
         anew,
         blobs,
+        homeless_blobs: if database.blobs.is_some() { 0 } else { target.blobs.as_ref().map_or(0, |blobs| blobs.count) },
         new_life: None,
         work: Work { base_length: if anew { FIRST_TRANSACTION } else { base_length }, target, now, end, chunks },
     })

@@ -441,8 +441,9 @@ pub(crate) fn lock_all(repository: &Repository, databases: &[Database]) -> Resul
             let path = repository.path_of(database);
             // A missing file is a clearer message than what its lock would give.
             fs::metadata(&path).map_err(|error| match error.kind() {
-                std::io::ErrorKind::NotFound => Error::not_found(format!("there is no file {}", path.display()))
-                    .hint("put a copy of it back, or write the snapshot somewhere else with znap restore --to DIR ID"),
+                std::io::ErrorKind::NotFound => Error::not_found(format!("there is no file {}", path.display())).hint(
+                    "put a copy of it back; --only leaves a database out; --to DIR writes the snapshot somewhere else",
+                ),
                 _ => Error::io("look at", &path, error),
             })?;
             // A lock file is made, or written to, only beside what is a FileStorage.

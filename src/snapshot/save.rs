@@ -23,7 +23,7 @@ use crate::repository::manifest::{CutEntry, DatabaseEntry, IMPORTED, IndexEntry,
 use crate::repository::object::{Finished, publish};
 use crate::repository::plain::PlainWriter;
 use crate::repository::record::hex_unless_utf8;
-use crate::snapshot::anchor::{damaged_list, known_end, nearest};
+use crate::snapshot::anchor::{damaged_list, known_end, nearest_of};
 use crate::snapshot::blobs::directory_of;
 use crate::snapshot::blobs::save::{BlobSaving, SavedBlobs, Stores, hides_blobs, scan_from};
 use crate::snapshot::choice::to_save;
@@ -206,13 +206,9 @@ impl Saving {
         blobs: Option<(PathBuf, BlobMode)>,
     ) -> Result<Self> {
         let generation = &database.generation;
-        let mut parent = nearest(&file, size, &repository.catalog, generation.row)?;
-        if let Some(stream) = &parent
-            && blobs.is_some()
-            && hides_blobs(&repository.catalog, stream)?
-        {
-            parent = None;
-        }
+        let catalog = &repository.catalog;
+        let accept = |stream: &Stream| Ok(blobs.is_none() || !hides_blobs(catalog, stream)?);
+        let parent = nearest_of(&file, size, catalog, generation.row, accept)?;
         let from = known_end(parent.as_ref(), &generation.known);
         let blobs_from = if blobs.is_some() { scan_from(parent.as_ref(), from) } else { from };
         let cut = Cut::at(from);

@@ -110,6 +110,22 @@ fn p5_a_blob_that_another_save_found_belongs_to_the_snapshot_that_missed_it() {
     assert_eq!(site.sandbox.znap(&["save", "c"]).code, 0);
 }
 
+/// Who has no blob directory is told that the site lacks its blobs.
+#[test]
+fn blobs_that_can_be_put_nowhere_are_named() {
+    let mut site = Site::small("bushy", "copy");
+    site.save("a");
+    site.sandbox.znap_ok(&["export", "a", "a.tar.zst"]);
+    site.sandbox.znap_ok(&["-R", "other", "init", "Data.fs"]);
+    site.sandbox.znap_ok(&["-R", "other", "import", "--from", "archive", "a.tar.zst"]);
+    let restored = site.sandbox.znap(&["-R", "other", "restore", "a"]);
+    assert!(restored.code == 0 && restored.stderr.contains("no blob directory"), "{restored:?}");
+    site.sandbox.znap_ok(&["-R", "other", "track", "data", "--blobs", "blobstorage"]);
+    fs::remove_dir_all(site.sandbox.file("blobstorage")).unwrap();
+    site.sandbox.znap_ok(&["-R", "other", "restore", "a"]);
+    site.is("a");
+}
+
 #[test]
 fn p10_gc_refuses_a_catalog_that_lost_where_blobs_are() {
     for (mode, statement) in [

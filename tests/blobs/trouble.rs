@@ -154,7 +154,8 @@ fn strangers_in_the_directory_are_left_alone() {
     site.sandbox.znap_ok(&["restore", "c"]);
     assert!(tree(&folder) == after);
     site.grow(5);
-    site.save("d");
+    let saved = site.save("d");
+    assert_eq!(saved["databases"][0]["parent"], "b", "the nearest whose blobs are known");
     site.restores("a");
     site.restores("d");
     site.sandbox.znap_ok(&["check", "--data"]);

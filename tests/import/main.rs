@@ -121,3 +121,51 @@ fn what_makes_no_sense_is_refused_in_a_line() {
         assert!(output.code == code && output.stderr.contains(words), "{args:?}: {output:?}");
     }
 }
+
+/// What an archive brings back needs nothing that only the archive has.
+#[test]
+fn p5_an_archive_brings_back_what_only_it_has() {
+    let sandbox = Sandbox::with_database(88, 60, "large");
+    sandbox.znap_ok(&["init", "Data.fs"]);
+    sandbox.znap_ok(&["save", "s1"]);
+    let whole = fs::read(sandbox.data_fs()).unwrap();
+    sandbox.znap_ok(&["export", "s1", "s1.tar.zst"]);
+    let pack = || common::zodb(&["pack", sandbox.data_fs().to_str().unwrap()]);
+    pack();
+    sandbox.znap_ok(&["save", "s2"]);
+    sandbox.znap_ok(&["delete", "s1"]);
+    sandbox.grow(89, 3, "small");
+    pack();
+    sandbox.znap_ok(&["save", "s3"]);
+    sandbox.znap_ok(&["gc"]);
+    sandbox.znap_ok(&["import", "--from", "archive", "s1.tar.zst"]);
+    fs::remove_file(sandbox.file("s1.tar.zst")).unwrap();
+    sandbox.znap_ok(&["gc"]);
+    sandbox.znap_ok(&["restore", "s1"]);
+    assert!(fs::read(sandbox.data_fs()).unwrap() == whole);
+}
+
+/// A database that is as an import has it is known by that alone, until it is saved.
+#[test]
+fn p5_an_import_that_the_database_is_known_by_is_not_deleted() {
+    let sandbox = Sandbox::with_database(90, 60, "large");
+    sandbox.znap_ok(&["-R", "one", "init", "Data.fs"]);
+    sandbox.znap_ok(&["-R", "one", "save", "s1"]);
+    sandbox.znap_ok(&["-R", "one", "export", "s1", "s1.tar.zst"]);
+    sandbox.grow(91, 5, "small");
+    sandbox.znap_ok(&["-R", "two", "init", "Data.fs"]);
+    sandbox.znap_ok(&["-R", "two", "save", "now"]);
+    sandbox.znap_ok(&["-R", "two", "import", "--from", "archive", "s1.tar.zst"]);
+    sandbox.znap_ok(&["-R", "two", "restore", "s1"]);
+    sandbox.grow(92, 5, "small");
+    let refused = sandbox.znap(&["-R", "two", "delete", "s1"]);
+    assert!(refused.code == 1 && refused.stderr.contains("znap save first"), "{refused:?}");
+    sandbox.znap_ok(&["-R", "two", "save", "grown"]);
+    sandbox.znap_ok(&["-R", "two", "delete", "s1"]);
+    sandbox.znap_ok(&["-R", "two", "gc"]);
+    sandbox.grow(93, 5, "small");
+    sandbox.znap_ok(&["-R", "two", "save", "more"]);
+    sandbox.znap_ok(&["-R", "two", "restore", "now"]);
+    sandbox.znap_ok(&["-R", "two", "restore", "more"]);
+    sandbox.check();
+}

@@ -120,7 +120,7 @@ impl Finder<'_> {
             }
             "zlibstorage" | "serverzlibstorage" => self.storage(only_storage(section)?, blobs, depth + 1),
             "demostorage" => self.demo_storage(section, blobs, depth),
-            "zeoclient" => {
+            "zeoclient" | "clientstorage" => {
                 let storage = self.served(section)?;
                 // The client's own blob-dir is a cache, or the server's seen from here.
                 self.storage(&storage, None, depth + 1)

@@ -1,7 +1,7 @@
 //! An archive that export wrote. It may come from anywhere: nothing in it is taken for granted, and no name in it becomes a path.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -97,8 +97,18 @@ fn read(work: &Work<'_>, path: &Path, file: File) -> Result<(About, Vec<Incoming
             work.monitor.end();
             files.insert(name.clone(), whole);
         } else if about.databases.iter().any(|member| is_index(&member.file)) {
-            // Made again from the database.
-            hasher.update_reader(&mut entry).map_err(broken)?;
+            // Made again from the database. It has 8 bytes an object, and no object takes less in the database.
+            if size > about.databases.iter().map(|member| member.bytes).fold(LONGEST, u64::saturating_add) {
+                return Err(refuse(path, format!("{name:.100?} is longer than any")));
+            }
+            let mut piece = vec![0; 1 << 20];
+            loop {
+                work.monitor.check()?;
+                match entry.read(&mut piece).map_err(broken)? {
+                    0 => break,
+                    read => hasher.update(&piece[..read]),
+                };
+            }
         } else if let Some((number, members, place)) = blob_place(about, &name) {
             let unpacking = match blobs.entry(number) {
                 Entry::Occupied(known) => known.into_mut(),
@@ -163,11 +173,9 @@ fn describe(path: &Path, text: &[u8]) -> Result<About> {
             .hint("take it in with a znap that is at least as new"));
     }
     let about: About = serde_json::from_value(value).map_err(|error| refuse(path, format!("{ABOUT}: {error}")))?;
-    let is_twice = |number: usize| {
-        let (before, member) = (&about.databases[..number], &about.databases[number]);
-        before.iter().any(|other| other.name == member.name || other.file == member.file)
-    };
-    if about.databases.is_empty() || (0..about.databases.len()).any(is_twice) {
+    let (mut names, mut files) = (BTreeSet::new(), BTreeSet::new());
+    let is_new = about.databases.iter().all(|member| names.insert(&member.name) && files.insert(&member.file));
+    if about.databases.is_empty() || !is_new {
         return Err(refuse(path, "it has no database, or one of them twice"));
     }
     Ok(about)

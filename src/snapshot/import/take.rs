@@ -12,9 +12,11 @@ use crate::error::{Error, IoContext, Kind, Result};
 use crate::filestorage::{Cut, DataFile, Position, Source, find_cut, scan};
 use crate::monitor::{Monitor, Silent};
 use crate::repository::blob_list::BlobMode;
-use crate::repository::catalog::{Database, GenerationRow};
+use crate::repository::catalog::{Database, GenerationRow, Stream};
 use crate::repository::hash::Uid;
-use crate::repository::manifest::{Generation, IMPORTED};
+use crate::repository::manifest::{DAMAGED, Generation, IMPORTED};
+use crate::snapshot::anchor::begins_any;
+use crate::snapshot::base::{needs_base, source_of, store_base};
 use crate::snapshot::database::check_tid;
 use crate::snapshot::generations::known_life_of;
 use crate::snapshot::handle::Repository;
@@ -176,6 +178,9 @@ impl Work<'_> {
                 options: &options,
                 not_saved: others.collect(),
             };
+            for one in &incoming {
+                keep_base(self.repository, one, self.monitor)?;
+            }
             let sources: Vec<Saving> =
                 incoming.into_iter().map(|one| saving(self.repository, one)).collect::<Result<_>>()?;
             let report = store(self.repository, &new, &sources, about.one_moment, self.monitor)?;
@@ -198,13 +203,17 @@ impl Work<'_> {
     fn already(&self, created: Timestamp, incoming: &[Incoming]) -> Result<Option<String>> {
         let catalog = &self.repository.catalog;
         for snapshot in catalog.snapshots()? {
-            if snapshot.created != created.as_microsecond() {
+            if snapshot.created != created.as_microsecond() || snapshot.kind == DAMAGED {
                 continue;
             }
             let streams = catalog.streams_of(snapshot.row)?;
+            if !incoming.iter().all(|one| self.can_be_had(one, &streams).unwrap_or(false)) {
+                continue;
+            }
             let is_there = |one: &Incoming| {
                 streams.iter().any(|stream| {
                     stream.database == one.database.row
+                        && (stream.blobs.is_some() || one.blobs.is_none())
                         && (stream.cut.offset, stream.cut.tid) == (one.cut.offset, one.cut.tid.0)
                 })
             };
@@ -213,6 +222,20 @@ impl Work<'_> {
             }
         }
         Ok(None)
+    }
+
+    /// Whether the base is somewhere that a snapshot's cut of a database needs.
+    fn can_be_had(&self, one: &Incoming, streams: &[Stream]) -> Result<bool> {
+        for stream in streams.iter().filter(|stream| stream.database == one.database.row) {
+            let known = self.repository.catalog.generation(stream.generation)?.known;
+            let path = self.repository.path_of(&one.database);
+            if needs_base(&self.repository.catalog, &known)?
+                && source_of(&self.repository.layout, &path, &known)?.is_none()
+            {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// The id that is wished for, with a number if another snapshot has it; or one of the time.
@@ -237,6 +260,19 @@ impl Work<'_> {
         }
         Err(Error::failed(format!("no free id like {wish}")))
     }
+}
+
+/// Stores the base of the life that a file is in, if the tracked file isn't in it: nobody else may have it for long.
+fn keep_base(repository: &mut Repository, one: &Incoming, monitor: &dyn Monitor) -> Result<()> {
+    let Some(life) = known_life_of(&repository.catalog, &one.database, &one.file)? else { return Ok(()) };
+    let begins = |file: DataFile| begins_any(&file, &[&life.known]);
+    let is_there = DataFile::open(repository.path_of(&one.database)).ok().map(begins).transpose()?;
+    if is_there == Some(true) || !needs_base(&repository.catalog, &life.known)? {
+        return Ok(());
+    }
+    let path = one.file.path();
+    let again = one.file.file().try_clone().at("open again", path)?;
+    store_base(repository, &one.database, &life, DataFile::checked(again, path)?, monitor).map(|_| ())
 }
 
 /// A file as save takes it: in the life that it is in, after the snapshot that it begins with.
