@@ -5,9 +5,9 @@
 //! catalog by itself; of it, a watcher sees when a transaction is about to be committed.
 
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -27,6 +27,12 @@ pub enum Change<'a> {
     Sync { path: &'a Path },
     /// The names in a directory are forced to the disk.
     SyncDirectory { path: &'a Path },
+    /// Everything on the file system that a directory is on is forced to the disk.
+    SyncFileSystem { path: &'a Path },
+    /// A directory is made.
+    CreateDirectory { path: &'a Path },
+    /// A directory is removed, if it is empty.
+    RemoveDirectory { path: &'a Path },
     /// A file gets a second name, which nothing has yet.
     Link { from: &'a Path, to: &'a Path },
     /// A file gets another name, in place of the file that has it.
@@ -137,6 +143,26 @@ impl Disk {
             .at("sync", path)
     }
 
+    /// Forces everything to the disk that was changed on the file system of a directory, by whomever.
+    pub fn sync_file_system(&self, path: &Path) -> Result<()> {
+        self.before(&Change::SyncFileSystem { path })
+            .and_then(|_| File::open(path))
+            .and_then(|directory| sync_all_of(&directory))
+            .at("sync the file system of", path)
+    }
+
+    /// Makes a directory with at most this mode. The caller syncs the one above.
+    pub fn create_directory(&self, path: &Path, mode: u32) -> io::Result<()> {
+        self.before(&Change::CreateDirectory { path })?;
+        DirBuilder::new().mode(mode).create(path)
+    }
+
+    /// Removes a directory, if it is empty. The caller syncs the one above.
+    pub fn remove_directory(&self, path: &Path) -> io::Result<()> {
+        self.before(&Change::RemoveDirectory { path })?;
+        fs::remove_dir(path)
+    }
+
     /// Gives a file a second name, which nothing has yet. Not every file system can: the caller knows another way, and
     /// syncs the directory.
     pub fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -184,6 +210,17 @@ impl Disk {
     pub fn commit(&self, path: &Path) -> Result<()> {
         self.before(&Change::Commit { path }).map(|_| ()).at("commit a transaction in", path)
     }
+}
+
+#[cfg(target_os = "linux")]
+fn sync_all_of(directory: &File) -> io::Result<()> {
+    Ok(rustix::fs::syncfs(directory)?)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn sync_all_of(_: &File) -> io::Result<()> {
+    rustix::fs::sync();
+    Ok(())
 }
 
 impl fmt::Debug for Disk {

@@ -4,12 +4,16 @@ import json
 import re
 import shutil
 
-from place import State, need
+from place import BLOBS, PREPARED, State, need
 
 # What may be in a repository when no command is running.
 ITS_FILES = {
     ".gitignore", "bases", "catalog.db", "catalog.db-journal", "check-progress", "gate", "last-restore", "lock", "objects", "reserve",
 }
+
+# A save that is done, but for what older snapshots need of the file before a pack: its second name stays, and the next save tries again.
+LEFT_BASE = 6
+NO_BASE = "what snapshots need of a file's beginning could not be stored"
 
 # What lay behind the last whole transaction of a database, as ZODB names it.
 TAIL = re.compile(r".*\.fs\.tr\d+")
@@ -128,7 +132,7 @@ def opened_by_zodb(place, step, world):
     }[journal(world)]
     need(now.keys() == restore.source.keys(), "P5: databases are gone", now)
     need(opened == now.keys() or journal(world), "P5: a database is fenced, and no restore is unfinished", now)
-    whole = any(all(now[name] == state[name] for name in opened) for state in states)
+    whole = any(all(now[name].opens_as(state[name]) for name in opened) for state in states)
     need(whole, "P5: ZODB opens it", journal(world), now)
 
 
@@ -143,6 +147,9 @@ def opens(place, world, name, before):
         told = place.zodb.run("open", folder / name, *options)
         if told["ok"]:
             need(told["warnings"] == [], "ZODB warns", told)
+            if before.blobs:
+                shutil.copytree(world / BLOBS, folder / BLOBS)
+                place.zodb.run("blobs-check", folder / name)
         else:
             need(told["error"] == "FileStorageFormatError" and before.is_fenced(), "ZODB says something else", told)
             need(State.of(folder)[name].index == before.index, "ZODB changed an index", told)
@@ -195,7 +202,8 @@ def finished_both_ways(place, step, world):
 
 def nothing_beside(world, step):
     beside = {f"{name}{end}" for name in step.source for end in ("", ".index", ".lock", ".tmp")}
-    names = {path.name for path in world.iterdir()} - beside - {".znap", step.other}
+    names = {path.name for path in world.iterdir()} - beside - {".znap", step.other, BLOBS}
+    names |= {PREPARED} if (world / BLOBS / PREPARED).exists() else set()
     # A killed init leaves a directory of its own, which is in nobody's way.
     names = {name for name in names if not name.startswith(".znap-init-")}
     if (step.finishes or step).tail:
@@ -227,4 +235,5 @@ def unnamed(place, world):
     """Object files of which the catalog doesn't know, and those that are missing."""
     asked = place.run(["sqlite3", "-readonly", ".znap/catalog.db", "SELECT name FROM object_files"], world)
     need(asked.code == 0, "sqlite3", asked)
-    return {path.name for path in (world / ".znap/objects").iterdir()} ^ set(asked.out.split())
+    files = {path.name for path in (world / ".znap/objects").rglob("*") if not path.is_dir()}
+    return files ^ set(asked.out.split())

@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 import kills
-from after import check, done, failed
+from after import LEFT_BASE, NO_BASE, check, done, failed
 from place import Failure, need
 
 CALLS = (
@@ -107,6 +107,8 @@ def fail(place, step, error):
         # What couldn't be read was set aside, and isn't damaged at all.
         need("the disk cannot read it" in result.out or f" {error.path}: " in err, "it doesn't say why", result)
         place.znap_ok(world, "repair", "--from", ".znap/damaged")
+    elif result.code == LEFT_BASE and NO_BASE in result.err:
+        done(place, step, world)
     elif result.code == 0:
         need(error.may_pass, "something wasn't synced, and it says it is done", result)
         done(place, step, world)

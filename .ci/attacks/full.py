@@ -4,7 +4,7 @@ import resource
 import shutil
 import signal
 
-from after import check, done, failed, journal
+from after import LEFT_BASE, NO_BASE, check, done, failed, journal
 from disk import Disk
 from place import Failure, State, copy_into, need
 from script import scripts
@@ -54,9 +54,10 @@ def on_full_disk(place, disk, step, left):
     disk.fill(left)
     free = disk.free()
     result = place.znap(disk.site, *step.words)
-    refused(result, SAYS_WHY)
+    if result.code != LEFT_BASE or NO_BASE not in result.err:
+        refused(result, SAYS_WHY)
     unfinished = journal(disk.site)
-    if result.code == 0:
+    if result.code in (0, LEFT_BASE):
         done(place, step, disk.site)
     if result.code != 0 and not unfinished:
         need(State.of(disk.site) == step.source, "it failed and changed the database", result)
@@ -85,7 +86,8 @@ def limited(place, step, limit, ignored):
     world = place.copy(step.before)
     result = place.znap(world, *step.words, preexec_fn=limits)
     if ignored or result.code != 128 + signal.SIGXFSZ:
-        refused(result, SAYS_WHY_LIMITED, hint="")
+        if result.code != LEFT_BASE or NO_BASE not in result.err:
+            refused(result, SAYS_WHY_LIMITED, hint="")
         failed(step, world)
     check(place, step, world)
 

@@ -46,17 +46,23 @@ FENCE = b"ZNAP"
 
 @dataclass(frozen=True)
 class Database:
-    """A database's file, and its index if it has one."""
+    """A database's file, its index if it has one, and the files in its blob directory with their modes."""
 
     data: bytes
     index: bytes | None
+    blobs: dict
 
     def is_fenced(self):
         return self.data.startswith(FENCE)
 
+    def opens_as(self, other):
+        """Whether it is what ZODB would take for the other one: blobs that nothing names are no matter to it."""
+        same = (self.data, self.index) == (other.data, other.index)
+        return same and all(self.blobs.get(name) == blob for name, blob in other.blobs.items())
+
     def __repr__(self):
         index = "no index" if self.index is None else f"an index of {len(self.index)} bytes"
-        return f"a file of {len(self.data)} bytes beginning with {self.data[:4]} and {index}"
+        return f"a file of {len(self.data)} bytes beginning with {self.data[:4]}, {index}, and {len(self.blobs)} blobs"
 
 
 class State(dict):
@@ -65,10 +71,26 @@ class State(dict):
     @classmethod
     def of(cls, folder):
         found = {path.name: path for path in sorted(Path(folder).rglob("*.fs"))}
-        return cls((name, Database(path.read_bytes(), read(f"{path}.index"))) for name, path in found.items())
+        of = lambda path: Database(path.read_bytes(), read(f"{path}.index"), blobs_in(path.parent / BLOBS))
+        return cls((name, of(path)) for name, path in found.items())
 
     def is_fenced(self):
         return any(database.is_fenced() for database in self.values())
+
+
+# The blob directory of a database, beside it; and what a restore makes in there, which is nobody's until the next one.
+BLOBS = "blobstorage"
+PREPARED = ".znap-restore"
+
+
+def blobs_in(folder):
+    """Modes and contents of the files in a blob directory, which says how it is laid out if there are any."""
+    files = {path.relative_to(folder): path for path in folder.rglob("*") if path.is_file()}
+    blobs = {name: path for name, path in files.items() if name.parts[0] != PREPARED and not name.name.startswith(".")}
+    if blobs:
+        blobs |= {name: path for name, path in files.items() if str(name) == ".layout"}
+        need(len(blobs) > 1 and (folder / ".layout").exists(), "P4: the blob directory doesn't say how it is laid out")
+    return {name: (path.stat().st_mode, path.read_bytes()) for name, path in blobs.items()}
 
 
 def read(path):

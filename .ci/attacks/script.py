@@ -1,11 +1,11 @@
-"""The scripts that are attacked: the life of a repository, and a shorter one of a repository with two databases."""
+"""The scripts that are attacked: the life of a repository, and shorter ones of repositories with two databases, and with blobs."""
 
 import os
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from place import State, need
+from place import BLOBS, State, need
 
 
 @dataclass
@@ -37,7 +37,7 @@ class Step:
 class Script:
     """Makes the steps, one after the other, and carries each out once."""
 
-    def __init__(self, place, names, about="", transactions=40):
+    def __init__(self, place, names, about="", transactions=40, options=()):
         self.place = place
         self.names = names
         self.about = about
@@ -47,7 +47,7 @@ class Script:
         self.old = {}
         self.seed = 0
         self.grow(transactions, command="make")
-        self.step("init", *names)
+        self.step("init", *names, *options)
 
     def grow(self, transactions=6, command="grow"):
         self.seed += 1
@@ -119,8 +119,31 @@ class Script:
         return max((self.world / ".znap/objects").iterdir(), key=lambda path: path.stat().st_size)
 
 
+class Site(Script):
+    """The same with blobs; the database begins with so many megabytes, which are garbage for a pack."""
+
+    def __init__(self, place, layout, mode, megabytes):
+        self.layout = layout
+        self.megabytes = megabytes
+        super().__init__(place, ("Data.fs",), f"blobs ({layout}, {mode}), ", 3, ("--blobs", BLOBS, "--blobs-mode", mode))
+
+    def grow(self, transactions=3, command="grow"):
+        data = self.world / "Data.fs"
+        if command == "make" and self.megabytes:
+            self.place.zodb.run("make", data, "--seed", 1, "--mb", self.megabytes, "--profile", "mixed")
+        self.seed += 1
+        options = ["--seed", self.seed, "--transactions", transactions, "--size", 30_000, "--layout", self.layout]
+        self.place.zodb.run("blobs", data, *options, "--undo")
+
+    def pack(self):
+        self.place.zodb.run("blobs-pack", self.world / "Data.fs")
+        # What it leaves of before.
+        (self.world / "Data.fs.old").unlink()
+        shutil.rmtree(self.world / f"{BLOBS}.old", ignore_errors=True)
+
+
 def scripts(place):
-    return script(place) + two_databases(place)
+    return script(place) + two_databases(place) + linked_blobs(place) + copied_blobs(place)
 
 
 def script(place):
@@ -171,4 +194,33 @@ def two_databases(place):
     life.step("restore", "a", target="a")
     life.step("undo", target=before)
     life.step("check", "--data", "--databases")
+    return life.steps
+
+
+def linked_blobs(place):
+    """Forward, backward and over a pack. The database is so small that it is kept whole."""
+    life = Site(place, "bushy", "link", 0)
+    life.step("save", "a")
+    life.grow()
+    life.step("save", "b")
+    life.pack()
+    life.step("save", "c")
+    life.grow()
+    before = State.of(life.world)
+    life.step("restore", "a", target="a")
+    life.step("undo", target=before)
+    life.step("delete", "b")
+    life.step("gc")
+    return life.steps
+
+
+def copied_blobs(place):
+    """A second name of the database is all that is left of before the pack."""
+    life = Site(place, "lawn", "copy", 2)
+    life.grow()
+    life.step("save", "a")
+    life.pack()
+    life.step("save", "b")
+    life.grow()
+    life.step("restore", "a", target="a")
     return life.steps

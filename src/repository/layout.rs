@@ -17,9 +17,9 @@
 //!   objects/          immutable object files, named by their hash (docs/format.md)
 //! ```
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::disk::Disk;
@@ -59,7 +59,7 @@ impl Layout {
             Access::Private => 0o700,
             Access::Group(_) => 0o2770,
         };
-        match DirBuilder::new().mode(0o700).create(root) {
+        match disk.create_directory(root, 0o700) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 return Err(already_there(root));
             }
@@ -71,7 +71,7 @@ impl Layout {
         // After the group: chown clears the set-group-id bit.
         set_mode(root, mode)?;
         let objects = root.join("objects");
-        DirBuilder::new().mode(0o700).create(&objects).at("create", &objects)?;
+        disk.create_directory(&objects, 0o700).at("create", &objects)?;
         if let Access::Group(group) = access {
             std::os::unix::fs::chown(&objects, None, Some(group)).at("give to the database's group", &objects)?;
         }
@@ -257,10 +257,10 @@ impl Layout {
         self.blobs().join(&name[..2]).join(name)
     }
 
-    /// Makes a directory in it, unless it is there, with the mode and owner of the repository's own. Returns whether it was made.
-    pub fn create_folder(&self, path: &Path) -> Result<bool> {
-        match DirBuilder::new().mode(0o700).create(path) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
+    /// Makes a directory in it, unless it is there, with the mode and owner of the repository's own.
+    pub fn create_folder(&self, path: &Path) -> Result<()> {
+        match self.disk.create_directory(path, 0o700) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
             result => result.at("create", path)?,
         }
         let model = fs::metadata(self.objects()).at("look at", self.objects())?;
@@ -269,8 +269,7 @@ impl Layout {
             std::os::unix::fs::chown(path, user, Some(model.gid())).at("set the owner of", path)?;
         }
         // After the group: chown clears the set-group-id bit.
-        set_mode(path, model.mode() & 0o7777)?;
-        Ok(true)
+        set_mode(path, model.mode() & 0o7777)
     }
 
     /// Creates a file that isn't there yet, with the repository's mode and owner, whatever the umask.
@@ -283,7 +282,7 @@ impl Layout {
     /// Creates a directory in the repository, with the mode and owner of that of the object files.
     pub fn create_directory(&self, path: &Path) -> Result<()> {
         let model = fs::metadata(self.objects()).at("look at", self.objects())?;
-        DirBuilder::new().mode(0o700).create(path).at("create", path)?;
+        self.disk.create_directory(path, 0o700).at("create", path)?;
         if rustix::process::geteuid().is_root() {
             std::os::unix::fs::chown(path, Some(model.uid()), Some(model.gid())).at("set the owner of", path)?;
         }

@@ -136,14 +136,10 @@ impl PlainWriter {
     fn folder_of(&mut self, place: &Path) -> Result<PathBuf> {
         let folder = place.parent().unwrap_or(place).to_path_buf();
         // Perhaps a killed save has made it, and its name is on no disk.
-        self.folders.insert(self.layout.blobs());
-        if folder.is_dir() {
-            return Ok(folder);
-        }
-        for folder in [self.layout.blobs(), folder.clone()] {
-            if self.layout.create_folder(&folder)? {
-                self.folders.extend(folder.parent().map(Path::to_path_buf));
-            }
+        self.folders.extend([self.layout.objects(), self.layout.blobs()]);
+        if !folder.is_dir() {
+            self.layout.create_folder(&self.layout.blobs())?;
+            self.layout.create_folder(&folder)?;
         }
         Ok(folder)
     }

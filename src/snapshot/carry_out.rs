@@ -179,14 +179,15 @@ impl<'a> Prepared<'a> {
     fn apply(&mut self, repository: &Repository, monitor: &dyn Monitor) -> Result<u64> {
         let disk = repository.disk();
         let (file, path) = (self.change.file.file(), self.change.file.path());
-        if let Some(blobs) = &mut self.blobs {
-            blobs.put()?;
-        }
         if let Some((new, real)) = &mut self.new_file {
             // It is fenced: nobody sees it with the old index.
             new.put(real)?;
             disk.sync_directory(folder_of(real))?;
             repository.counters.fsync();
+        }
+        // Fenced by now, either way: what isn't is left alone when the restore is taken back.
+        if let Some(blobs) = &mut self.blobs {
+            blobs.put()?;
         }
         for (_, index) in &self.indexes {
             disk.remove_if_there(index)?;

@@ -1,6 +1,6 @@
 //! Restore to another place: whole databases with their indexes, in a folder that has none.
 
-use std::fs::{self, DirBuilder};
+use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -265,7 +265,7 @@ fn create_folders(disk: &Disk, folder: &Path, model: &fs::Metadata) -> Result<()
     let missing: Vec<&Path> =
         folder.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists()).collect();
     for path in missing.into_iter().rev() {
-        DirBuilder::new().create(path).at("create", path)?;
+        disk.create_directory(path, 0o777).at("create", path)?;
         disk.sync_directory(folder_of(path))?;
         if rustix::process::geteuid().is_root() {
             std::os::unix::fs::chown(path, Some(model.uid()), Some(model.gid())).at("set the owner of", path)?;

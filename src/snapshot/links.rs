@@ -95,6 +95,11 @@ pub(crate) fn make(layout: &Layout, path: &Path, file: Option<FileIdentity>, gen
         layout.disk().remove(&link)?;
         return Ok(false);
     }
+    if is_made {
+        // The folder itself may have been made by a command that was killed.
+        layout.disk().sync_directory(&layout.bases())?;
+        layout.disk().sync_directory(layout.root())?;
+    }
     Ok(is_made)
 }
 

@@ -487,8 +487,9 @@ fn check_room(repository: &Repository, plan: &RestorePlan, options: &RestoreOpti
         };
         // Once it is prepared, too: that is when it is copied.
         need(folder_of(&database.path), growth + bytes_to_keep(database, options.discard))?;
-        if let Some(blobs) = database.blobs.as_ref().filter(|blobs| blobs.copies() && !prepared) {
-            need(existing(&blobs.path), blobs.add_bytes)?;
+        if let Some(blobs) = &database.blobs {
+            let copied = if blobs.copies() && !prepared { blobs.add_bytes } else { 0 };
+            need(existing(&blobs.path), copied + blobs.add * FOLDER)?;
         }
     }
     needed.into_values().try_for_each(|(folder, bytes)| require_room(folder, bytes))
@@ -505,6 +506,8 @@ pub(crate) fn require_unchanged(layout: &Layout, file: &DataFile, size: u64, bes
 
 /// Room for the journal, and the texts beside databases.
 const SPARE: u64 = 1 << 20;
+/// What the folder of a blob takes.
+const FOLDER: u64 = 4 << 10;
 
 /// Checks the bytes that a restore keeps: the tail by the hashes of its chunks, the base by its structure.
 /// Returns how many bytes were checked in each way.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::disk::Disk;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, IoContext, Kind, Result};
 use crate::filestorage::fence::notice_path;
 use crate::filestorage::{DataFile, FIRST_TRANSACTION, Magic, Source, StorageLock};
 use crate::monitor::{Monitor, Silent};
@@ -107,6 +107,15 @@ fn finish_it(repository: &mut Repository, way: Way, monitor: &dyn Monitor) -> Re
     // What is read may not be on the disk yet, if it was interrupted just then; and files are about to be changed.
     repository.disk().sync_directory(repository.layout.root())?;
     repository.counters.fsync();
+    for database in repository.catalog.databases()? {
+        // So may what is in a blob directory: it was synced as far as the restore came, and is left alone if it is right.
+        if let Some((directory, _)) = directory_of(repository, &database)
+            && directory.try_exists().at("look at", &directory)?
+        {
+            repository.disk().sync_file_system(&directory)?;
+            repository.counters.fsync();
+        }
+    }
     reserve::release_if_needed(&repository.layout)?;
     if way == Way::Back && journal.stage == Stage::Restored {
         return Err(Error::failed(format!(
@@ -396,9 +405,6 @@ fn write(
     }
     for database in left {
         require_unchanged(&repository.layout, &database.file, database.size, database.linked)?;
-    }
-    for blobs in left.iter().flat_map(|database| &database.blobs) {
-        blobs::put::flush(&blobs.path)?;
     }
     let stage = if way == Way::Forward { Stage::Restored } else { Stage::TakenBack };
     carry_out(repository, &mut prepared, journal, (stage, false), monitor)

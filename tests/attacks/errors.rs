@@ -47,7 +47,13 @@ impl Watcher for Fail {
         let now = self.seen.fetch_add(1, Ordering::Relaxed);
         // What frees space still works on a full disk.
         let full = self.code != EIO;
-        let frees = matches!(change, Change::Remove { .. } | Change::SyncDirectory { .. });
+        let frees = matches!(
+            change,
+            Change::Remove { .. }
+                | Change::RemoveDirectory { .. }
+                | Change::SyncDirectory { .. }
+                | Change::SyncFileSystem { .. }
+        );
         if (now == self.at || self.for_ever && now > self.at) && !(full && frees) {
             let mut failed = self.failed.lock().unwrap();
             failed.any = true;
@@ -70,6 +76,8 @@ fn may_fail(change: &Change<'_>, command: Command) -> bool {
         }
         // Where a file can't get a second name it is copied.
         Change::Link { .. } => true,
+        // An empty folder in a blob directory is in nobody's way.
+        Change::RemoveDirectory { .. } => true,
         _ => false,
     }
 }
@@ -99,7 +107,7 @@ impl Attack {
         for (code, for_ever) in [(EIO, false), (EIO, true), (ENOSPC, false), (ENOSPC, true), (EDQUOT, true)] {
             for at in 0..changes {
                 self.cases += 1;
-                if !crate::is_tried(self.cases, self.one_in) {
+                if !crate::is_tried(self.cases, self.one_in * before.rarity()) {
                     continue;
                 }
                 let world = before.copy();

@@ -3,9 +3,10 @@
 //! the last write and then what was in memory by chance, unless it is within a sector.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ffi::OsString;
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -27,6 +28,9 @@ enum Op {
     SetLength(PathBuf, u64),
     Sync(PathBuf),
     SyncDirectory(PathBuf),
+    SyncFileSystem,
+    CreateDirectory(PathBuf),
+    RemoveDirectory(PathBuf),
     Link(PathBuf, PathBuf),
     Rename(PathBuf, PathBuf),
     Remove(PathBuf),
@@ -81,6 +85,9 @@ impl Watcher for Recorder {
             Change::SetLength { path, length } => Op::SetLength(path.into(), length),
             Change::Sync { path } => Op::Sync(path.into()),
             Change::SyncDirectory { path } => Op::SyncDirectory(path.into()),
+            Change::SyncFileSystem { .. } => Op::SyncFileSystem,
+            Change::CreateDirectory { path } => Op::CreateDirectory(path.into()),
+            Change::RemoveDirectory { path } => Op::RemoveDirectory(path.into()),
             Change::Link { from, to } => Op::Link(from.into(), to.into()),
             Change::Rename { from, to } => Op::Rename(from.into(), to.into()),
             Change::Remove { path } => Op::Remove(path.into()),
@@ -96,11 +103,13 @@ impl Watcher for Recorder {
     }
 }
 
-/// A file: what is on the disk, and what was done since.
+/// A file or a folder: what is on the disk, and what was done since.
 #[derive(Debug, Clone, Default)]
 struct Node {
     durable: Vec<u8>,
     pending: Vec<Op>,
+    mode: u32,
+    is_folder: bool,
 }
 
 impl Node {
@@ -123,14 +132,24 @@ impl Node {
     fn now(&self) -> Vec<u8> {
         self.with(self.pending.iter().cloned())
     }
+
+    fn sync(&mut self) {
+        self.durable = self.now();
+        self.pending.clear();
+    }
 }
 
-type Names = BTreeMap<PathBuf, usize>;
-/// The number of each name's file, which several names may have, and its bytes.
-type Image = BTreeMap<PathBuf, (usize, Vec<u8>)>;
+/// A folder's number, and a name in it.
+type Name = (usize, OsString);
+/// What has these names: the number of a file, which several names may have, or of a folder.
+type Names = BTreeMap<Name, usize>;
+/// The same by paths seen from the root, with what is in files.
+type Image = BTreeMap<PathBuf, (usize, Node)>;
 
-/// A disk with a memory in front of it.
+/// A disk with a memory in front of it. A folder is a file of names: it may be there without its own name being so.
 struct Sim {
+    root: PathBuf,
+    /// The first one is the root.
     nodes: Vec<Node>,
     names: Names,
     durable: Names,
@@ -138,93 +157,122 @@ struct Sim {
 
 impl Sim {
     fn of(world: &World) -> Self {
-        let mut sim = Sim { nodes: Vec::new(), names: Names::new(), durable: Names::new() };
+        let root = world.path().to_path_buf();
+        let (nodes, names, durable) = Default::default();
+        let mut sim = Sim { root, nodes, names, durable };
+        sim.add(Node { is_folder: true, ..Node::default() });
         let mut numbers = HashMap::new();
-        let mut folders = vec![world.path().to_path_buf()];
-        while let Some(folder) = folders.pop() {
-            for entry in fs::read_dir(&folder).unwrap() {
-                let path = entry.unwrap().path();
-                if path.is_dir() {
-                    folders.push(path);
-                    continue;
+        let mut folders = vec![(0, world.path().to_path_buf())];
+        while let Some((number, folder)) = folders.pop() {
+            for entry in fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap()) {
+                let (path, metadata) = (entry.path(), entry.metadata().unwrap());
+                let found = *numbers.entry(metadata.ino()).or_insert(sim.nodes.len());
+                if found == sim.nodes.len() {
+                    let durable = if metadata.is_dir() { Vec::new() } else { fs::read(&path).unwrap() };
+                    let (mode, is_folder) = (metadata.mode() & 0o7777, metadata.is_dir());
+                    sim.add(Node { durable, pending: Vec::new(), mode, is_folder });
                 }
-                let number = *numbers.entry(fs::metadata(&path).unwrap().ino()).or_insert(sim.nodes.len());
-                if number == sim.nodes.len() {
-                    sim.nodes.push(Node { durable: fs::read(&path).unwrap(), pending: Vec::new() });
+                if metadata.is_dir() {
+                    folders.push((found, path));
                 }
-                sim.durable.insert(path, number);
+                sim.names.insert((number, entry.file_name()), found);
             }
         }
-        sim.names = sim.durable.clone();
+        sim.durable = sim.names.clone();
         sim
     }
 
+    fn add(&mut self, node: Node) -> usize {
+        self.nodes.push(node);
+        self.nodes.len() - 1
+    }
+
+    /// The number of what is there now.
+    fn number(&self, path: &Path) -> usize {
+        let inside = path.strip_prefix(&self.root).unwrap();
+        inside.iter().fold(0, |folder, name| self.names[&(folder, name.to_owned())])
+    }
+
+    fn name(&self, path: &Path) -> Name {
+        (self.number(path.parent().unwrap()), path.file_name().unwrap().to_owned())
+    }
+
     fn node(&mut self, path: &Path) -> &mut Node {
-        let number = self.names[path];
+        let number = self.number(path);
         &mut self.nodes[number]
+    }
+
+    fn give_name(&mut self, path: &Path, number: usize) {
+        let name = self.name(path);
+        assert!(self.names.insert(name, number).is_none(), "{}", path.display());
     }
 
     fn apply(&mut self, op: &Op) {
         match op {
-            Op::Create(path) => {
-                assert!(!self.names.contains_key(path));
-                self.names.insert(path.clone(), self.nodes.len());
-                self.nodes.push(Node::default());
+            Op::Create(path) | Op::CreateDirectory(path) => {
+                let is_folder = matches!(op, Op::CreateDirectory(_));
+                let number = self.add(Node { mode: 0o600, is_folder, ..Node::default() });
+                self.give_name(path, number);
             }
             Op::Write(path, ..) | Op::SetLength(path, _) => self.node(path).pending.push(op.clone()),
-            Op::Sync(path) => {
-                let node = self.node(path);
-                node.durable = node.now();
-                node.pending.clear();
-            }
+            Op::Sync(path) => self.node(path).sync(),
             Op::Catalog(path, bytes) => {
-                let number = self.names[path];
-                self.nodes[number] = Node { durable: bytes.clone(), pending: Vec::new() };
+                let (number, name) = (self.number(path), self.name(path));
+                self.nodes[number] = Node { durable: bytes.clone(), mode: 0o600, ..Node::default() };
                 // SQLite syncs the directory.
-                self.durable.insert(path.clone(), number);
+                self.durable.insert(name, number);
             }
-            Op::Link(from, to) => {
-                assert!(!self.names.contains_key(to));
-                self.names.insert(to.clone(), self.names[from]);
-            }
-            Op::Rename(from, to) => rename(&mut self.names, from, to),
-            Op::Remove(path) => self.names.retain(|name, _| !name.starts_with(path)),
-            Op::SyncDirectory(folder) => {
-                // A directory in it that has another name takes along what is in it.
-                let nodes: HashSet<usize> = self.durable.values().copied().collect();
-                let moved: Vec<(PathBuf, PathBuf)> = self
-                    .names
-                    .iter()
-                    .filter(|(name, number)| {
-                        nodes.contains(number) && name.parent() != Some(folder) && name.starts_with(folder)
-                    })
-                    .filter_map(|(name, number)| {
-                        let (old, _) = self.durable.iter().find(|(_, other)| *other == number)?;
-                        // What still has its old name too only got a second one.
-                        let is_moved = old != name && self.names.get(old) != Some(number);
-                        is_moved.then(|| (old.clone(), name.clone()))
-                    })
-                    .collect();
-                for (old, new) in moved {
-                    let number = self.durable.remove(&old).unwrap();
-                    self.durable.insert(new, number);
+            Op::Link(from, to) => self.give_name(to, self.number(from)),
+            Op::Rename(from, to) => {
+                let (number, from, to) = (self.number(from), self.name(from), self.name(to));
+                // Two names of one file stay.
+                if self.names.get(&to) != Some(&number) {
+                    self.names.remove(&from);
+                    self.names.insert(to, number);
                 }
-                self.durable.retain(|name, _| name.parent() != Some(folder));
-                let here = self.names.iter().filter(|(name, _)| name.parent() == Some(folder));
+            }
+            Op::Remove(path) => drop(self.names.remove(&self.name(path))),
+            Op::RemoveDirectory(path) => {
+                let number = self.number(path);
+                if !self.names.keys().any(|(folder, _)| *folder == number) {
+                    self.names.remove(&self.name(path));
+                }
+            }
+            Op::SyncDirectory(path) => {
+                let number = self.number(path);
+                self.durable.retain(|(folder, _), _| *folder != number);
+                let here = self.names.iter().filter(|((folder, _), _)| *folder == number);
                 self.durable.extend(here.map(|(name, number)| (name.clone(), *number)));
+            }
+            Op::SyncFileSystem => {
+                self.nodes.iter_mut().for_each(Node::sync);
+                self.durable = self.names.clone();
             }
         }
     }
 
+    /// What can be reached by these names.
     fn image(&self, names: &Names, content: impl Fn(&Node) -> Vec<u8>) -> Image {
-        names.iter().map(|(name, number)| (name.clone(), (*number, content(&self.nodes[*number])))).collect()
+        let mut image = Image::new();
+        let mut folders = vec![(0, PathBuf::new())];
+        while let Some((number, path)) = folders.pop() {
+            for ((_, name), found) in names.range((number, OsString::new())..(number + 1, OsString::new())) {
+                let (node, path) = (&self.nodes[*found], path.join(name));
+                if node.is_folder {
+                    folders.push((*found, path.clone()));
+                }
+                let node = Node { durable: content(node), pending: Vec::new(), ..*node };
+                image.insert(path, (*found, node));
+            }
+        }
+        image
     }
 
     /// All, but for the bytes of one file.
     fn all_but(&self, number: usize, bytes: &[u8]) -> Image {
         let mut image = self.image(&self.names, Node::now);
-        for (_, other) in image.values_mut().filter(|(other, _)| *other == number) {
-            *other = bytes.to_vec();
+        for (_, node) in image.values_mut().filter(|(other, _)| *other == number) {
+            node.durable = bytes.to_vec();
         }
         image
     }
@@ -239,14 +287,14 @@ impl Sim {
             ("data without names".to_string(), self.image(&self.durable, Node::now)),
         ];
         for (number, node) in self.nodes.iter().enumerate() {
-            let Some((path, _)) = self.names.iter().find(|(_, other)| **other == number) else { continue };
+            let Some(((_, name), _)) = self.names.iter().find(|(_, other)| **other == number) else { continue };
             for dropped in 0..node.pending.len().min(4) {
                 let others = node.pending.iter().enumerate().filter(|(at, _)| *at != dropped);
                 let image = self.all_but(number, &node.with(others.map(|(_, op)| op.clone())));
-                images.push((format!("all but change {dropped} of {}", path.display()), image));
+                images.push((format!("all but change {dropped} of {name:?}"), image));
             }
             // A disk writes a sector or doesn't.
-            if let Some(Op::Write(_, offset, data)) = node.pending.last()
+            if let Some(Op::Write(path, offset, data)) = node.pending.last()
                 && data.len() > SECTOR
             {
                 for garbage in [0, 0xa5] {
@@ -257,7 +305,7 @@ impl Sim {
                     pending.pop();
                     pending.push(Op::Write(path.clone(), *offset, torn));
                     let image = self.all_but(number, &node.with(pending));
-                    images.push((format!("half of the last write to {}", path.display()), image));
+                    images.push((format!("half of the last write to {name:?}"), image));
                 }
             }
         }
@@ -268,67 +316,53 @@ impl Sim {
             }
             let mut names = self.names.clone();
             names.remove(name);
-            if let Some((old, _)) = self.durable.iter().find(|(_, other)| *other == number) {
-                // A directory that gets another name takes along all that is in it.
-                if old.parent() != name.parent() {
-                    continue;
-                }
+            let has_name = |other: &Name| self.names.get(other) == Some(number);
+            if let Some((old, _)) = self.durable.iter().find(|(old, other)| *other == number && !has_name(old)) {
                 names.insert(old.clone(), *number);
             }
             if let Some(replaced) = self.durable.get(name) {
                 names.insert(name.clone(), *replaced);
             }
-            images.push((format!("all but the name {}", name.display()), self.image(&names, Node::now)));
+            images.push((format!("all but the name {name:?}"), self.image(&names, Node::now)));
         }
         for (name, number) in &self.durable {
             if !self.names.contains_key(name) && !self.names.values().any(|other| other == number) {
                 let mut names = self.names.clone();
                 names.insert(name.clone(), *number);
-                images.push((format!("all, and still the name {}", name.display()), self.image(&names, Node::now)));
+                images.push((format!("all, and still the name {name:?}"), self.image(&names, Node::now)));
             }
         }
         images
     }
 }
 
-fn rename(names: &mut Names, from: &Path, to: &Path) {
-    let moved: Vec<PathBuf> = names.keys().filter(|name| name.starts_with(from)).cloned().collect();
-    for name in moved {
-        let number = names.remove(&name).unwrap();
-        let rest = name.strip_prefix(from).unwrap();
-        let new = if rest.as_os_str().is_empty() { to.to_path_buf() } else { to.join(rest) };
-        names.insert(new, number);
-    }
-}
-
 fn hash_of(command: Command, image: &Image) -> blake3::Hash {
     let mut hasher = blake3::Hasher::new();
     hasher.update(format!("{command:?}").as_bytes());
-    for (path, (number, bytes)) in image {
+    for (path, (number, node)) in image {
         hasher.update(path.as_os_str().as_encoded_bytes());
         let same = image.values().position(|(other, _)| other == number).unwrap();
         hasher.update(&same.to_le_bytes());
-        hasher.update(blake3::hash(bytes).as_bytes());
+        hasher.update(blake3::hash(&node.durable).as_bytes());
     }
     hasher.finalize()
 }
 
 /// A folder as the image has it.
-fn world_of(image: &Image, root: &Path) -> World {
+fn world_of(image: &Image) -> World {
     let world = World::empty();
     let mut made: HashMap<usize, PathBuf> = HashMap::new();
-    for (path, (number, bytes)) in image {
-        let path = world.path().join(path.strip_prefix(root).unwrap());
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
+    for (path, (number, node)) in image {
+        let path = world.path().join(path);
         match made.get(number) {
+            _ if node.is_folder => fs::create_dir(&path).unwrap(),
             Some(same) => fs::hard_link(same, &path).unwrap(),
-            None => fs::write(&path, bytes).unwrap(),
+            None => {
+                fs::write(&path, &node.durable).unwrap();
+                fs::set_permissions(&path, fs::Permissions::from_mode(node.mode)).unwrap();
+                made.insert(*number, path);
+            }
         }
-        made.insert(*number, path);
-    }
-    // The directories of a repository are made before it gets its name, and are never empty but for objects.
-    if world.path().join(".znap").exists() {
-        fs::create_dir_all(world.path().join(".znap/objects")).unwrap();
     }
     world
 }
@@ -386,13 +420,13 @@ pub fn cut_power(
         sim.apply(op);
         for (what, image) in if at < earlier { Vec::new() } else { sim.images() } {
             // Of the commands that are killed first there are many.
-            if images.add(hash_of(command, &image), if killed.is_some() { 10 } else { 5 }) {
+            if images.add(hash_of(command, &image), if killed.is_some() { 10 } else { 5 } * before.rarity()) {
                 let what = format!("{killed:?}, {command:?}, power cut after change {at}: {what}");
-                check(world_of(&image, world.path()), &what);
+                check(world_of(&image), &what);
             }
         }
     }
-    Some(world_of(&sim.image(&sim.durable, |node| node.durable.clone()), world.path()))
+    Some(world_of(&sim.image(&sim.durable, |node| node.durable.clone())))
 }
 
 #[test]
@@ -402,7 +436,8 @@ fn p5_the_power_may_be_cut_at_any_time() {
         let end =
             cut_power(&step.before, None, step.command, &mut images, |world, what| step.check(world, what)).unwrap();
         // What it says is done is done.
-        assert!(end.bytes() == step.after.bytes(), "{:?}", step.command);
+        assert!(end.state() == step.after.state(), "{:?}", step.command);
+        assert_eq!(end.second_names(), step.after.second_names(), "{:?}", step.command);
         step.check_snapshots(&end, &format!("{:?}, done", step.command));
     }
     println!("{images} tried");
@@ -431,7 +466,7 @@ fn p5_the_power_may_be_cut_while_a_killed_restore_is_finished() {
                         cut_power(&step.before, killed, finish, &mut images, |world, what| step.check(world, what));
                     let end = end.unwrap();
                     let is_done = match way {
-                        Way::Forward => end.bytes() == step.after.bytes(),
+                        Way::Forward => end.state() == step.after.state(),
                         Way::Back => step.is_taken_back(&end),
                     };
                     assert!(is_done, "{:?} at {change}", step.command);

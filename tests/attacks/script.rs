@@ -1,11 +1,13 @@
-//! The script that is attacked: two repositories' lives, and what has to be so after each of their commands.
+//! The script that is attacked: the lives of some repositories, and what has to be so after each of their commands.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
 
 use znap::disk::Disk;
 use znap::filestorage::fence::FENCE;
 use znap::snapshot::Way;
 
+use crate::common::Zodb;
 use crate::world::{Command, OTHER_NAME, State, World};
 
 /// All snapshots by their ids, as they come back.
@@ -29,6 +31,11 @@ pub struct Step {
 enum Before<'a> {
     Nothing,
     Grown(&'a [usize]),
+    Large,
+    /// So many transactions of real ZODB, with blobs.
+    Site(u64),
+    Packed,
+    BlobsLost,
     GrownAndLinked(&'a [usize]),
     /// A transaction of the first size; the next one's length is broken, and whole ones may follow it.
     GrownAndBroken(&'a [usize]),
@@ -39,7 +46,7 @@ pub fn script() -> Vec<Step> {
     use Before::*;
     use Command::*;
     let mut steps = life(
-        &["Data.fs"],
+        World::with(&["Data.fs"]),
         &[
             (Grown(&[3000, 90_000]), Init),
             (Nothing, Save("a")),
@@ -58,7 +65,7 @@ pub fn script() -> Vec<Step> {
         ],
     );
     steps.extend(life(
-        &["Data.fs", "Users.fs"],
+        World::with(&["Data.fs", "Users.fs"]),
         &[
             (Grown(&[50_000]), Init),
             (Grown(&[20_000]), Save("a")),
@@ -66,14 +73,56 @@ pub fn script() -> Vec<Step> {
             (GrownAndLinked(&[10_000]), Restore("a")),
         ],
     ));
+    steps.extend(sites());
     steps
 }
 
-fn life(databases: &[&str], commands: &[(Before<'_>, Command)]) -> Vec<Step> {
+/// Sites with blobs and a pack: linked ones of a small database, which is kept whole, and copied ones of another one, of which
+/// the second name in the repository is all that is left of before the pack.
+fn sites() -> Vec<Step> {
+    use Before::*;
+    use Command::*;
+    let mut steps = life(
+        World::with_blobs("bushy"),
+        &[
+            (Site(4), Init),
+            (Nothing, Save("a")),
+            (Site(3), Save("b")),
+            (Packed, Save("c")),
+            (Site(2), Restore("a")),
+            (Nothing, Undo),
+            (Nothing, Restore("b")),
+            (Nothing, Restore("c")),
+            (Nothing, Delete("b")),
+            (Nothing, Gc(true)),
+            (BlobsLost, Restore("a")),
+        ],
+    );
+    steps.extend(life(
+        World::with_blobs("lawn"),
+        &[(Large, Init), (Site(3), Save("a")), (Packed, Save("b")), (Site(2), Restore("a")), (Nothing, Restore("b"))],
+    ));
+    steps
+}
+
+/// One process for all: starting it takes longer than what it does.
+pub fn with_zodb<T>(work: impl FnOnce(&mut Zodb) -> T) -> T {
+    static ZODB: Mutex<Option<Zodb>> = Mutex::new(None);
+    work(ZODB.lock().unwrap().get_or_insert_with(Zodb::start))
+}
+
+fn life(mut world: World, commands: &[(Before<'_>, Command)]) -> Vec<Step> {
     let mut steps = Vec::new();
-    let mut world = World::with(databases);
+    let mut held: BTreeMap<&str, State> = BTreeMap::new();
     for (number, (happens, command)) in commands.iter().enumerate() {
         let ended = world.state();
+        match happens {
+            Before::Site(transactions) => with_zodb(|zodb| world.grow_site(zodb, number as u64, *transactions)),
+            Before::Large => with_zodb(|zodb| world.make_large(zodb)),
+            Before::Packed => with_zodb(|zodb| world.pack(zodb)),
+            Before::BlobsLost => world.lose_blobs(),
+            _ => {}
+        }
         if let Before::Grown(sizes) | Before::GrownAndLinked(sizes) = happens {
             world.grow(number as u64 + 7, sizes);
         }
@@ -81,6 +130,9 @@ fn life(databases: &[&str], commands: &[(Before<'_>, Command)]) -> Vec<Step> {
             world.link();
         }
         let (mut complete, mut left_out) = (None, Vec::new());
+        if let Before::BlobsLost = happens {
+            complete = Some(ended.clone());
+        }
         if let Before::GrownAndBroken([first, others @ ..]) = happens {
             world.grow(number as u64 + 7, &[*first]);
             complete = Some(world.state());
@@ -88,6 +140,16 @@ fn life(databases: &[&str], commands: &[(Before<'_>, Command)]) -> Vec<Step> {
         }
         let after = world.copy();
         after.run(*command, &Disk::default()).unwrap();
+        match command {
+            Command::Save(id) => drop(held.insert(id, world.state())),
+            Command::Restore(id) => {
+                assert!(databases_of(&after.state()) == databases_of(&held[id]), "P4, P6: {id} came back wrong");
+                if after.has_blobs() {
+                    with_zodb(|zodb| after.read_by_zodb(zodb));
+                }
+            }
+            _ => {}
+        }
         let was = (world.state(), if *command == Command::Init { Snapshots::new() } else { world.snapshots() });
         let becomes = (after.state(), after.snapshots());
         let taken_back = match command {
@@ -137,7 +199,7 @@ impl Step {
             }
             Some(_) => {
                 for (name, now) in world.bytes() {
-                    let whole = [before, after, &self.taken_back].iter().any(|state| state[&name].0 == now);
+                    let whole = [before, after, &self.taken_back].iter().any(|state| state[&name].file == now);
                     let fenced = now[..4] == FENCE && name != OTHER_NAME;
                     assert!(fenced || whole, "P5: {what}: ZODB could open {name}");
                 }
@@ -229,9 +291,16 @@ fn unnamed_objects(world: &World) -> Vec<String> {
     let catalog = rusqlite::Connection::open(world.path().join(".znap/catalog.db")).unwrap();
     let mut statement = catalog.prepare("SELECT name FROM object_files").unwrap();
     let named: Vec<String> = statement.query_map([], |row| row.get(0)).unwrap().map(|name| name.unwrap()).collect();
-    std::fs::read_dir(world.path().join(".znap/objects"))
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .filter(|name| !named.contains(name))
-        .collect()
+    let mut folders = vec![world.path().join(".znap/objects")];
+    let mut found = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap()) {
+            match entry.path().is_dir() {
+                true => folders.push(entry.path()),
+                false => found.push(entry.file_name().into_string().unwrap()),
+            }
+        }
+    }
+    found.retain(|name| !named.contains(name));
+    found
 }

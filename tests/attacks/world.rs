@@ -12,12 +12,28 @@ use znap::filestorage::{Oid, Writer, index_path};
 use znap::monitor::Silent;
 use znap::repository::chunk_writer::Compression;
 use znap::snapshot::{
-    CheckOptions, GcOptions, InitOptions, Place, RepairOptions, Repository, RestoreOptions, SaveOptions, Way, check,
-    copy_out, delete, finish, gc, init_on, list, repair_on, restore, save, undo,
+    BlobMode, CheckOptions, GcOptions, InitOptions, KEPT_WHOLE, NewDatabase, Place, RepairOptions, Repository,
+    RestoreOptions, SaveOptions, Way, check, copy_out, delete, finish, gc, init_on, list, repair_on, restore, save,
+    undo,
 };
 
-/// Databases by their files' names: their bytes, and their indexes, if they have any.
-pub type State = BTreeMap<String, (Vec<u8>, Option<Vec<u8>>)>;
+use crate::common::Zodb;
+
+/// A database, its index if it has one, and the files in its blob directory.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Database {
+    pub file: Vec<u8>,
+    pub index: Option<Vec<u8>>,
+    pub blobs: BTreeMap<PathBuf, Vec<u8>>,
+}
+
+/// Databases by their files' names.
+pub type State = BTreeMap<String, Database>;
+
+/// The blob directory of `Data.fs`, if it has one.
+const BLOBS: &str = "blobstorage";
+/// Where a restore makes blobs; it is nobody's until the next one.
+const PREPARED: &str = ".znap-restore";
 
 /// What a database's file is also called, if it has another name: somebody's copy of yesterday, which nothing may change.
 pub const OTHER_NAME: &str = "kept.fs";
@@ -62,8 +78,62 @@ impl World {
         world
     }
 
+    /// One that ZODB is going to make a site with blobs in, of this layout.
+    pub fn with_blobs(layout: &str) -> Self {
+        let world = Self::empty();
+        fs::create_dir(world.blobs()).unwrap();
+        fs::write(world.blobs().join(".layout"), layout).unwrap();
+        world
+    }
+
     pub fn path(&self) -> &Path {
         self.folder.path()
+    }
+
+    fn blobs(&self) -> PathBuf {
+        self.path().join(BLOBS)
+    }
+
+    /// Real ZODB makes a database that is too large to be kept whole.
+    pub fn make_large(&self, zodb: &mut Zodb) {
+        let path = self.path().join("Data.fs");
+        zodb.run(&["make", path.to_str().unwrap(), "--mb", "1.1", "--profile", "mixed"]);
+        assert!(fs::metadata(path).unwrap().len() > KEPT_WHOLE);
+    }
+
+    /// Real ZODB makes blobs, changes, deletes and undoes some.
+    pub fn grow_site(&self, zodb: &mut Zodb, seed: u64, transactions: u64) {
+        let (path, seed, transactions) = (self.path().join("Data.fs"), seed.to_string(), transactions.to_string());
+        let args = ["--seed", &seed, "--transactions", &transactions, "--size", "6000", "--undo"];
+        zodb.run(&[&["blobs", path.to_str().unwrap()], &args[..]].concat());
+    }
+
+    /// Real ZODB packs it, and what it leaves of before is removed.
+    pub fn pack(&self, zodb: &mut Zodb) {
+        zodb.run(&["blobs-pack", self.path().join("Data.fs").to_str().unwrap()]);
+        fs::remove_file(self.path().join("Data.fs.old")).unwrap();
+        let _ = fs::remove_dir_all(self.path().join("blobstorage.old"));
+    }
+
+    /// Real ZODB reads everything, all blobs included.
+    pub fn read_by_zodb(&self, zodb: &mut Zodb) {
+        let copy = self.copy();
+        zodb.run(&["blobs-check", copy.path().join("Data.fs").to_str().unwrap()]);
+        assert!(copy.state() == self.state());
+    }
+
+    pub fn has_blobs(&self) -> bool {
+        self.blobs().exists()
+    }
+
+    /// How much more rarely it is attacked: a site with blobs has many more changes, and looking at it takes longer.
+    pub fn rarity(&self) -> usize {
+        if self.has_blobs() { 6 } else { 1 }
+    }
+
+    /// Somebody removes the blob directory.
+    pub fn lose_blobs(&self) {
+        fs::remove_dir_all(self.blobs()).unwrap();
     }
 
     pub fn place(&self) -> Place {
@@ -119,7 +189,7 @@ impl World {
 
     /// The databases without their indexes.
     pub fn bytes(&self) -> BTreeMap<String, Vec<u8>> {
-        self.state().into_iter().map(|(name, (bytes, _))| (name, bytes)).collect()
+        self.state().into_iter().map(|(name, database)| (name, database.file)).collect()
     }
 
     /// Gives the last database another name, as `cp -al` does.
@@ -135,7 +205,7 @@ impl World {
             Command::Init => {
                 let options = InitOptions {
                     root: place.root.clone(),
-                    databases: databases_in(self.path()).into_iter().map(|name| PathBuf::from(name).into()).collect(),
+                    databases: databases_in(self.path()).into_iter().map(|name| self.new_database(name)).collect(),
                     current: self.path().to_path_buf(),
                     share_with_group: false,
                 };
@@ -162,6 +232,22 @@ impl World {
         }
     }
 
+    /// The blobs of a bushy directory are linked, those of another one copied.
+    fn new_database(&self, name: String) -> NewDatabase {
+        let layout = fs::read_to_string(self.blobs().join(".layout")).ok();
+        let copied = layout.as_ref().is_some_and(|layout| layout != "bushy");
+        NewDatabase {
+            blobs: layout.map(|_| BLOBS.into()),
+            mode: copied.then_some(BlobMode::Copy),
+            ..PathBuf::from(name).into()
+        }
+    }
+
+    /// How many databases have a second name in the repository.
+    pub fn second_names(&self) -> usize {
+        fs::read_dir(self.path().join(".znap/bases")).map_or(0, Iterator::count)
+    }
+
     pub fn read(&self) -> Repository {
         Repository::open(&self.place()).unwrap()
     }
@@ -182,9 +268,12 @@ impl World {
     /// What is beside the databases that belongs neither to them nor to a repository.
     pub fn litter(&self) -> Vec<String> {
         let names = fs::read_dir(self.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
-        let belongs =
-            |name: &String| name == ".znap" || [".fs", ".fs.index", ".fs.lock"].iter().any(|end| name.ends_with(end));
-        names.filter(|name| !belongs(name) && !is_left_out(name)).collect()
+        let belongs = |name: &String| {
+            [".znap", BLOBS].contains(&name.as_str())
+                || [".fs", ".fs.index", ".fs.lock", ".fs.tmp"].iter().any(|end| name.ends_with(end))
+        };
+        let prepared = self.blobs().join(PREPARED).exists().then(|| PREPARED.to_string());
+        names.filter(|name| !belongs(name) && !is_left_out(name)).chain(prepared).collect()
     }
 
     /// What restores have kept of what lay behind the last complete transactions: `Data.fs.tr0` and so on.
@@ -211,9 +300,32 @@ pub fn elsewhere(repository: &Repository, id: &str) -> Result<State> {
 fn state_of(folder: &Path) -> State {
     let state = |name: String| {
         let path = folder.join(&name);
-        (name, (fs::read(&path).unwrap(), fs::read(index_path(&path)).ok()))
+        let blobs = if name == "Data.fs" { blobs_in(&folder.join(BLOBS)) } else { BTreeMap::new() };
+        (name, Database { file: fs::read(&path).unwrap(), index: fs::read(index_path(&path)).ok(), blobs })
     };
     databases_in(folder).into_iter().map(state).collect()
+}
+
+/// The files in a blob directory, and what says how it is laid out if there are any.
+fn blobs_in(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    let mut folders = vec![directory.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).into_iter().flatten() {
+            let path = entry.unwrap().path();
+            let name = path.strip_prefix(directory).unwrap();
+            if path.is_dir() && name != Path::new(PREPARED) {
+                folders.push(path);
+            } else if path.is_file() && !name.to_str().unwrap().starts_with('.') {
+                files.insert(name.to_path_buf(), fs::read(&path).unwrap());
+            }
+        }
+    }
+    if !files.is_empty() {
+        let layout = fs::read(directory.join(".layout")).expect("P4: ZODB would look for the blobs elsewhere");
+        files.insert(".layout".into(), layout);
+    }
+    files
 }
 
 /// The names of the databases in a folder, in order.

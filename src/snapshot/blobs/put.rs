@@ -4,9 +4,9 @@
 //! is renamed to its place. ZODB looks for no blobs in there: its name begins with a dot.
 
 use std::collections::BTreeSet;
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, File};
 use std::io::ErrorKind;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, AtFlags, CWD, Gid, Mode, OFlags, Uid, accessat, fchown};
@@ -26,7 +26,7 @@ use crate::repository::object::damaged;
 use crate::repository::plain::{cannot_link, clone_into, open_plain, read_through};
 use crate::snapshot::blobs::plan::BlobPlan;
 use crate::snapshot::handle::Repository;
-use crate::snapshot::writing::folder_of;
+use crate::snapshot::writing::{TemporaryFile, folder_of};
 
 /// The folder in which blobs are made.
 const FOLDER: &str = ".znap-restore";
@@ -82,7 +82,7 @@ impl PreparedBlobs {
         }
         prepared.make_directory(plan, model)?;
         prepared.made.0 = true;
-        DirBuilder::new().mode(0o700).create(&prepared.folder).at("create", &prepared.folder)?;
+        prepared.disk.create_directory(&prepared.folder, 0o700).at("create", &prepared.folder)?;
         monitor.begin("preparing blobs", plan.add_bytes);
         for (number, (blob, chunks)) in plan.work.add.iter().enumerate() {
             monitor.check()?;
@@ -98,12 +98,12 @@ impl PreparedBlobs {
         Ok(prepared)
     }
 
-    /// Makes a blob directory with its marker, if it isn't there.
+    /// Makes a blob directory, and its marker, if they aren't there.
     fn make_directory(&mut self, plan: &BlobPlan, model: &fs::Metadata) -> Result<()> {
         let missing: Vec<&Path> =
             self.directory.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists()).collect();
         for path in missing.iter().rev() {
-            DirBuilder::new().create(path).at("create", path)?;
+            self.disk.create_directory(path, 0o777).at("create", path)?;
             self.disk.sync_directory(folder_of(path))?;
             if rustix::process::geteuid().is_root() {
                 std::os::unix::fs::chown(path, Some(model.uid()), Some(model.gid())).at("set the owner of", path)?;
@@ -114,9 +114,10 @@ impl PreparedBlobs {
         // Without a marker ZODB takes one with files in it for a lawn.
         let marker = self.directory.join(LAYOUT_MARKER);
         if BlobLayout::of(&self.directory)?.is_none() {
-            let file = crate::filestorage::ownership::create_like(&self.disk, &marker, model)?;
-            self.disk.write_at(&file, &marker, plan.work.layout.name().as_bytes(), 0)?;
-            self.disk.sync(&file, &marker)?;
+            let mut file = TemporaryFile::create(&self.disk, &marker, model)?;
+            self.disk.write_at(&file.file, &file.path, plan.work.layout.name().as_bytes(), 0)?;
+            self.disk.sync(&file.file, &file.path)?;
+            file.put(&marker)?;
             self.disk.sync_directory(&self.directory)?;
         }
         Ok(())
@@ -221,7 +222,7 @@ impl PreparedBlobs {
         let missing: Vec<&Path> =
             folder.ancestors().take_while(|path| *path != self.directory && !path.is_dir()).collect();
         for path in missing.into_iter().rev() {
-            DirBuilder::new().create(path).at("create", path)?;
+            self.disk.create_directory(path, 0o777).at("create", path)?;
             // By its handle: whoever may write here could put a link in its place.
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let made = File::from(
@@ -260,7 +261,7 @@ fn remove(disk: &Disk, directory: &Path, places: &[PathBuf]) -> Result<()> {
         let mut folder = folder_of(place);
         changed.insert(folder.to_path_buf());
         while folder != Path::new(".") {
-            match fs::remove_dir(directory.join(folder)) {
+            match disk.remove_directory(&directory.join(folder)) {
                 Err(error) if error.kind() != ErrorKind::NotFound => break, // Others are in there.
                 _ => folder = folder_of(folder),
             }
@@ -285,7 +286,7 @@ impl Drop for PreparedBlobs {
         }
         if self.made.1 && fs::read_dir(&self.directory).is_ok_and(|entries| entries.count() == 1) {
             let _ = self.disk.remove_if_there(&self.directory.join(LAYOUT_MARKER));
-            let _ = fs::remove_dir(&self.directory);
+            let _ = self.disk.remove_directory(&self.directory);
         }
     }
 }
@@ -317,14 +318,6 @@ fn free_name(place: &Path) -> Result<PathBuf> {
         }
     }
     Err(Error::failed(format!("there is no free name beside {}", place.display())))
-}
-
-/// Forces all that was written into a blob directory to the disk: what an interrupted restore put there was synced as far as it came.
-pub(crate) fn flush(directory: &Path) -> Result<()> {
-    match File::open(directory) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        result => rustix::fs::syncfs(result.at("open", directory)?).map_err(std::io::Error::from).at("sync", directory),
-    }
 }
 
 /// Refuses pieces that aren't those that were saved: each is what it should be.
