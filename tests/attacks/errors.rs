@@ -11,7 +11,7 @@ use znap::snapshot::Way;
 
 use crate::kills::{changes_of, is_too_late, killed};
 use crate::repair::{self, damaged, repaired, restorable};
-use crate::script::script;
+use crate::script::{Step, script, sites};
 use crate::world::{Command, World};
 
 const EIO: i32 = 5;
@@ -137,12 +137,23 @@ impl Attack {
 
 #[test]
 fn p5_any_change_may_fail_once_or_for_ever() {
+    let failures = fail_each(script());
+    assert!(failures > 190, "{failures}");
+}
+
+#[test]
+fn p5_on_a_site_with_blobs_too() {
+    let failures = fail_each(sites());
+    assert!(failures > 30, "{failures}");
+}
+
+fn fail_each(steps: Vec<Step>) -> usize {
     let mut attack = Attack::new(13);
-    for step in script() {
+    for step in steps {
         attack.each_change(&step.before, step.command, "", |world, what| step.check(world, what));
     }
     println!("{} failures in {} cases", attack.failures, attack.cases);
-    assert!(attack.failures > 190, "{}", attack.failures);
+    attack.failures
 }
 
 #[test]
@@ -192,7 +203,7 @@ impl Watcher for Short {
 
 #[test]
 fn p5_writes_may_be_short() {
-    for step in script() {
+    for step in script().into_iter().chain(sites()) {
         let world = step.before.copy();
         world.run(step.command, &Disk::watched(Arc::new(Short(AtomicUsize::new(0))))).unwrap();
         assert!(world.state() == step.after.state(), "{:?}", step.command);

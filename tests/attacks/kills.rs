@@ -5,7 +5,7 @@ use znap::error::Error;
 use znap::snapshot::Way;
 
 use crate::common::Kill;
-use crate::script::script;
+use crate::script::{Step, script, sites};
 use crate::world::{Command, World};
 
 /// How many changes a command makes there.
@@ -32,8 +32,19 @@ pub fn killed(world: &World, command: Command, change: usize) -> bool {
 
 #[test]
 fn p5_a_command_that_is_killed_anywhere_costs_at_most_itself() {
+    let kills = kill_each(script());
+    assert!(kills > 530, "{kills}");
+}
+
+#[test]
+fn p5_so_does_one_on_a_site_with_blobs() {
+    let kills = kill_each(sites());
+    assert!(kills > 100, "{kills}");
+}
+
+fn kill_each(steps: Vec<Step>) -> usize {
     let mut kills = 0;
-    for step in script() {
+    for step in steps {
         for change in 0.. {
             let world = step.before.copy();
             if !killed(&world, step.command, change) {
@@ -47,13 +58,24 @@ fn p5_a_command_that_is_killed_anywhere_costs_at_most_itself() {
         }
     }
     println!("{kills} kills");
-    assert!(kills > 530, "{kills}");
+    kills
 }
 
 #[test]
 fn p5_what_finishes_a_restore_can_be_killed_anywhere_too() {
+    let kills = kill_finishing(script());
+    assert!(kills > 500, "{kills}");
+}
+
+#[test]
+fn p5_so_can_what_finishes_one_of_blobs() {
+    let kills = kill_finishing(sites());
+    assert!(kills > 80, "{kills}");
+}
+
+fn kill_finishing(steps: Vec<Step>) -> usize {
     let (mut kills, mut case) = (0, 0);
-    for step in script() {
+    for step in steps {
         if !step.command.is_restore() {
             continue;
         }
@@ -84,5 +106,5 @@ fn p5_what_finishes_a_restore_can_be_killed_anywhere_too() {
         }
     }
     println!("{kills} kills in {case} cases");
-    assert!(kills > 500, "{kills}");
+    kills
 }

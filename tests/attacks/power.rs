@@ -14,7 +14,7 @@ use znap::disk::{Change, Disk, Watcher};
 use znap::snapshot::Way;
 
 use crate::kills::killed;
-use crate::script::script;
+use crate::script::{Step, script, sites};
 use crate::world::{Command, World};
 
 /// How many bytes a disk writes at once, at least; no write of fewer within them is torn.
@@ -209,6 +209,8 @@ impl Sim {
 
     fn apply(&mut self, op: &Op) {
         match op {
+            // It was there, and that is what it was made for.
+            Op::CreateDirectory(path) if self.names.contains_key(&self.name(path)) => {}
             Op::Create(path) | Op::CreateDirectory(path) => {
                 let is_folder = matches!(op, Op::CreateDirectory(_));
                 let number = self.add(Node { mode: 0o600, is_folder, ..Node::default() });
@@ -431,8 +433,19 @@ pub fn cut_power(
 
 #[test]
 fn p5_the_power_may_be_cut_at_any_time() {
+    let images = cut_in(script());
+    assert!(images.tried > 180, "{images}");
+}
+
+#[test]
+fn p5_so_may_it_on_a_site_with_blobs() {
+    let images = cut_in(sites());
+    assert!(images.tried > 40, "{images}");
+}
+
+fn cut_in(steps: Vec<Step>) -> Images {
     let mut images = Images::default();
-    for step in script() {
+    for step in steps {
         let end =
             cut_power(&step.before, None, step.command, &mut images, |world, what| step.check(world, what)).unwrap();
         // What it says is done is done.
@@ -441,15 +454,26 @@ fn p5_the_power_may_be_cut_at_any_time() {
         step.check_snapshots(&end, &format!("{:?}, done", step.command));
     }
     println!("{images} tried");
-    assert!(images.tried > 180, "{images}");
+    images
 }
 
 /// What finishes a restore must not rely on what that one had not yet forced to the disk.
 #[test]
 fn p5_the_power_may_be_cut_while_a_killed_restore_is_finished() {
+    let (finished, images) = cut_in_finishing(script());
+    assert!(finished > 26 && images.tried > 110, "{finished} {images}");
+}
+
+#[test]
+fn p5_so_may_it_while_one_of_blobs_is_finished() {
+    let (finished, images) = cut_in_finishing(sites());
+    assert!(finished > 15 && images.tried > 6, "{finished} {images}");
+}
+
+fn cut_in_finishing(steps: Vec<Step>) -> (usize, Images) {
     let mut images = Images::default();
     let mut finished = 0;
-    let restores = script().into_iter().filter(|step| matches!(step.command, Command::Restore("a" | "c")));
+    let restores = steps.into_iter().filter(|step| matches!(step.command, Command::Restore("a" | "c")));
     for step in restores {
         for change in (0..).step_by(if crate::is_tried(1, 2) { 1 } else { 7 }) {
             for way in [Way::Forward, Way::Back] {
@@ -479,5 +503,5 @@ fn p5_the_power_may_be_cut_while_a_killed_restore_is_finished() {
         }
     }
     println!("{finished} killed restores finished, {images} tried");
-    assert!(finished > 26 && images.tried > 110, "{finished} {images}");
+    (finished, images)
 }

@@ -97,7 +97,7 @@ impl World {
     /// Real ZODB makes a database that is too large to be kept whole.
     pub fn make_large(&self, zodb: &mut Zodb) {
         let path = self.path().join("Data.fs");
-        zodb.run(&["make", path.to_str().unwrap(), "--mb", "1.1", "--profile", "mixed"]);
+        zodb.run(&["make", path.to_str().unwrap(), "--seed", "1", "--mb", "1.1", "--profile", "mixed"]);
         assert!(fs::metadata(path).unwrap().len() > KEPT_WHOLE);
     }
 
@@ -129,11 +129,6 @@ impl World {
     /// How much more rarely it is attacked: a site with blobs has many more changes, and looking at it takes longer.
     pub fn rarity(&self) -> usize {
         if self.has_blobs() { 6 } else { 1 }
-    }
-
-    /// Somebody removes the blob directory.
-    pub fn lose_blobs(&self) {
-        fs::remove_dir_all(self.blobs()).unwrap();
     }
 
     pub fn place(&self) -> Place {
