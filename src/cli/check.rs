@@ -5,7 +5,9 @@ use std::time::Duration;
 use clap::Args;
 
 use znap::error::{Error, Result};
-use znap::snapshot::{Affected, AffectedRange, CheckOptions, CheckReport, DatabaseCheck, Finding, Repository, check};
+use znap::snapshot::{
+    Affected, AffectedRange, CheckOptions, CheckReport, DatabaseCheck, Finding, Repository, Subject, check,
+};
 
 use super::output::STRONG;
 use super::table::pairs;
@@ -123,7 +125,10 @@ fn damaged(report: &CheckReport) -> String {
 fn finding(finding: &Finding) -> String {
     let mut lines = vec![format!("{STRONG}{}{STRONG:#}", words::clean(&finding.what))];
     if let Some(name) = &finding.object_file {
-        lines.push(format!("  file: objects/{name}"));
+        lines.push(match finding.subject {
+            Subject::Blob => format!("  file: objects/blobs/{}/{name}", name.get(..2).unwrap_or_default()),
+            _ => format!("  file: objects/{name}"),
+        });
     }
     if !finding.snapshots.is_empty() {
         let needed = if finding.prevents_restore { "needed by" } else { "about" };

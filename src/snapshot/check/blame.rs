@@ -8,6 +8,7 @@ use crate::error::Result;
 use crate::filestorage::DataFile;
 use crate::repository::catalog::{Catalog, ChunkPlace, Database, KnownChunk, Stream};
 use crate::repository::hash::Hash;
+use crate::repository::object::ObjectKind;
 use crate::snapshot::anchor::is_of;
 use crate::snapshot::gc::lists;
 use crate::snapshot::handle::Repository;
@@ -39,12 +40,19 @@ pub(super) fn follow(check: &mut Check<'_>) -> Result<()> {
     let mut details = Details::new(check.repository, check.monitor);
     for (name, file) in &damaged {
         check.monitor.check()?;
+        // One of which that can't be told was found in the catalog a moment ago.
+        let is_blob = matches!(check.reading.object_kind(name), Ok(Some(ObjectKind::Plain)));
+        let hint = match is_blob {
+            true => "znap repair takes it from the blob directory, if it is there, or from a copy of .znap (--from)",
+            false => "put the file back from a copy of .znap, if there is one; or try znap repair",
+        };
+        let subject = if is_blob { Subject::Blob } else { Subject::Data };
         let mut finding = Finding {
-            what: sentence(check, name, file),
+            what: sentence(check, name, file, is_blob),
             object_file: Some(name.to_string()),
             prevents_restore: true,
-            hint: Some("put the file back from a copy of .znap, if there is one; or try znap repair".into()),
-            ..Finding::about(Subject::Data)
+            hint: Some(hint.into()),
+            ..Finding::about(subject)
         };
         // A gc may have removed it meanwhile.
         if check.is_gone(name)? {
@@ -102,11 +110,11 @@ fn dependents(repository: &Repository, catalog: &Catalog) -> Result<HashMap<Stri
     Ok(dependents)
 }
 
-fn sentence(check: &Check<'_>, name: &Hash, file: &DamagedFile) -> String {
-    let folder = check.layout().objects();
+fn sentence(check: &Check<'_>, name: &Hash, file: &DamagedFile, is_blob: bool) -> String {
+    let folder = if is_blob { check.layout().blobs() } else { check.layout().objects() };
     let mut what =
         format!("object file {}… in {} is damaged: {}", name.short(), folder.display(), file.reasons.join("; "));
-    if file.looked_closer && file.lost.is_empty() {
+    if !is_blob && file.looked_closer && file.lost.is_empty() {
         what.push_str("; all that snapshots have in it can still be read");
     }
     what

@@ -57,6 +57,8 @@ pub enum Subject {
     Catalog,
     /// An object file with pieces of databases and indexes.
     Data,
+    /// An object file that is a blob.
+    Blob,
     /// The object file that says all about one snapshot.
     Manifest,
     /// The object file that says that a snapshot was deleted.

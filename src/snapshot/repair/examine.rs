@@ -14,6 +14,7 @@ use crate::repository::layout::Layout;
 use crate::repository::lock::WriterLock;
 use crate::repository::manifest::Config;
 use crate::repository::object::ObjectKind;
+use crate::snapshot::id;
 use crate::snapshot::links;
 use crate::snapshot::repair::blob_lists::{self, LostBlobs};
 use crate::snapshot::repair::damaged;
@@ -355,7 +356,7 @@ impl Examined {
                 Condition::Outdated(reason) => Some(format!("it is older than the object files: {reason}")),
             },
             catalog_rebuilt: self.needs_change(),
-            snapshots: live().count() as u64,
+            snapshots: live().filter(|chosen| !chosen.manifest.id.starts_with(id::BASE)).count() as u64,
             damaged_files,
             found: self.search.sources,
             chunks_lost: lost.len() as u64,
