@@ -1,5 +1,5 @@
 """Restore a znap repository: python reader.py REPOSITORY_DIR OUTPUT_DIR [--base NAME=PATH ...] (needs blake3, zstandard)"""
-import functools, itertools, json, mmap, os, pickle, re, struct, sys, zstandard
+import functools, itertools, json, mmap, os, pickle, re, struct, sys, zstandard, reader_blobs
 from blake3 import blake3
 
 def need(condition, message):
@@ -36,17 +36,11 @@ def read_object(path, chunks, objects):
     if data[9] == 1:
         return read_table(path, data, chunks)
     end = 20 + int.from_bytes(data[16:20], "little")
-    found = json.loads(data[20:end].decode())
-    entries = found["databases"] if data[9] == 2 else ()
-    for entry in entries:
-        index, blobs = entry["index"], entry.get("blobs")
-        for part in filter(None, (entry["stream"], index["keyframe"], *index["deltas"], blobs)):
+    entries = (found := json.loads(data[20:end].decode())).get("databases", ())
+    for each in entries:
+        for part in filter(None, (each["stream"], each["index"]["keyframe"], *each["index"]["deltas"], each.get("blobs"))):
             part["names"] = list(struct.iter_unpack("<32sI", data[end:(end := end + 36 * part["chunks"])]))
-            need(len(part["names"]) == part["chunks"], "fewer chunk names than the JSON counts")
-    for blobs in (entry["blobs"] for entry in entries if "blobs" in entry):
-        blobs["list"] = list(struct.iter_unpack("<4Q5I32s", data[end:(end := end + 84 * blobs["own"])]))
-        need(len(blobs["list"]) == blobs["own"], "fewer blobs than the JSON counts")
-    need(end == len(data), "another length than the JSON and its counts need")
+    need(reader_blobs.parse(entries, data, end) == len(data), "another length than the JSON and its counts need")
     objects[data[9]].append(found)
 
 def read_repository(directory):
@@ -130,43 +124,6 @@ def write_base(file, entry, path, home):
          f"{path or own!a} is not the base" if length > 4 else "bad magic")
     file.write(memoryview(base)[:length])
 
-def blobs_of(manifests, uid, database):
-    """The blobs of a snapshot's database, checked: oid, tid, length, mode, form, hash, chunk names."""
-    found, upto, totals = [], float("inf"), None
-    while uid:
-        entry, = (each for each in manifests[uid]["databases"] if each["uid"] == database)
-        if "blobs" not in entry:
-            break
-        totals, names = totals or entry["blobs"], iter(entry["blobs"]["names"])
-        for offset, oid, tid, length, mode, owner, group, form, count, digest in entry["blobs"]["list"]:
-            own = list(itertools.islice(names, count))
-            if offset < upto and form:
-                found.append((oid, tid, length, mode, form, digest, own))
-        upto, uid = min(upto, entry["stream"]["kept_length"]), entry["stream"]["parent"]
-    added = (blake3(struct.pack("<3Q", *blob[:3]) + blob[5]).digest() for blob in found)
-    total = sum(int.from_bytes(each, "little") for each in added) % (1 << 256)
-    need(not totals or total.to_bytes(32, "little").hex() == totals["sum"] and len(found) == totals["count"],
-         "damaged: another list of blobs")
-    return totals and totals["layout"], found
-
-def write_blobs(directory, layout, blobs, objects, chunks):
-    """A blob directory as ZODB has it."""
-    def text(number):
-        return f"0x{number.to_bytes(max(1, (number.bit_length() + 7) // 8), 'big').hex()}"
-    need(layout in ("bushy", "lawn"), "an unknown layout")
-    os.makedirs(directory)
-    with open(directory + "/.layout", "x") as marker:
-        marker.write(layout)
-    for oid, tid, length, mode, form, digest, names in blobs:
-        plain = os.path.join(objects, "blobs", digest.hex()[:2], digest.hex())
-        data = b"".join(read_chunk(chunks, name) for name in names) if form == 2 else open(plain, "rb").read()
-        need(form in (1, 2) and len(data) == length and blake3(data).digest() == digest, f"blob {oid} is damaged")
-        folder = "/".join(f"0x{byte:02x}" for byte in oid.to_bytes(8, "big")) if layout == "bushy" else text(oid)
-        os.makedirs(os.path.join(directory, folder), exist_ok=True)
-        with open(path := os.path.join(directory, folder, text(tid) + ".blob"), "xb") as file:
-            file.write(data)
-        os.chmod(path, mode)
-
 def main(repository, output, *options):
     """Restore everything. Where something can't be, go on with the rest; return what to tell of it, or 0."""
     bases, failures = dict(option.split("=", 1) for option in options if option != "--base"), []
@@ -181,9 +138,7 @@ def main(repository, output, *options):
                 write_base(file, entry, bases.get(names[1]), os.path.dirname(os.path.realpath(repository)))
                 file.writelines(read_chunk(chunks, name) for name in chunk_list)
                 objects = write_index(index, end, chunks, parts)
-            layout, blobs = blobs_of(manifests, snapshot["uid"], entry["uid"])
-            if layout:
-                write_blobs(path + "/blobstorage", layout, blobs, os.path.join(repository, "objects"), chunks)
+            reader_blobs.write(path, repository, manifests, snapshot, entry, functools.partial(read_chunk, chunks))
             os.rename(path + "/Data.fs.part", path + "/Data.fs")
             print(*names, end, objects)
         except Exception as error:
