@@ -82,6 +82,8 @@ pub(crate) fn record_lives(repository: &mut Repository) -> Result<()> {
             .and_then(|file| known_life_of(&repository.catalog, &database, &file));
         if let Ok(Some(life)) = life
             && life.row != database.generation.row
+            // Every file with the same magic would be of one that begins with nothing: see `life_of` for how it is known.
+            && !life.known.is_from_elsewhere()
         {
             repository.catalog.set_generation(database.row, life.row)?;
         }
