@@ -22,12 +22,12 @@ use crate::repository::chunk_writer::Compression;
 use crate::repository::counters::Counts;
 use crate::repository::data::FRAME_LIMIT;
 use crate::repository::frame_encoder::parameters;
-use crate::repository::hash::{Hash, Uid};
+use crate::repository::hash::Uid;
 use crate::repository::plain::{open_plain, read_through};
 use crate::repository::run_reader::RunReader;
 use crate::snapshot::archive::{ABOUT, About, BlobMembers, FORMAT, Member, Owned, Packer, as_io};
 use crate::snapshot::blobs::plan::BlobPlan;
-use crate::snapshot::blobs::put::{check, check_pieces};
+use crate::snapshot::blobs::put::{check, read_pieces};
 use crate::snapshot::copy_out::{CopiedDatabase, Job, prepare};
 use crate::snapshot::handle::Repository;
 use crate::snapshot::writing::{folder_of, write_index};
@@ -147,18 +147,7 @@ fn pack_blobs<W: Write>(
         let owned = Owned { mode: entry.mode & 0o777, owner: entry.owner, group: entry.group };
         packer.member(&name(&plan.work.path_of(entry)), entry.size, owned, |write| {
             if entry.form == BlobForm::Chunks {
-                let mut hasher = blake3::Hasher::new();
-                let mut at = 0;
-                for location in chunks {
-                    monitor.check()?;
-                    reader.with_chunk(location, |bytes| {
-                        hasher.update(bytes);
-                        at += bytes.len() as u64;
-                        monitor.advance(bytes.len() as u64);
-                        write(bytes)
-                    })?;
-                }
-                return check_pieces(blob, Hash(*hasher.finalize().as_bytes()), at);
+                return read_pieces(blob, chunks, reader, monitor, write);
             }
             let stored = repository.layout.plain(&entry.hash);
             let file = open_plain(&repository.layout, &entry.hash)?;

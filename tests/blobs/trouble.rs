@@ -5,11 +5,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use znap::disk::Disk;
-use znap::error::Result;
-use znap::monitor::Silent;
-use znap::snapshot::{Place, Repository, RestoreOptions, Way, finish, restore};
+use znap::snapshot::Way;
 
-use crate::common::{Kill, Sandbox, undisturbed, zodb};
+use crate::common::{Kill, finish_on, restore_on, zodb};
 use crate::site::{Site, State, state, tree};
 
 fn path_of_some_blob(site: &Site) -> PathBuf {
@@ -186,18 +184,6 @@ fn p4_a_copy_elsewhere_is_a_whole_site() {
             zodb(&["blobs-check", copy.join("Data.fs").to_str().unwrap()]);
         }
     }
-}
-
-fn restore_on(disk: &Disk, world: &Sandbox, id: &str) -> Result<()> {
-    let place = Place { root: world.file(".znap"), trusted: Vec::new() };
-    let mut repository = Repository::open_to_write_on(disk, &place, &Silent)?;
-    undisturbed(|| restore(&mut repository, id, &RestoreOptions::default(), &Silent)).map(drop)
-}
-
-fn finish_on(disk: &Disk, world: &Sandbox, way: Way) -> Result<()> {
-    let place = Place { root: world.file(".znap"), trusted: Vec::new() };
-    let mut repository = Repository::open_to_finish_on(disk, &place, &Silent)?;
-    undisturbed(|| finish(&mut repository, way, &Silent)).map(drop)
 }
 
 /// Backward, where blobs are removed; and forward, where they are put there.

@@ -4,7 +4,12 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use znap::disk::{Change, Watcher};
+use znap::disk::{Change, Disk, Watcher};
+use znap::error::Result;
+use znap::monitor::Silent;
+use znap::snapshot::{Place, Repository, RestoreOptions, Way, finish, restore};
+
+use super::sandbox::{Sandbox, undisturbed};
 
 /// From one change on, nothing is changed any more: not by what clears up after an error, either.
 pub struct Kill {
@@ -35,4 +40,18 @@ impl Watcher for Kill {
         }
         Ok(usize::MAX)
     }
+}
+
+/// Restores a snapshot of the sandbox's own repository, with every change of a file going through `disk`.
+pub fn restore_on(disk: &Disk, world: &Sandbox, id: &str) -> Result<()> {
+    let place = Place { root: world.file(".znap"), trusted: Vec::new() };
+    let mut repository = Repository::open_to_write_on(disk, &place, &Silent)?;
+    undisturbed(|| restore(&mut repository, id, &RestoreOptions::default(), &Silent)).map(drop)
+}
+
+/// Finishes what a killed restore left, likewise.
+pub fn finish_on(disk: &Disk, world: &Sandbox, way: Way) -> Result<()> {
+    let place = Place { root: world.file(".znap"), trusted: Vec::new() };
+    let mut repository = Repository::open_to_finish_on(disk, &place, &Silent)?;
+    undisturbed(|| finish(&mut repository, way, &Silent)).map(drop)
 }

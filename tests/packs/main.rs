@@ -15,14 +15,13 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use common::{Kill, Sandbox, boundaries, undisturbed, zodb};
+use common::{Kill, Sandbox, boundaries, finish_on, restore_on, zodb};
 use jiff::tz::TimeZone;
 use serde_json::Value;
 use znap::disk::Disk;
-use znap::error::Result;
 use znap::filestorage::index_path;
 use znap::monitor::Silent;
-use znap::snapshot::{Place, Repository, RestoreOptions, SaveOptions, Way, finish, restore, save, store_bases};
+use znap::snapshot::{Place, Repository, SaveOptions, Way, save, store_bases};
 
 /// A database and its index.
 type State = (Vec<u8>, Option<Vec<u8>>);
@@ -210,18 +209,6 @@ fn what_an_older_snapshot_needs_may_come_from_any_copy() {
     assert_eq!(site.bases(), 1, "P10: the one that the last snapshot needs is left");
     site.held.retain(|id, _| id == "packed");
     site.all_come_back();
-}
-
-fn restore_on(disk: &Disk, world: &Sandbox, id: &str) -> Result<()> {
-    let place = Place { root: world.file(".znap"), trusted: Vec::new() };
-    let mut repository = Repository::open_to_write_on(disk, &place, &Silent)?;
-    undisturbed(|| restore(&mut repository, id, &RestoreOptions::default(), &Silent)).map(drop)
-}
-
-fn finish_on(disk: &Disk, world: &Sandbox, way: Way) -> Result<()> {
-    let place = Place { root: world.file(".znap"), trusted: Vec::new() };
-    let mut repository = Repository::open_to_finish_on(disk, &place, &Silent)?;
-    undisturbed(|| finish(&mut repository, way, &Silent)).map(drop)
 }
 
 #[test]

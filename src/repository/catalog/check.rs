@@ -191,22 +191,18 @@ impl Catalog {
 
     /// All places in tails that name one of these chunks. Reads every list.
     pub fn places_of(&self, chunks: &HashSet<i64>) -> Result<Vec<ChunkPlace>> {
-        let mut places = Vec::new();
-        self.each("look where chunks are needed", "SELECT stream, offset, chunk FROM stream_chunk", |row| {
-            let chunk = row.get(2)?;
-            if chunks.contains(&chunk) {
-                places.push(ChunkPlace { stream: row.get(0)?, offset: row.get(1)?, chunk });
-            }
-            Ok(())
-        })?;
-        Ok(places)
+        self.chunk_places("look where chunks are needed", "SELECT stream, offset, chunk FROM stream_chunk", chunks)
     }
 
     /// The places in streams' own lists of blobs of those whose bytes are in one of these chunks.
     pub fn blob_places_of(&self, chunks: &HashSet<i64>) -> Result<Vec<ChunkPlace>> {
-        let mut places = Vec::new();
         let sql = "SELECT r.stream, r.offset, c.chunk FROM blob_chunk c JOIN stream_blob r ON r.blob = c.blob";
-        self.each("look where blobs are needed", sql, |row| {
+        self.chunk_places("look where blobs are needed", sql, chunks)
+    }
+
+    fn chunk_places(&self, operation: &str, sql: &str, chunks: &HashSet<i64>) -> Result<Vec<ChunkPlace>> {
+        let mut places = Vec::new();
+        self.each(operation, sql, |row| {
             let chunk = row.get(2)?;
             if chunks.contains(&chunk) {
                 places.push(ChunkPlace { stream: row.get(0)?, offset: row.get(1)?, chunk });

@@ -137,14 +137,11 @@ pub(crate) fn plan(
 /// may have been found by another save.
 fn wanted_of(repository: &Repository, stream: &Stream) -> Result<Option<(Vec<StoredBlob>, Vec<BlobEntry>)>> {
     let Some(mut wanted) = blobs_of(&repository.catalog, stream)? else { return Ok(None) };
-    let mut missing = Vec::new();
-    let has: HashSet<u64> = match repository.catalog.missing_blobs(stream)? {
-        some if some.is_empty() => return Ok(Some((wanted, missing))),
-        some => {
-            missing = some;
-            wanted.iter().map(|blob| blob.entry.offset).collect()
-        }
-    };
+    let missing = repository.catalog.missing_blobs(stream)?;
+    if missing.is_empty() {
+        return Ok(Some((wanted, missing)));
+    }
+    let has: HashSet<u64> = wanted.iter().map(|blob| blob.entry.offset).collect();
     let mut nowhere = Vec::new();
     for entry in missing.into_iter().filter(|entry| !has.contains(&entry.offset)) {
         match repository.catalog.blob(stream.database, entry.oid, entry.tid)? {

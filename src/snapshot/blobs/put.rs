@@ -134,19 +134,12 @@ impl PreparedBlobs {
     ) -> Result<()> {
         let disk = &self.disk;
         let file = disk.create(path)?;
-        let mut hasher = blake3::Hasher::new();
         let mut at = 0;
-        for location in chunks {
-            monitor.check()?;
-            reader.with_chunk(location, |bytes| {
-                hasher.update(bytes);
-                disk.write_at(&file, path, bytes, at)?;
-                at += bytes.len() as u64;
-                monitor.advance(bytes.len() as u64);
-                Ok(())
-            })?;
-        }
-        check_pieces(blob, Hash(*hasher.finalize().as_bytes()), at)?;
+        read_pieces(blob, chunks, reader, monitor, |bytes| {
+            disk.write_at(&file, path, bytes, at)?;
+            at += bytes.len() as u64;
+            Ok(())
+        })?;
         finish(disk, &file, path, blob)
     }
 
@@ -320,9 +313,26 @@ fn free_name(place: &Path) -> Result<PathBuf> {
     Err(Error::failed(format!("there is no free name beside {}", place.display())))
 }
 
-/// Refuses pieces that aren't those that were saved: each is what it should be.
-pub(crate) fn check_pieces(blob: &StoredBlob, hash: Hash, size: u64) -> Result<()> {
-    if hash == blob.entry.hash && size == blob.entry.size {
+/// Hands out a blob's pieces, and refuses them at the end if together they aren't what was saved: each is what it should be.
+pub(crate) fn read_pieces(
+    blob: &StoredBlob,
+    chunks: &[Location],
+    reader: &mut ChunkReader,
+    monitor: &dyn Monitor,
+    mut write: impl FnMut(&[u8]) -> Result<()>,
+) -> Result<()> {
+    let mut hasher = blake3::Hasher::new();
+    let mut size = 0;
+    for location in chunks {
+        monitor.check()?;
+        reader.with_chunk(location, |bytes| {
+            hasher.update(bytes);
+            size += bytes.len() as u64;
+            monitor.advance(bytes.len() as u64);
+            write(bytes)
+        })?;
+    }
+    if Hash(*hasher.finalize().as_bytes()) == blob.entry.hash && size == blob.entry.size {
         return Ok(());
     }
     let lost = format!("pieces of blob {:#x} are lost, or the catalog lists wrong ones", blob.entry.oid);

@@ -114,7 +114,7 @@ impl<'a> BlobSaving<'a> {
         let parent = source.parent.as_ref().and_then(|stream| Some((stream, stream.blobs.as_ref()?)));
         let totals = match parent {
             Some((_, totals)) => BlobTotals { layout, ..totals.clone() },
-            None => BlobTotals { layout, count: 0, bytes: 0, sum: Default::default() },
+            None => BlobTotals::none(layout),
         };
         Ok(Some(BlobSaving {
             database: &source.database,
@@ -309,12 +309,12 @@ impl<'a> BlobSaving<'a> {
         if self.mode == BlobMode::Link {
             let (hash, size) = read_through(&file, &path, monitor, |_| Ok(()))?;
             // A blob that has the bytes of an object file of znap's is copied: there can't be two of one name.
-            let other = repository.catalog.object_kind(&hash)?.filter(|kind| *kind != ObjectKind::Plain);
+            let kind = repository.catalog.object_kind(&hash)?;
+            let is_other = kind.is_some_and(|kind| kind != ObjectKind::Plain);
             let is_whole = |metadata: fs::Metadata| metadata.is_file() && metadata.len() == size;
             let is_known = stores.plain.has(&hash)
-                || fs::symlink_metadata(repository.layout.plain(&hash)).is_ok_and(is_whole)
-                    && repository.catalog.object_kind(&hash)?.is_some();
-            if other.is_none() && (is_known || stores.plain.adopt(&file, &path, &hash)?) {
+                || kind.is_some() && fs::symlink_metadata(repository.layout.plain(&hash)).is_ok_and(is_whole);
+            if !is_other && (is_known || stores.plain.adopt(&file, &path, &hash)?) {
                 linked = Some((hash, size));
             } else {
                 file.rewind().at("read", &path)?;
