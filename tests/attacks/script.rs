@@ -1,6 +1,7 @@
 //! The script that is attacked: the lives of some repositories, and what has to be so after each of their commands.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Mutex;
 
 use znap::disk::Disk;
@@ -8,7 +9,7 @@ use znap::filestorage::fence::FENCE;
 use znap::snapshot::Way;
 
 use crate::common::Zodb;
-use crate::world::{Command, OTHER_NAME, State, World};
+use crate::world::{Command, Database, OTHER_NAME, State, World};
 
 /// All snapshots by their ids, as they come back.
 type Snapshots = BTreeMap<String, State>;
@@ -21,7 +22,7 @@ pub struct Step {
     was: (State, Snapshots),
     becomes: (State, Snapshots),
     /// What is there once it is taken back; with [`Command::Discard`] not always all that was there before, and never what lay
-    /// behind the last complete transaction.
+    /// behind the last complete transaction. Of blobs that were lost before, as many as the restore had put back.
     taken_back: State,
     /// That, which a restore keeps beside the database.
     left_out: Vec<u8>,
@@ -35,6 +36,8 @@ enum Before<'a> {
     /// So many transactions of real ZODB, with blobs.
     Site(u64),
     Packed,
+    /// Somebody removes the blob directory.
+    BlobsLost,
     GrownAndLinked(&'a [usize]),
     /// A transaction of the first size; the next one's length is broken, and whole ones may follow it.
     GrownAndBroken(&'a [usize]),
@@ -93,6 +96,7 @@ pub fn sites() -> Vec<Step> {
             (Nothing, Restore("c")),
             (Nothing, Delete("b")),
             (Nothing, Gc(true)),
+            (BlobsLost, Restore("a")),
         ],
     );
     steps.extend(life(
@@ -117,6 +121,7 @@ fn life(mut world: World, commands: &[(Before<'_>, Command)]) -> Vec<Step> {
             Before::Site(transactions) => with_zodb(|zodb| world.grow_site(zodb, number as u64, *transactions)),
             Before::Large => with_zodb(|zodb| world.make_large(zodb)),
             Before::Packed => with_zodb(|zodb| world.pack(zodb)),
+            Before::BlobsLost => world.lose_blobs(),
             _ => {}
         }
         if let Before::Grown(sizes) | Before::GrownAndLinked(sizes) = happens {
@@ -145,8 +150,8 @@ fn life(mut world: World, commands: &[(Before<'_>, Command)]) -> Vec<Step> {
         }
         let was = (world.state(), if *command == Command::Init { Snapshots::new() } else { world.snapshots() });
         let becomes = (after.state(), after.snapshots());
-        let taken_back = match command {
-            Command::Discard(_) => ended,
+        let taken_back = match (command, happens) {
+            (Command::Discard(_), _) | (_, Before::BlobsLost) => ended,
             _ => complete.unwrap_or(was.0.clone()),
         };
         let next = after.copy();
@@ -185,10 +190,7 @@ impl Step {
             None => {
                 let now = world.state();
                 // With their indexes: nothing would tell that one is missing.
-                assert!(
-                    [before, after, &self.taken_back].contains(&&now),
-                    "P4, P5: {what}: neither as before nor as after"
-                );
+                assert!(now == *after || self.is_back(&now), "P4, P5: {what}: neither as before nor as after");
             }
             Some(_) => {
                 for (name, now) in world.bytes() {
@@ -200,7 +202,7 @@ impl Step {
                 match copy.run(Command::Finish(Way::Back), &Disk::default()) {
                     Ok(()) => {
                         let state = copy.state();
-                        let is_back = state == *before || state == self.taken_back;
+                        let is_back = self.is_back(&state);
                         assert!(is_back, "P4, P5: {what}: not taken back: {}", differences(&state, &self.taken_back));
                     }
                     Err(error) => assert!(error.to_string().contains("too late"), "{what}: {error}"),
@@ -209,9 +211,9 @@ impl Step {
                     .run(Command::Finish(Way::Forward), &Disk::default())
                     .unwrap_or_else(|error| panic!("{what}: {error}"));
                 // What is taken back already doesn't go forward any more.
-                let expected = if is_taken_back { &self.taken_back } else { after };
                 let state = world.state();
-                assert!(state == *expected || is_taken_back && state == *before, "P5: {what}: not finished");
+                let is_finished = if is_taken_back { self.is_back(&state) } else { state == *after };
+                assert!(is_finished, "P5: {what}: not finished");
                 assert!(world.litter().is_empty(), "{what}: {:?}", world.litter());
             }
         }
@@ -241,7 +243,23 @@ impl Step {
 
     /// Whether a restore that was interrupted is taken back in this world.
     pub fn is_taken_back(&self, world: &World) -> bool {
-        [&self.was.0, &self.taken_back].contains(&&world.state())
+        self.is_back(&world.state())
+    }
+
+    /// Whether this is what is there once the command is taken back, or was never done: all as it was; and of the blobs that
+    /// were lost, which the database needs, those that are there again are right.
+    fn is_back(&self, state: &State) -> bool {
+        let has_again = |now: &Database, was: &Database, all: &Database| {
+            let is_right = |(name, blob): (&PathBuf, &Vec<u8>)| all.blobs.get(name) == Some(blob);
+            let is_there = |name: &PathBuf| now.blobs.contains_key(name);
+            (&now.file, &now.index) == (&all.file, &all.index)
+                && now.blobs.iter().all(is_right)
+                && was.blobs.keys().all(is_there)
+        };
+        let before = &self.was.0;
+        let databases = || state.iter().zip(before).zip(&self.taken_back);
+        let is_between = || databases().all(|(((_, now), (_, was)), (_, all))| has_again(now, was, all));
+        state == before || state == &self.taken_back || state.keys().eq(before.keys()) && is_between()
     }
 
     /// Checks that the snapshots are those that have to be there after the command. What a restore saves has its time as its id.

@@ -115,6 +115,11 @@ impl World {
         let _ = fs::remove_dir_all(self.path().join("blobstorage.old"));
     }
 
+    /// Somebody removes the blob directory.
+    pub fn lose_blobs(&self) {
+        fs::remove_dir_all(self.blobs()).unwrap();
+    }
+
     /// Real ZODB reads everything, all blobs included.
     pub fn read_by_zodb(&self, zodb: &mut Zodb) {
         let copy = self.copy();
