@@ -89,3 +89,32 @@ fn p10_a_gc_that_puts_files_side_by_side_may_be_killed_anywhere() {
         }
     }
 }
+
+#[test]
+fn p10_two_copies_of_a_database_leave_each_other_alone() {
+    let sandbox = Sandbox::new();
+    let (path, copy) = (sandbox.data_fs(), sandbox.file("Copy.fs"));
+    zodb(&["make", path.to_str().unwrap(), "--seed", "105", "--profile", "plone", "--mb", "75"]);
+    fs::copy(&path, &copy).unwrap();
+    sandbox.znap_ok(&["init", "Data.fs", "Copy.fs", "--base"]);
+    sandbox.znap_ok(&["save", "a"]);
+    for (seed, file) in [("1", &path), ("2", &copy)] {
+        let file = file.to_str().unwrap();
+        zodb(&["grow", file, "--seed", seed, "--transactions", "10", "--profile", "plone"]);
+        zodb(&["pack", file]);
+    }
+    sandbox.znap_ok(&["save", "b"]);
+    let files_rewritten = || {
+        let report: serde_json::Value = serde_json::from_str(&sandbox.znap_ok(&["gc", "--json"])).unwrap();
+        report["files_rewritten"].as_u64().unwrap()
+    };
+    assert!(files_rewritten() > 0);
+    assert_eq!(files_rewritten(), 0, "P10");
+    sandbox.znap_ok(&["check", "--data", "--databases"]);
+    for id in ["a", "b"] {
+        sandbox.znap_ok(&["restore", id, "--to", id]);
+        for name in ["data/Data.fs", "copy/Copy.fs"] {
+            zodb(&["open", sandbox.file(id).join(name).to_str().unwrap()]);
+        }
+    }
+}

@@ -39,8 +39,9 @@ type Place = (u64, usize, u64);
 /// Puts stored bases side by side that aren't. Returns from how many data files chunks were taken.
 pub(super) fn put_side_by_side(repository: &mut Repository, monitor: &dyn Monitor) -> Result<u64> {
     let mut files = 0;
+    let mut placed = HashSet::new();
     for database in repository.catalog.databases()? {
-        match put_database(repository, &database, monitor) {
+        match put_database(repository, &database, &mut placed, monitor) {
             // What is damaged stays where it is, and what there is no room for: nothing needs this.
             Err(error) if error.kind() == Kind::Damaged || error.is_no_space() => {}
             taken_from => files += taken_from?,
@@ -49,11 +50,21 @@ pub(super) fn put_side_by_side(repository: &mut Repository, monitor: &dyn Monito
     Ok(files)
 }
 
-fn put_database(repository: &mut Repository, database: &Database, monitor: &dyn Monitor) -> Result<u64> {
+/// What another database has beside its own past stays there: two copies of one database would take it from each other for ever.
+fn put_database(
+    repository: &mut Repository,
+    database: &Database,
+    placed: &mut HashSet<Hash>,
+    monitor: &dyn Monitor,
+) -> Result<u64> {
     if repository.catalog.generations(database.row)?.len() < 2 {
         return Ok(0);
     }
-    let parts = parts(&repository.catalog, database)?;
+    let mut parts = parts(&repository.catalog, database)?;
+    for part in &mut parts {
+        part.chunks.retain(|chunk| !placed.contains(&chunk.location.hash));
+    }
+    placed.extend(parts.iter().flat_map(|part| &part.chunks).map(|chunk| chunk.location.hash));
     // By the frames alone: what else it takes to tell has to be decompressed.
     if !are_apart(&parts, |_| Some(0)) {
         return Ok(0);
