@@ -143,11 +143,11 @@ impl Disk {
             .at("sync", path)
     }
 
-    /// Forces everything to the disk that was changed on the file system of a directory, by whomever.
-    pub fn sync_file_system(&self, path: &Path) -> Result<()> {
+    /// Forces everything to the disk that was changed on the file system of a directory, by whomever. Tells of what failed since the
+    /// directory was opened (syncfs(2)): for what is written, that has to be before.
+    pub fn sync_file_system(&self, directory: &File, path: &Path) -> Result<()> {
         self.before(&Change::SyncFileSystem { path })
-            .and_then(|_| File::open(path))
-            .and_then(|directory| sync_all_of(&directory))
+            .and_then(|_| sync_all_of(directory))
             .at("sync the file system of", path)
     }
 

@@ -69,7 +69,7 @@ pub struct Restore {
     #[arg(long, conflicts_with_all = ["id", "dry_run", "verify", "discard", "to", "base_from"])]
     abort: bool,
 
-    /// Write the databases whole to DIR/NAME/ instead, which must be new or empty
+    /// Write the databases whole to DIR/NAME/ instead; DIR must be new or empty
     #[arg(long, value_name = "DIR", conflicts_with_all = ["dry_run", "verify", "discard"])]
     pub(super) to: Option<PathBuf>,
 

@@ -1,6 +1,7 @@
 //! Restore to another place: whole databases with their indexes, in a folder that has none.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -58,7 +59,7 @@ pub struct CopiedDatabase {
     pub blobs: Option<BlobPlan>,
 }
 
-/// Writes the databases of a snapshot to `to/NAME/`, whole, with their indexes. The folders must not
+/// Writes the databases of a snapshot to `to/NAME/`, whole, with their indexes. The folder `to` must not
 /// exist, or be empty. Needs no lock on the databases: what is read of them never changes.
 pub fn copy_out(repository: &Repository, word: &str, to: &Path, monitor: &dyn Monitor) -> Result<CopyReport> {
     copy_out_only(repository, word, &[], to, monitor)
@@ -74,9 +75,7 @@ pub fn copy_out_only(
 ) -> Result<CopyReport> {
     let (snapshot, jobs, not_written) = prepare(repository, word, only, to, monitor)?;
     require_room(existing(to), jobs.iter().map(|job| job.stream.cut.offset + job.blob_bytes()).sum())?;
-    for job in &jobs {
-        refuse_occupied(&job.folder)?;
-    }
+    refuse_occupied(to, &jobs)?;
     let mut copied = Vec::new();
     let mut read = 0;
     let mut written = 0;
@@ -293,17 +292,25 @@ pub(crate) fn existing(path: &Path) -> &Path {
     path.ancestors().find(|folder| folder.is_dir()).unwrap_or(Path::new("."))
 }
 
-fn refuse_occupied(folder: &Path) -> Result<()> {
-    let refuse = |what: &str| {
+/// Refuses a folder that has anything in it but empty folders of these databases, which an interrupted command leaves.
+fn refuse_occupied(to: &Path, jobs: &[Job]) -> Result<()> {
+    let refuse = |folder: &Path, what: &str| {
         Err(Error::failed(format!("{} {what}", folder.display())).hint("name a folder that is new or empty"))
     };
-    match fs::symlink_metadata(folder) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(Error::io("look at", folder, error)),
-        Ok(metadata) if !metadata.is_dir() => refuse("is no folder"),
-        Ok(_) => {
-            let mut entries = fs::read_dir(folder).at("read", folder)?;
-            if entries.next().is_some() { refuse("isn't empty") } else { Ok(()) }
+    let entries_of = |folder: &Path| -> Result<Vec<PathBuf>> {
+        match fs::read_dir(folder) {
+            Err(error) if error.kind() == ErrorKind::NotFound && !folder.is_symlink() => Ok(Vec::new()),
+            Err(error) if matches!(error.kind(), ErrorKind::NotADirectory | ErrorKind::NotFound) => {
+                refuse(folder, "is no folder").map(|()| Vec::new())
+            }
+            entries => entries.and_then(|all| all.map(|entry| Ok(entry?.path())).collect()).at("read", folder),
+        }
+    };
+    for path in entries_of(to)? {
+        let is_ours = jobs.iter().any(|job| job.folder == path) && !path.is_symlink();
+        if !is_ours || !entries_of(&path)?.is_empty() {
+            return refuse(to, "isn't empty");
         }
     }
+    Ok(())
 }

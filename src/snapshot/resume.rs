@@ -4,6 +4,7 @@
 //! it, the last chunk is checked, and all that follows is written again. One that isn't fenced was not touched yet, and has to be as
 //! it was; or, once [`Stage::Restored`] or [`Stage::TakenBack`] is recorded, it is done, and may be in use again.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -112,7 +113,8 @@ fn finish_it(repository: &mut Repository, way: Way, monitor: &dyn Monitor) -> Re
         if let Some((directory, _)) = directory_of(repository, &database)
             && directory.try_exists().at("look at", &directory)?
         {
-            repository.disk().sync_file_system(&directory)?;
+            let opened = File::open(&directory).at("open", &directory)?;
+            repository.disk().sync_file_system(&opened, &directory)?;
             repository.counters.fsync();
         }
     }

@@ -1,10 +1,12 @@
 //! Blobs that are missing or damaged, killed restores, live writers, and what restores leave alone.
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
-use znap::disk::Disk;
+use znap::disk::{Change, Disk, Watcher};
 use znap::snapshot::Way;
 
 use crate::common::{Kill, finish_on, restore_on, zodb};
@@ -247,6 +249,47 @@ fn killed_anywhere(site: &Site, id: &str) {
 /// Whether all blobs of one are in the other, which may have one more: that which was missing before.
 fn contains(one: &State, other: &State) -> bool {
     one.blobs.len() <= other.blobs.len() + 1 && other.blobs.iter().all(|(name, held)| one.blobs.get(name) == Some(held))
+}
+
+/// What happens to a blob directory, and to the database.
+#[derive(Default)]
+struct Order(Mutex<Vec<&'static str>>);
+
+impl Watcher for Order {
+    fn before(&self, change: &Change<'_>) -> io::Result<usize> {
+        let is_made = |path: &Path| path.iter().any(|name| name == ".znap-restore");
+        let what = match *change {
+            Change::Write { path, .. } if is_made(path) => "make",
+            Change::Sync { path } if is_made(path) => "sync one",
+            Change::SyncFileSystem { .. } => "sync all",
+            Change::Rename { from, .. } if is_made(from) => "put",
+            Change::Write { path, .. } | Change::SetLength { path, .. } if path.ends_with("Data.fs") => "database",
+            _ => return Ok(usize::MAX),
+        };
+        let mut order = self.0.lock().unwrap();
+        if order.last() != Some(&what) {
+            order.push(what);
+        }
+        Ok(usize::MAX)
+    }
+}
+
+/// Few blobs are synced each by itself, many together; before ZODB can open the database in both cases.
+#[test]
+fn p5_blobs_are_on_the_disk_before_the_database_is_back() {
+    let few = ["make", "sync one", "make", "sync one", "make", "sync one", "make", "sync one", "make", "sync one"];
+    // It is fenced first.
+    let many = ["make", "sync all", "database", "put", "sync all", "database"];
+    for (mut site, expected) in [(Site::small("lawn", "copy"), &few[..]), (Site::new("bushy", "copy"), &many)] {
+        site.save("a");
+        site.grow(1);
+        site.save("b");
+        fs::remove_dir_all(site.sandbox.file("blobstorage")).unwrap();
+        let order = Arc::new(Order::default());
+        restore_on(&Disk::watched(order.clone()), &site.sandbox, "a").unwrap();
+        assert_eq!(order.0.lock().unwrap()[..expected.len()], *expected);
+        site.is("a");
+    }
 }
 
 /// A server that writes, undoes and deletes blobs, and packs, while snapshots are taken: each is whole.

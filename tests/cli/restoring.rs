@@ -134,5 +134,14 @@ exit code 0
     let copy = site.sandbox.file("copies/of two/data/Data.fs");
     assert_eq!(std::fs::read(&copy).unwrap(), site.data());
     assert_eq!(std::fs::read(znap::filestorage::index_path(&copy)).unwrap(), site.index());
+    // Not among other things, either; nor behind a link to nowhere.
     site.refuses(&["restore", "one", "--to", "copies/of two"], 1, "isn't empty");
+    site.refuses(&["restore", "one", "--to", "copies"], 1, "copies isn't empty");
+    site.refuses(&["restore", "one", "--to", "copies/of two/data/Data.fs"], 1, "is no folder");
+    std::os::unix::fs::symlink("nowhere", site.sandbox.file("link")).unwrap();
+    site.refuses(&["restore", "one", "--to", "link"], 1, "is no folder");
+    assert!(!site.sandbox.file("copies/data").exists() && !site.sandbox.file("nowhere").exists());
+    // What an interrupted one leaves is in nobody's way.
+    std::fs::create_dir_all(site.sandbox.file("half/data")).unwrap();
+    site.znap_ok(&["restore", "one", "--to", "half"]);
 }

@@ -1,13 +1,14 @@
 //! Putting blobs into a blob directory, and taking out those that don't belong.
 //!
-//! Every file is made, checked and synced in a folder of znap's own in the blob directory, before anything is changed; then it
-//! is renamed to its place. ZODB looks for no blobs in there: its name begins with a dot.
+//! Every file is made, checked and synced (many of them all at once) in a folder of znap's own in the blob directory, before
+//! anything is changed; then it is renamed to its place. ZODB looks for no blobs in there: its name begins with a dot.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{Access, AtFlags, CWD, Gid, Mode, OFlags, Uid, accessat, fchown};
 use rustix::io::Errno;
@@ -20,6 +21,7 @@ use crate::monitor::Monitor;
 use crate::repository::blob_list::BlobForm;
 use crate::repository::catalog::StoredBlob;
 use crate::repository::chunk_reader::ChunkReader;
+use crate::repository::counters::Counters;
 use crate::repository::frames::Location;
 use crate::repository::hash::Hash;
 use crate::repository::object::damaged;
@@ -30,6 +32,9 @@ use crate::snapshot::writing::{TemporaryFile, folder_of};
 
 /// The folder in which blobs are made.
 const FOLDER: &str = ".znap-restore";
+
+/// From more files on, one sync of their whole file system takes less time than one of each. Elsewhere that promises nothing.
+const MANY: usize = if cfg!(target_os = "linux") { 32 } else { usize::MAX };
 
 /// Whether the new files may be second names of files in the repository: where they are the database's own again. Elsewhere somebody
 /// may change their owner.
@@ -42,11 +47,14 @@ pub(crate) enum Links {
 /// Blobs that are made and checked, and wait to be put in their places.
 pub(crate) struct PreparedBlobs {
     disk: Disk,
+    counters: Arc<Counters>,
     directory: PathBuf,
     folder: PathBuf,
     /// Names in the folder, and places seen from the blob directory.
     files: Vec<(PathBuf, PathBuf)>,
     remove: Vec<PathBuf>,
+    /// The blob directory, if its file system is synced instead of many files and folders.
+    together: Option<File>,
     /// Whether the file system may be able to clone files.
     clones: bool,
     /// What was made for this: the folder, and the blob directory itself.
@@ -68,8 +76,10 @@ impl PreparedBlobs {
             folder: plan.path.join(FOLDER),
             files: Vec::new(),
             remove: plan.work.remove.clone(),
+            together: None,
             clones: !disk.is_watched(),
             made: (false, false),
+            counters: Arc::clone(&repository.counters),
             disk,
         };
         // What a killed restore left.
@@ -82,6 +92,9 @@ impl PreparedBlobs {
         }
         prepared.make_directory(plan, model)?;
         prepared.made.0 = true;
+        if plan.work.add.len() > MANY {
+            prepared.together = Some(File::open(&prepared.directory).at("open", &prepared.directory)?);
+        }
         prepared.disk.create_directory(&prepared.folder, 0o700).at("create", &prepared.folder)?;
         monitor.begin("preparing blobs", plan.add_bytes);
         for (number, (blob, chunks)) in plan.work.add.iter().enumerate() {
@@ -91,9 +104,9 @@ impl PreparedBlobs {
                 BlobForm::Chunks => prepared.join(blob, chunks, &path, reader, monitor)?,
                 _ => prepared.make(repository, blob, &path, links, monitor)?,
             }
-            repository.counters.fsync();
             prepared.files.push((path, plan.work.path_of(&blob.entry)));
         }
+        prepared.sync_together()?;
         monitor.end();
         Ok(prepared)
     }
@@ -140,7 +153,7 @@ impl PreparedBlobs {
             at += bytes.len() as u64;
             Ok(())
         })?;
-        finish(disk, &file, path, blob)
+        self.finish(&file, path, blob)
     }
 
     /// Makes one file of a plain object file, checked and synced.
@@ -172,7 +185,7 @@ impl PreparedBlobs {
             let (hash, size) = read_through(&from, &stored, monitor, |_| Ok(()))?;
             check(&stored, blob, hash, size)?;
             return match shared {
-                Some(file) => finish(&disk, &file, path, blob),
+                Some(file) => self.finish(&file, path, blob),
                 None => Ok(()),
             };
         }
@@ -184,7 +197,33 @@ impl PreparedBlobs {
             Ok(())
         })?;
         check(&stored, blob, hash, size)?;
-        finish(&disk, &file, path, blob)
+        self.finish(&file, path, blob)
+    }
+
+    /// Gives a new file the owner, group and mode that the blob's had, as far as this user can, and syncs it, or leaves it to be
+    /// synced with many others.
+    fn finish(&self, file: &File, path: &Path, blob: &StoredBlob) -> Result<()> {
+        let (entry, is_root) = (&blob.entry, rustix::process::geteuid().is_root());
+        let owner = is_root.then(|| Uid::from_raw(entry.owner));
+        match fchown(file, owner, Some(Gid::from_raw(entry.group))) {
+            Ok(()) => {}
+            Err(Errno::PERM) if !is_root => {}
+            Err(error) => return Err(Error::io("change the owner of", path, error.into())),
+        }
+        file.set_permissions(fs::Permissions::from_mode(entry.mode)).at("change the mode of", path)?;
+        if self.together.is_some() {
+            return Ok(());
+        }
+        self.counters.fsync();
+        self.disk.sync(file, path)
+    }
+
+    /// Syncs everything, if not each by itself. Returns whether it did.
+    fn sync_together(&self) -> Result<bool> {
+        let Some(directory) = &self.together else { return Ok(false) };
+        self.counters.fsync();
+        self.disk.sync_file_system(directory, &self.directory)?;
+        Ok(true)
     }
 
     /// Puts every file in its place. Something else that is in one keeps its bytes, under another name.
@@ -200,8 +239,11 @@ impl PreparedBlobs {
             self.disk.rename(&path, &place)?;
             changed.insert(folder.to_path_buf());
         }
-        for folder in &changed {
-            self.disk.sync_directory(folder)?;
+        if !self.sync_together()? {
+            for folder in &changed {
+                self.counters.fsync();
+                self.disk.sync_directory(folder)?;
+            }
         }
         self.clear()
     }
@@ -365,17 +407,4 @@ fn link(disk: &Disk, stored: &Path, path: &Path) -> Result<bool> {
         Err(error) if cannot_link(&error) => Ok(false),
         Err(error) => Err(Error::io("link from the repository", stored, error)),
     }
-}
-
-/// Gives a new file the owner, group and mode that the blob's had, as far as this user can, and syncs it.
-fn finish(disk: &Disk, file: &File, path: &Path, blob: &StoredBlob) -> Result<()> {
-    let (entry, is_root) = (&blob.entry, rustix::process::geteuid().is_root());
-    let owner = is_root.then(|| Uid::from_raw(entry.owner));
-    match fchown(file, owner, Some(Gid::from_raw(entry.group))) {
-        Ok(()) => {}
-        Err(Errno::PERM) if !is_root => {}
-        Err(error) => return Err(Error::io("change the owner of", path, error.into())),
-    }
-    file.set_permissions(fs::Permissions::from_mode(entry.mode)).at("change the mode of", path)?;
-    disk.sync(file, path)
 }
