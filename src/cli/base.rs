@@ -3,7 +3,7 @@
 use clap::{Args, ValueEnum};
 
 use znap::error::{Kind, Result};
-use znap::snapshot::{Repository, StoredBase, drop_bases, keep_bases};
+use znap::snapshot::{Repository, StoredBase, drop_bases, keep_bases, lost_snapshots};
 
 use super::output::Terminal;
 use super::{Context, Outcome, place, words};
@@ -48,6 +48,7 @@ pub(super) fn run(context: &Context, args: &Base) -> Result<Outcome> {
         context.progress.clear();
         terminal.say("the databases' beginnings are kept from now on")?;
         tell_stored(terminal, &stored);
+        warn_of_lost(terminal, &repository)?;
         return Ok(Outcome::Done);
     }
     let dropped = drop_bases(&mut repository, &args.databases, context.progress)?;
@@ -78,6 +79,14 @@ pub(super) fn tell_stored(terminal: &Terminal, bases: &[StoredBase]) {
             if base.is_now { "" } else { "older " },
         ));
     }
+}
+
+/// Warns of snapshots that need what nobody has any more.
+pub(super) fn warn_of_lost(terminal: &Terminal, repository: &Repository) -> Result<()> {
+    if let Some(lost) = words::lost(&lost_snapshots(repository)?) {
+        terminal.warn(lost);
+    }
+    Ok(())
 }
 
 /// What it takes to store so many bytes of a site's database, in words.

@@ -54,7 +54,7 @@ pub struct Restore {
     discard: bool,
 
     /// A file that begins as the database did before a pack, if the snapshot needs that
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["dry_run", "to"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["dry_run"])]
     base_from: Option<PathBuf>,
 
     /// Put only these databases back, by their names; the others stay as they are
@@ -86,7 +86,8 @@ pub(super) fn run(context: &Context, args: &Restore) -> Result<Outcome> {
         return tell_finished(context, &mut Repository::open_to_finish(&place, context.progress)?, way, args.json);
     };
     if let Some(to) = &args.to {
-        let report = copy_out_only(&place::open(context, &place)?, id, &args.only, to, context.progress)?;
+        let (repository, base_from) = (place::open(context, &place)?, args.base_from.as_deref());
+        let report = copy_out_only(&repository, id, &args.only, base_from, to, context.progress)?;
         context.progress.clear();
         return tell_copy(context, &report, args.json);
     }
@@ -167,16 +168,20 @@ fn blobs_done(blobs: &BlobPlan) -> String {
     if !blobs.saved {
         return "its blobs weren't saved, and stay as they are".into();
     }
-    let count = words::count(blobs.count, "blob", "blobs");
-    let missing = match blobs.missing {
-        0 => String::new(),
-        missing => format!("; {missing} more that the database names were missing when it was saved, or are lost"),
-    };
+    let (count, missing) = (words::count(blobs.count, "blob", "blobs"), missing(blobs));
     match (blobs.add, blobs.remove) {
         (0, 0) => format!("{count}, all there{missing}"),
         (add, remove) => {
             format!("{count}: put {add} there ({}), removed {remove}{missing}", words::size(blobs.add_bytes))
         }
+    }
+}
+
+/// Those that nobody has.
+fn missing(blobs: &BlobPlan) -> String {
+    match blobs.missing {
+        0 => String::new(),
+        missing => format!("; {missing} more that the database names were missing when it was saved, or are lost"),
     }
 }
 
@@ -348,9 +353,10 @@ fn tell_copy(context: &Context, report: &CopyReport, json: bool) -> Result<Outco
                 words::size(database.bytes),
                 match &database.blobs {
                     Some(blobs) => format!(
-                        " and {} ({})",
+                        " and {} ({}){}",
                         words::count(blobs.count, "blob", "blobs"),
-                        words::size(blobs.add_bytes)
+                        words::size(blobs.add_bytes),
+                        missing(blobs)
                     ),
                     None => String::new(),
                 }

@@ -7,7 +7,7 @@ use znap::snapshot::{
     Repository, SaveOptions, SaveReport, SavedDatabase, held_files, save, store_bases, unstored_bases,
 };
 
-use super::base::{about, tell_stored};
+use super::base::{about, tell_stored, warn_of_lost};
 use super::{Context, Outcome, place, words};
 
 /// Take a snapshot of every tracked database
@@ -111,6 +111,9 @@ pub(super) fn run(context: &Context, args: &Save) -> Result<Outcome> {
         }
     })?;
     tell_stored(terminal, &bases);
+    if report.databases.iter().any(|database| database.new_life.is_some()) {
+        warn_of_lost(terminal, &repository)?;
+    }
     if report.sequence == 1 {
         for base in unstored_bases(&repository)? {
             let (bytes, name) = (words::size(base.bytes), base.database);

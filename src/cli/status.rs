@@ -97,6 +97,7 @@ fn text(report: &StatusReport, now: Timestamp) -> String {
     if !report.untracked.is_empty() {
         lines.push(format!("not tracked any more: {}", report.untracked.join(", ")));
     }
+    lines.extend(words::lost(&report.lost));
     lines.join("\n")
 }
 
@@ -120,22 +121,10 @@ fn facts(database: &DatabaseStatus, now: Timestamp) -> Vec<(&'static str, String
         facts.push(("problem", words::clean(problem)));
         return facts;
     }
-    facts.push((
-        "snapshot",
-        match (&database.snapshot, age(database, now)) {
-            (Some(id), Some(age)) => format!("{id}, {} old", words::age(age)),
-            _ => "none that the file begins with".into(),
-        },
-    ));
-    facts.push((
-        "new",
-        match database.new_transactions {
-            0 => format!("nothing since {since}"),
-            number => format!("{} since {since}, {}", words::transactions(number), words::size(database.new_bytes)),
-        },
-    ));
     if let Some(what) = database.new_life {
         facts.push(("changed", format!("it was {what} since the last snapshot; the next save goes on from there")));
+    } else {
+        facts.extend(newest(database, now, since));
     }
     if database.at_risk {
         let lost = "two packs without a save between would lose what snapshots need; znap base keep prevents that";
@@ -152,4 +141,17 @@ fn facts(database: &DatabaseStatus, now: Timestamp) -> Vec<(&'static str, String
         facts.push(("unfinished", left_out.clone()));
     }
     facts
+}
+
+/// The nearest snapshot, and what is new since.
+fn newest(database: &DatabaseStatus, now: Timestamp, since: &str) -> [(&'static str, String); 2] {
+    let nearest = match (&database.snapshot, age(database, now)) {
+        (Some(id), Some(age)) => format!("{id}, {} old", words::age(age)),
+        _ => "none that the file begins with".into(),
+    };
+    let new = match database.new_transactions {
+        0 => format!("nothing since {since}"),
+        number => format!("{} since {since}, {}", words::transactions(number), words::size(database.new_bytes)),
+    };
+    [("snapshot", nearest), ("new", new)]
 }

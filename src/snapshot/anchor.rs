@@ -63,19 +63,25 @@ pub fn recognise(file: &DataFile, generation: &Generation) -> Result<Recognition
         Err(_) => false,
     };
     let size = file.size()?;
-    // What a pack has made isn't older than what it was made of, and has nothing left where it was.
-    let last = unless_shorter(transaction_ending_at(file, size))?.flatten();
-    let is_older = last.is_some_and(|last| last.tid < Tid(generation.base_tid));
-    let may_be_packed = is_packed(file)? && !is_older && !ends_a_transaction(file, &end_of_base(generation))?;
+    // What a pack has made has nothing left where it was; and is no older than what it was made of, but for what deleted objects
+    // only, of which nothing is left.
+    let is_older = last_tid(file)?.is_some_and(|last| last < Tid(generation.base_tid));
+    let may_be_packed = is_packed(file)? && !ends_a_transaction(file, &end_of_base(generation))?;
     Ok(if may_be_packed && old_is_base {
         Recognition::Packed { old: Some(old) }
-    } else if may_be_packed {
+    } else if may_be_packed && !is_older {
         Recognition::Packed { old: None }
     } else if size < generation.base_length {
         Recognition::Shorter
     } else {
         Recognition::Replaced
     })
+}
+
+/// The id of a file's last transaction, if one ends where the file does.
+pub(crate) fn last_tid(file: &DataFile) -> Result<Option<Tid>> {
+    let last = unless_shorter(transaction_ending_at(file, file.size()?))?.flatten();
+    Ok(last.map(|header| header.tid))
 }
 
 /// Whether a file's first transaction says that it was packed.
@@ -120,7 +126,7 @@ fn begins_with_base(file: &DataFile, generation: &Generation) -> Result<bool> {
     Ok(length == generation.base_check_length && hash == generation.base_check)
 }
 
-fn end_of_base(generation: &Generation) -> CutEntry {
+pub(crate) fn end_of_base(generation: &Generation) -> CutEntry {
     CutEntry {
         offset: generation.base_length,
         tid: generation.base_tid,
@@ -240,6 +246,9 @@ pub fn refusal(path: &std::path::Path, recognition: &Recognition, generation: &G
     let goes_on = "znap save goes on with the file as it is now";
     Some(match recognition {
         Recognition::Same => return None,
+        Recognition::Packed { .. } if generation.base_length <= FIRST_TRANSACTION => {
+            Error::failed(format!("{path} was packed since the last snapshot")).hint(goes_on)
+        }
         Recognition::Converted { now } => {
             Error::failed(format!("{path} was converted from {} to {now} since the last snapshot", generation.magic))
                 .hint(goes_on)

@@ -65,30 +65,54 @@ fn store_lacking(repository: &mut Repository, monitor: &dyn Monitor) -> Result<V
             if (is_now && !database.keep_base) || !is_lacking(repository, &generation)? {
                 continue;
             }
-            if let Some(file) = source_of(&repository.layout, &path, &generation.known)? {
-                match store_base(repository, &database, &generation, file, monitor) {
-                    Ok(base) => stored.push(StoredBase { is_now, ..base }),
-                    Err(error) if matches!(error.kind(), Kind::Interrupted(_)) => return Err(error),
-                    // The others are stored all the same.
-                    Err(error) => failed = failed.or(Some(error)),
-                }
+            let files = sources_of(&repository.layout, &path, &generation.known)?;
+            match store_from_any(repository, &database, &generation, files, monitor) {
+                Ok(base) => stored.extend(base.map(|base| StoredBase { is_now, ..base })),
+                Err(error) if matches!(error.kind(), Kind::Interrupted(_)) => return Err(error),
+                // The others are stored all the same.
+                Err(error) => failed = failed.or(Some(error)),
             }
         }
     }
     failed.map_or(Ok(stored), Err)
 }
 
-/// A file that begins with a base: the database's (one that was converted has another magic, and the same base), what a pack
-/// left of it, or the one that has its second name.
-pub(crate) fn source_of(layout: &Layout, path: &Path, generation: &Generation) -> Result<Option<DataFile>> {
+/// The files that begin with a base: the database's (one that was converted has another magic, and the same base), what a pack
+/// left of it, the one that has its second name.
+pub(crate) fn sources_of(layout: &Layout, path: &Path, generation: &Generation) -> Result<Vec<DataFile>> {
+    let mut files: Vec<DataFile> = Vec::new();
     for path in [path, &old_path(path), &layout.base(&generation.uid)] {
         if let Ok(file) = DataFile::open(path)
+            && files.iter().all(|other| other.identity() != file.identity())
             && begins_any(&file, &[generation])?
         {
-            return Ok(Some(file));
+            files.push(file);
         }
     }
-    Ok(None)
+    Ok(files)
+}
+
+/// The first of them.
+pub(crate) fn source_of(layout: &Layout, path: &Path, generation: &Generation) -> Result<Option<DataFile>> {
+    Ok(sources_of(layout, path, generation)?.into_iter().next())
+}
+
+/// Stores a base from the first of these files that is whole; `None` if there are no files.
+pub(crate) fn store_from_any(
+    repository: &mut Repository,
+    database: &Database,
+    generation: &GenerationRow,
+    files: Vec<DataFile>,
+    monitor: &dyn Monitor,
+) -> Result<Option<StoredBase>> {
+    let mut failed = None;
+    for file in files {
+        match store_base(repository, database, generation, file, monitor) {
+            Err(error) if error.kind() == Kind::Failed && !error.is_no_space() => failed = failed.or(Some(error)),
+            result => return result.map(Some),
+        }
+    }
+    failed.map_or(Ok(None), Err)
 }
 
 /// Whether what is restored of a generation needs a file that begins with its base: the repository doesn't have it.
@@ -126,6 +150,16 @@ pub(crate) fn needs_file(path: &Path, stream: &Stream) -> Error {
         stream.snapshot_name,
         old_path(path).display()
     ))
+}
+
+/// The error for a file that was named as the one that a snapshot needs, and isn't.
+pub(crate) fn is_not_the_base(named: &Path, path: &Path, snapshot: &str) -> Error {
+    Error::failed(format!(
+        "{} isn't {} as it was before it was packed or replaced, which snapshot {snapshot} needs",
+        named.display(),
+        path.display(),
+    ))
+    .hint("name another copy: of the file as it was at any time before that pack, but after the one before it")
 }
 
 /// Stores the base of a generation, from a file that begins with it.

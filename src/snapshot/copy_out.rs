@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::disk::Disk;
 use crate::error::{Error, IoContext, Kind, Result};
-use crate::filestorage::{DataFile, FIRST_TRANSACTION, Magic, index_path};
+use crate::filestorage::{DataFile, FIRST_TRANSACTION, Magic, Position, index_path, scan};
 use crate::monitor::Monitor;
 use crate::repository::catalog::{Database, Snapshot, Stream, StreamChunk};
 use crate::repository::chunk_reader::ChunkReader;
@@ -21,7 +21,7 @@ use crate::repository::lock::Gate;
 use crate::repository::manifest::Generation;
 use crate::repository::run_reader::RunReader;
 use crate::snapshot::anchor::{begins_any, damaged_list, magic_of, recognise, refusal};
-use crate::snapshot::base::{needs_file, source_of, whole_chunks};
+use crate::snapshot::base::{is_not_the_base, needs_file, source_of, whole_chunks};
 use crate::snapshot::blobs::plan::{BlobPlan, plan_copy};
 use crate::snapshot::blobs::put::{Links, PreparedBlobs};
 use crate::snapshot::choice::of_snapshot;
@@ -62,18 +62,19 @@ pub struct CopiedDatabase {
 /// Writes the databases of a snapshot to `to/NAME/`, whole, with their indexes. The folder `to` must not
 /// exist, or be empty. Needs no lock on the databases: what is read of them never changes.
 pub fn copy_out(repository: &Repository, word: &str, to: &Path, monitor: &dyn Monitor) -> Result<CopyReport> {
-    copy_out_only(repository, word, &[], to, monitor)
+    copy_out_only(repository, word, &[], None, to, monitor)
 }
 
-/// The same for the databases that are named.
+/// The same for the databases that are named, and with a file that begins as one did before it was packed, if that is needed.
 pub fn copy_out_only(
     repository: &Repository,
     word: &str,
     only: &[String],
+    base_from: Option<&Path>,
     to: &Path,
     monitor: &dyn Monitor,
 ) -> Result<CopyReport> {
-    let (snapshot, jobs, not_written) = prepare(repository, word, only, to, monitor)?;
+    let (snapshot, jobs, not_written) = prepare(repository, word, (only, base_from), to, monitor)?;
     require_room(existing(to), jobs.iter().map(|job| job.stream.cut.offset + job.blob_bytes()).sum())?;
     refuse_occupied(to, &jobs)?;
     let mut copied = Vec::new();
@@ -89,11 +90,11 @@ pub fn copy_out_only(
 }
 
 /// Opens everything that the databases of a snapshot, or of these those that are named, will be made from, in folders of their names
-/// in `to`. Returns the names of the others, too.
+/// in `to`; their beginnings from the file that is named, where it is one of them. Returns the names of the others, too.
 pub(super) fn prepare(
     repository: &Repository,
     word: &str,
-    only: &[String],
+    (only, base_from): (&[String], Option<&Path>),
     to: &Path,
     monitor: &dyn Monitor,
 ) -> Result<(Snapshot, Vec<Job>, Vec<String>)> {
@@ -104,7 +105,7 @@ pub(super) fn prepare(
         let chosen = of_snapshot(repository, &snapshot, only)?;
         let mut jobs = Vec::new();
         for (database, stream) in chosen.parts {
-            jobs.push(Job::prepare(repository, &database, stream, to, monitor)?);
+            jobs.push(Job::prepare(repository, &database, stream, base_from, to, monitor)?);
         }
         Ok((snapshot, jobs, chosen.untouched))
     })
@@ -136,6 +137,7 @@ impl Job {
         repository: &Repository,
         database: &Database,
         stream: Stream,
+        base_from: Option<&Path>,
         to: &Path,
         monitor: &dyn Monitor,
     ) -> Result<Self> {
@@ -152,15 +154,25 @@ impl Job {
         } else if generation.base_length > FIRST_TRANSACTION {
             let base = match database::patiently(open, monitor) {
                 Ok(file) if begins_any(&file, &[&generation])? => Ok(file),
-                other => source_of(&repository.layout, &path, &generation)?.ok_or(other),
-            };
-            match base {
-                Ok(file) => {
-                    let chunks = checked_chunks(&repository.catalog, &stream, None, generation.base_length)?;
-                    (Some(file), generation.base_length, chunks)
+                other => {
+                    let named = base_from.map(DataFile::open).transpose()?;
+                    match named.filter(|file| begins_any(file, &[&generation]).unwrap_or(false)) {
+                        Some(file) => Ok(file),
+                        None => source_of(&repository.layout, &path, &generation)?.ok_or(other),
+                    }
                 }
-                Err(other) => return Err(lacks_base(&stream, &path, &generation, other)),
-            }
+            };
+            let file = match (base, base_from) {
+                (Ok(file), _) => file,
+                (Err(_), Some(named)) => return Err(is_not_the_base(named, &path, &stream.snapshot_name)),
+                // The life before is over: what has become of the file since is no matter.
+                (Err(_), None) if generation.uid != database.generation.known.uid => {
+                    return Err(needs_file(&path, &stream));
+                }
+                (Err(other), None) => return Err(lacks_base(&stream, &path, &generation, other)),
+            };
+            let chunks = checked_chunks(&repository.catalog, &stream, None, generation.base_length)?;
+            (Some(file), generation.base_length, chunks)
         } else {
             // It is written from the catalog, and so is checked, too.
             if Hash::of(generation.magic.as_bytes()) != generation.base_check {
@@ -239,11 +251,13 @@ impl Job {
         Ok(CopiedDatabase { name: self.name, path, bytes: self.stream.cut.offset, blobs })
     }
 
-    /// Copies the base while the tail is decompressed and written behind it.
+    /// Copies the base, and parses it, while the tail is decompressed and written behind it.
     fn write_data(&self, disk: &Disk, data: &TemporaryFile, monitor: &dyn Monitor) -> Result<()> {
         let copy_base = || {
             if let Some(base) = self.base.as_ref().filter(|_| self.base_length > FIRST_TRANSACTION) {
                 copy_range(disk, base.file(), 0..self.base_length, (&data.file, &data.path), monitor)?;
+                // No hashes of it are known.
+                scan(base, Position::START, self.base_length, &mut (), monitor)?;
             }
             // A restore may have put its fence there meanwhile.
             disk.write_at(&data.file, &data.path, &self.magic.bytes(), 0)

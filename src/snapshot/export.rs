@@ -63,7 +63,7 @@ pub fn export(
     monitor: &dyn Monitor,
 ) -> Result<ExportReport> {
     refuse_existing(path)?;
-    let (snapshot, mut jobs, _) = prepare(repository, word, &[], Path::new(""), monitor)?;
+    let (snapshot, mut jobs, _) = prepare(repository, word, (&[], None), Path::new(""), monitor)?;
     let created = Timestamp::from_microsecond(snapshot.created)
         .map_err(|_| Error::damaged("the catalog has an impossible time").hint("put catalog.db back from a copy"))?;
     if !with_blobs {

@@ -1,7 +1,10 @@
 //! Which life of a database a file is in. A pack begins a new one, and so does a conversion to another magic: a generation.
 //!
 //! A file is known by its content: it begins with the base of one generation. Where a generation has none, because all of the file is in
-//! its tail, any file with its magic may be of it.
+//! its tail, it begins with a snapshot of it; and a file that begins with nothing known is taken for what became of the one that
+//! was there, unless that lies beside it, packed.
+
+use std::path::Path;
 
 use jiff::Timestamp;
 
@@ -14,7 +17,10 @@ use crate::monitor::Monitor;
 use crate::repository::catalog::{Catalog, Database, GenerationRow};
 use crate::repository::hash::Uid;
 use crate::repository::manifest::Generation;
-use crate::snapshot::anchor::{Recognition, base_check, is_of, is_packed, nearest, old_path, recognise, refusal};
+use crate::snapshot::anchor::{
+    Recognition, base_check, end_of_base, ends_a_transaction, is_of, is_packed, last_tid, nearest, old_path, recognise,
+    refusal,
+};
 use crate::snapshot::database;
 use crate::snapshot::handle::Repository;
 
@@ -36,16 +42,15 @@ pub(crate) fn life_of(catalog: &Catalog, database: &Database, file: &DataFile) -
         return Ok(Life::Known(generation));
     }
     let known = &database.generation.known;
-    let mut recognition = recognise(file, known)?;
-    // What was imported, restored and then packed is older than what is known of the file.
     let old = old_path(file.path());
-    if !matches!(recognition, Recognition::Packed { .. })
-        && is_packed(file)?
-        && let Ok(before) = DataFile::open(&old)
-        && known_life_of(catalog, database, &before)?.is_some_and(|life| life.known.is_from_elsewhere())
-    {
-        recognition = Recognition::Packed { old: Some(old) };
-    }
+    let recognition = match recognise(file, known)? {
+        // What begins with nothing, as any file does: `known_life_of` has seen that it was packed.
+        Recognition::Same => Recognition::Packed { old: Some(old) },
+        Recognition::Shorter | Recognition::Replaced if is_made_of(catalog, database, file, &old)? => {
+            Recognition::Packed { old: Some(old) }
+        }
+        other => other,
+    };
     match (&recognition, refusal(file.path(), &recognition, known)) {
         (_, None) => Ok(Life::Known(database.generation.clone())),
         (Recognition::Packed { .. } | Recognition::Converted { .. }, Some(error)) => Ok(Life::New(recognition, error)),
@@ -53,25 +58,55 @@ pub(crate) fn life_of(catalog: &Catalog, database: &Database, file: &DataFile) -
     }
 }
 
+/// Whether a pack has made a file of what lies beside it now, which is another life than the one that is recorded.
+fn is_made_of(catalog: &Catalog, database: &Database, file: &DataFile, old: &Path) -> Result<bool> {
+    if !is_packed(file)? || ends_a_transaction(file, &end_of_base(&database.generation.known))? {
+        return Ok(false);
+    }
+    let Ok(old) = DataFile::open(old) else { return Ok(false) };
+    let Some(life) = known_life_of(catalog, database, &old)? else { return Ok(false) };
+    // It has the last transaction, too; what is a part only of an earlier pack's file hasn't.
+    Ok(life.known.is_from_elsewhere() || last_tid(file)? >= last_tid(&old)?)
+}
+
 /// The generation of a file, if it is in one that has begun before.
 pub(crate) fn known_life_of(catalog: &Catalog, database: &Database, file: &DataFile) -> Result<Option<GenerationRow>> {
     let mut generations = catalog.generations(database.row)?;
+    let is_only = generations.len() == 1;
     // Those with a base first: it tells them apart. The present one before others.
-    let is_whole = |generation: &GenerationRow| generation.known.base_length <= FIRST_TRANSACTION;
     generations.sort_by_key(|other| (is_whole(other), other.row != database.generation.row));
     for generation in generations {
-        if !is_of(file, &generation.known)? {
-            continue;
-        }
-        let is_sure = !is_whole(&generation)
-            || generation.row == database.generation.row
-            || nearest(file, file.size()?, catalog, generation.row)?
-                .is_some_and(|stream| stream.cut.offset > FIRST_TRANSACTION);
-        if is_sure {
+        let is_sure = |file| Ok(!is_whole(&generation) || begins_saved(catalog, &generation, file)?);
+        if !(is_only && is_whole(&generation)) && is_of(file, &generation.known)? && is_sure(file)? {
             return Ok(Some(generation));
         }
     }
+    // Whatever has become of a file that is known by its snapshots alone, it is that file; unless it was packed.
+    let present = &database.generation;
+    if is_whole(present) && is_of(file, &present.known)? && !is_packed_over(catalog, present, file)? {
+        return Ok(Some(present.clone()));
+    }
     Ok(None)
+}
+
+/// Whether a generation has no base: all of the file is in its tail.
+fn is_whole(generation: &GenerationRow) -> bool {
+    generation.known.base_length <= FIRST_TRANSACTION
+}
+
+/// Whether a file begins with a snapshot of this generation that has any transaction.
+fn begins_saved(catalog: &Catalog, generation: &GenerationRow, file: &DataFile) -> Result<bool> {
+    let nearest = nearest(file, file.size()?, catalog, generation.row)?;
+    Ok(nearest.is_some_and(|stream| stream.cut.offset > FIRST_TRANSACTION))
+}
+
+/// Whether a pack has made a file of what lies beside it now, and that is what a generation without a base has snapshots of.
+fn is_packed_over(catalog: &Catalog, generation: &GenerationRow, file: &DataFile) -> Result<bool> {
+    if !is_packed(file)? || begins_saved(catalog, generation, file)? {
+        return Ok(false);
+    }
+    let Ok(old) = DataFile::open(old_path(file.path())) else { return Ok(false) };
+    Ok(is_of(&old, &generation.known)? && begins_saved(catalog, generation, &old)?)
 }
 
 /// Records for each database which life its file is in, if that isn't the one that is recorded: a restore went over a pack, or somebody

@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::filestorage::{DataFile, FIRST_TRANSACTION, Source};
 use crate::monitor::Monitor;
 use crate::repository::catalog::{Database, Stream};
+use crate::repository::hash::Uid;
 use crate::snapshot::anchor::is_of;
 use crate::snapshot::base::{StoredBase, needs_base, store_bases};
 use crate::snapshot::delete::bury;
@@ -63,19 +64,29 @@ pub fn drop_bases(repository: &mut Repository, names: &[String], monitor: &dyn M
     let mut dropped = Vec::new();
     for (database, stored) in needless {
         repository.catalog.set_keep_base(database.row, false)?;
-        if let Some(snapshot) =
-            stored.as_ref().map(|base| repository.catalog.snapshot(&base.snapshot_name)).transpose()?.flatten()
+        if let Some(Needless { base, file, generation }) = &stored
+            && let Some(snapshot) = repository.catalog.snapshot(&base.snapshot_name)?
         {
+            // Before: from then on a pack could take the file away.
+            links::make(&repository.layout, file.path(), Some(file.identity()), generation)?;
             bury(repository, &snapshot)?;
         }
-        dropped.push(DroppedBase { database: database.name, bytes: stored.map(|base| base.cut.offset) });
+        let bytes = stored.map(|stored| stored.base.cut.offset);
+        dropped.push(DroppedBase { database: database.name, bytes });
     }
     links::refresh(repository, false)?;
     Ok(dropped)
 }
 
+/// A stored base, and the file that begins with it, which is in this generation.
+struct Needless {
+    base: Stream,
+    file: DataFile,
+    generation: Uid,
+}
+
 /// The stored base that the database's file begins with, byte for byte.
-fn needless_base(repository: &Repository, database: &Database, monitor: &dyn Monitor) -> Result<Option<Stream>> {
+fn needless_base(repository: &Repository, database: &Database, monitor: &dyn Monitor) -> Result<Option<Needless>> {
     let Ok(file) = DataFile::open(repository.path_of(database)) else { return Ok(None) };
     let Ok(Life::Known(generation)) = life_of(&repository.catalog, database, &file) else { return Ok(None) };
     let Some(base) = repository.catalog.stored_base(&generation.known)? else { return Ok(None) };
@@ -95,7 +106,7 @@ fn needless_base(repository: &Repository, database: &Database, monitor: &dyn Mon
         ))
         .hint("znap check --databases says more; nothing was changed"));
     }
-    Ok(Some(base))
+    Ok(Some(Needless { base, file, generation: generation.known.uid }))
 }
 
 /// The databases of these names, all if there are none.

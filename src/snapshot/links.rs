@@ -5,6 +5,7 @@
 //! next one, because the file is in that generation now. Where the file system knows no second names there is none. In a copy of the
 //! repository they may lead to another file, or to one of their own: what is in it is judged by its content, as everywhere.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
@@ -191,4 +192,30 @@ pub(crate) fn is_at_risk(repository: &Repository, database: &Database) -> Result
         }
     }
     Ok(false)
+}
+
+/// The snapshots that need a file of before a pack of which nothing is to be found, oldest first: only a copy that somebody has helps.
+pub fn lost_snapshots(repository: &Repository) -> Result<Vec<String>> {
+    let catalog = &repository.catalog;
+    let mut lost = BTreeSet::new();
+    for database in catalog.databases()? {
+        for generation in catalog.generations(database.row)? {
+            let may_be_lost = generation.row != database.generation.row && needs_base(catalog, &generation.known)?;
+            if may_be_lost
+                && source_of(&repository.layout, &repository.path_of(&database), &generation.known)?.is_none()
+            {
+                lost.insert(generation.row);
+            }
+        }
+    }
+    if lost.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut names: Vec<String> = Vec::new();
+    for stream in catalog.all_streams()?.into_iter().filter(|stream| lost.contains(&stream.generation)) {
+        if names.last() != Some(&stream.snapshot_name) {
+            names.push(stream.snapshot_name);
+        }
+    }
+    Ok(names)
 }

@@ -58,7 +58,7 @@ pub use handle::{PATIENCE, Place, Repository};
 pub use import::{ImportOptions, ImportReport, Imported, ImportedDatabase, Origin, Present, Refused, import};
 pub use init::{InitOptions, InitReport, init, init_on};
 pub use keep_base::{DroppedBase, UnstoredBase, drop_bases, keep_bases, unstored_bases};
-pub use links::{HeldFile, held_files};
+pub use links::{HeldFile, held_files, lost_snapshots};
 pub use list::{CutInfo, DatabaseDetails, SnapshotDetails, SnapshotInfo, list, show};
 pub use log::{DatabaseLog, LogEntry, LogOptions, log};
 pub use plan::{DatabasePlan, RestorePlan};

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde::Serialize;
 
-use crate::error::{Error, IoContext, Result};
+use crate::error::{Error, IoContext, Kind, Result};
 use crate::filestorage::{DataFile, FIRST_TRANSACTION, Magic, Position, Source, StorageLock, openers, scan};
 use crate::monitor::Monitor;
 use crate::repository::catalog::{Catalog, Database, GenerationRow, Snapshot, Stream};
@@ -24,7 +24,7 @@ use crate::repository::hash::Hash;
 use crate::repository::layout::Layout;
 use crate::repository::lock::Gate;
 use crate::snapshot::anchor::{begins_any, begins_with, damaged_list, magic_of};
-use crate::snapshot::base::{needs_base, source_of, store_base, store_bases};
+use crate::snapshot::base::{is_not_the_base, needs_base, sources_of, store_base, store_bases, store_from_any};
 use crate::snapshot::blobs;
 use crate::snapshot::caches::CacheMoved;
 use crate::snapshot::carry_out::{Change, Prepared, carry_out};
@@ -194,7 +194,14 @@ fn put_back(
             ));
         }
         kept = Some(save_for_undo(repository, &snapshot.name, &databases, &options.zone, monitor)?.id);
-        store_bases(repository, monitor)?;
+        // What could not be stored of another file is no reason to fail: `take_bases` has what this snapshot needs, or nobody.
+        match store_bases(repository, monitor) {
+            Err(error) if !matches!(error.kind(), Kind::Interrupted(_)) => {
+                monitor
+                    .notice(&format!("what other snapshots need of a file's beginning could not be stored: {error}"));
+            }
+            stored => drop(stored?),
+        }
     }
     into_their_lives(repository, &mut files)?;
     take_bases(repository, snapshot, &files, options, monitor)?;
@@ -370,6 +377,8 @@ fn take_bases(
     options: &RestoreOptions,
     monitor: &dyn Monitor,
 ) -> Result<()> {
+    let mut needed = None;
+    let mut is_taken = false;
     for stream in repository.catalog.streams_of(snapshot.row)? {
         let found = files.iter().find(|(database, _)| database.row == stream.database);
         let Some((database, file)) = found else { continue };
@@ -377,18 +386,21 @@ fn take_bases(
         if stream.generation == database.generation.row || !needs_base(&repository.catalog, &generation.known)? {
             continue;
         }
-        let source = match &options.base_from {
-            Some(path) => {
-                let source = DataFile::open(path)?;
-                begins_any(&source, &[&generation.known])?.then_some(source)
+        let mut sources = sources_of(&repository.layout, file.path(), &generation.known)?;
+        if let Some(path) = &options.base_from {
+            let named = DataFile::open(path)?;
+            if begins_any(&named, &[&generation.known])? {
+                sources = vec![named];
+                is_taken = true;
             }
-            None => source_of(&repository.layout, file.path(), &generation.known)?,
-        };
-        if let Some(source) = source {
-            store_base(repository, database, &generation, source, monitor)?;
         }
+        needed = needed.or(sources.is_empty().then(|| file.path().to_path_buf()));
+        store_from_any(repository, database, &generation, sources, monitor)?;
     }
-    Ok(())
+    match (&options.base_from, needed) {
+        (Some(named), Some(path)) if !is_taken => Err(is_not_the_base(named, &path, &snapshot.name)),
+        _ => Ok(()),
+    }
 }
 
 /// Stores the bases of files that a restore is about to replace: their snapshots need them.

@@ -13,7 +13,7 @@ use crate::snapshot::anchor::{known_end, nearest};
 use crate::snapshot::database;
 use crate::snapshot::generations::{Life, life_of};
 use crate::snapshot::handle::Repository;
-use crate::snapshot::links::{held_bytes, is_at_risk};
+use crate::snapshot::links::{held_bytes, is_at_risk, lost_snapshots};
 
 /// How things are.
 #[derive(Debug, Clone, Serialize)]
@@ -29,6 +29,8 @@ pub struct StatusReport {
     pub databases: Vec<DatabaseStatus>,
     /// The names of the databases that aren't saved any more.
     pub untracked: Vec<String>,
+    /// The snapshots that need a file of before a pack of which nothing is to be found.
+    pub lost: Vec<String>,
 }
 
 /// How a database is.
@@ -82,6 +84,7 @@ pub fn status(repository: &Repository, monitor: &dyn Monitor) -> Result<StatusRe
         repository_bytes: crate::snapshot::gc::repository_bytes(&repository.layout)?,
         databases,
         untracked,
+        lost: lost_snapshots(repository)?,
     })
 }
 

@@ -59,7 +59,7 @@ exit code 0
 restored two
   data (Data.fs): kept 2.44 kB, cut off 0 bytes, wrote 0 bytes; now up to 2026-01-01 00:00:04 UTC (tid 0x0405e70011111110)
 stderr: hint: znap undo takes it back
-stderr: cost: 9.74 kB read from databases, 40 bytes written to databases; 12 bytes read from the repository, 0 bytes written to it; 0 rows and 0 commits in the catalog; 12 syncs
+stderr: cost: 9.79 kB read from databases, 40 bytes written to databases; 12 bytes read from the repository, 0 bytes written to it; 0 rows and 0 commits in the catalog; 12 syncs
 exit code 0
 
 "#]]

@@ -7,6 +7,7 @@
 mod common;
 
 mod bases;
+mod noticed;
 mod second_names;
 mod side_by_side;
 
