@@ -165,6 +165,24 @@ pub fn counts(counts: &Counts) -> String {
     )
 }
 
+/// What is to be said of snapshots that need a file of which nothing is to be found, if there are any.
+pub(super) fn lost(ids: &[String]) -> Option<String> {
+    let some = ids.iter().take(LOST).map(|id| clean(id)).collect::<Vec<_>>().join(", ");
+    let more = match ids.len().saturating_sub(LOST) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    (!ids.is_empty()).then(|| {
+        format!(
+            "the beginning of a database, as it was before a pack, isn't stored, and is nowhere to be found: only znap restore ID \
+             --base-from FILE, with a copy of it, puts back {some}{more}"
+        )
+    })
+}
+
+/// How many of them are named.
+const LOST: usize = 5;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -232,21 +250,3 @@ mod tests {
         assert_eq!(exact_time(moment, &TimeZone::UTC), "2026-11-20 13:03:07 UTC");
     }
 }
-
-/// What is to be said of snapshots that need a file of which nothing is to be found, if there are any.
-pub(super) fn lost(ids: &[String]) -> Option<String> {
-    let some = ids.iter().take(LOST).map(|id| clean(id)).collect::<Vec<_>>().join(", ");
-    let more = match ids.len().saturating_sub(LOST) {
-        0 => String::new(),
-        more => format!(" and {more} more"),
-    };
-    (!ids.is_empty()).then(|| {
-        format!(
-            "the beginning of a database, as it was before a pack, isn't stored, and is nowhere to be found: only znap restore ID \
-             --base-from FILE, with a copy of it, puts back {some}{more}"
-        )
-    })
-}
-
-/// How many of them are named.
-const LOST: usize = 5;
