@@ -251,23 +251,27 @@ impl Job {
         Ok(CopiedDatabase { name: self.name, path, bytes: self.stream.cut.offset, blobs })
     }
 
-    /// Copies the base, and parses it, while the tail is decompressed and written behind it.
+    /// Copies the base while the tail is decompressed and written behind it, and the base is parsed.
     fn write_data(&self, disk: &Disk, data: &TemporaryFile, monitor: &dyn Monitor) -> Result<()> {
+        let base = self.base.as_ref().filter(|_| self.base_length > FIRST_TRANSACTION);
         let copy_base = || {
-            if let Some(base) = self.base.as_ref().filter(|_| self.base_length > FIRST_TRANSACTION) {
+            if let Some(base) = base {
                 copy_range(disk, base.file(), 0..self.base_length, (&data.file, &data.path), monitor)?;
-                // No hashes of it are known.
-                scan(base, Position::START, self.base_length, &mut (), monitor)?;
             }
             // A restore may have put its fence there meanwhile.
             disk.write_at(&data.file, &data.path, &self.magic.bytes(), 0)
         };
         let write_tail = || {
             let reader = RunReader::new(&self.object_files, self.chunks.iter().map(|chunk| &chunk.location));
-            write_chunks(&reader, &self.chunks, self.base_length, disk, (&data.file, &data.path), monitor)
+            write_chunks(&reader, &self.chunks, self.base_length, disk, (&data.file, &data.path), monitor)?;
+            match base {
+                // No hashes of it are known.
+                Some(base) => scan(base, Position::START, self.base_length, &mut (), monitor).map(drop),
+                None => Ok(()),
+            }
         };
-        let (base, tail) = beside("copies the base", copy_base, write_tail)?;
-        base?;
+        let (copied, tail) = beside("copies the base", copy_base, write_tail)?;
+        copied?;
         tail
     }
 }
