@@ -15,6 +15,9 @@ use crate::repository::manifest::{CutEntry, Generation};
 /// How many bytes before the base's end are hashed to recognise it.
 pub const BASE_CHECK: u64 = 64 * 1024;
 
+/// How many transactions at most a pack drops at the end of a file.
+const LAST: usize = 1000;
+
 /// Whether a file is still the one that a generation is about, and if not, what seems to have happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Recognition {
@@ -25,7 +28,7 @@ pub enum Recognition {
         /// The magic now.
         now: String,
     },
-    /// It was packed; and whether `Data.fs.old` is the file before.
+    /// It was packed; and where the file before is, if it is found.
     Packed {
         /// The file before the pack, if it is still there.
         old: Option<PathBuf>,
@@ -49,33 +52,50 @@ impl Recognition {
     }
 }
 
-/// Compares a file with what is known of its base.
-pub fn recognise(file: &DataFile, generation: &Generation) -> Result<Recognition> {
+/// Compares a file with what is known of its base. What a pack replaced may be left as `Data.fs.old`, or in a `second` place.
+pub fn recognise(file: &DataFile, generation: &Generation, second: Option<PathBuf>) -> Result<Recognition> {
     if is_of(file, generation)? {
         return Ok(Recognition::Same);
     }
     if file.magic().to_string() != generation.magic {
         return Ok(Recognition::Converted { now: file.magic().to_string() });
     }
-    let old = old_path(file.path());
-    let old_is_base = match DataFile::open(&old) {
-        Ok(old) => is_of(&old, generation)?,
-        Err(_) => false,
-    };
+    // What a pack has made has nothing left where it was; and is no older than what it was made of, but for transactions of which
+    // it has left nothing.
     let size = file.size()?;
-    // What a pack has made has nothing left where it was; and is no older than what it was made of, but for what deleted objects
-    // only, of which nothing is left.
-    let is_older = last_tid(file)?.is_some_and(|last| last < Tid(generation.base_tid));
+    let last = last_tid(file)?;
+    let is_older = last.is_some_and(|last| last < Tid(generation.base_tid));
+    let mut old = None;
+    for path in [Some(old_path(file.path())), second].into_iter().flatten() {
+        if old.is_none()
+            && let Ok(other) = DataFile::open(&path)
+            && is_of(&other, generation)?
+            && (!is_older || last.map_or(Ok(false), |last| ends_with(&other, last))?)
+        {
+            old = Some(path);
+        }
+    }
     let may_be_packed = is_packed(file)? && !ends_a_transaction(file, &end_of_base(generation))?;
-    Ok(if may_be_packed && old_is_base {
-        Recognition::Packed { old: Some(old) }
-    } else if may_be_packed && !is_older {
-        Recognition::Packed { old: None }
+    Ok(if may_be_packed && (old.is_some() || !is_older) {
+        Recognition::Packed { old }
     } else if size < generation.base_length {
         Recognition::Shorter
     } else {
         Recognition::Replaced
     })
+}
+
+/// Whether one of the last transactions of a file has this id. What a pack drops behind it deleted objects, or was undone: that is
+/// done by hand, now and then.
+fn ends_with(file: &DataFile, tid: Tid) -> Result<bool> {
+    let mut end = file.size()?;
+    for _ in 0..LAST {
+        match unless_shorter(transaction_ending_at(file, end))?.flatten() {
+            Some(header) if header.tid > tid => end = header.position,
+            found => return Ok(found.is_some_and(|header| header.tid == tid)),
+        }
+    }
+    Ok(false)
 }
 
 /// The id of a file's last transaction, if one ends where the file does.

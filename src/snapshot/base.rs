@@ -59,7 +59,7 @@ fn store_lacking(repository: &mut Repository, monitor: &dyn Monitor) -> Result<V
     let mut failed = None;
     for database in repository.catalog.databases()? {
         let path = repository.path_of(&database);
-        let now = DataFile::open(&path).and_then(|file| life_of(&repository.catalog, &database, &file)).ok();
+        let now = DataFile::open(&path).and_then(|file| life_of(repository, &database, &file)).ok();
         for generation in repository.catalog.generations(database.row)? {
             let is_now = matches!(&now, Some(Life::Known(now)) if now.row == generation.row);
             if (is_now && !database.keep_base) || !is_lacking(repository, &generation)? {

@@ -294,7 +294,7 @@ fn create_folders(disk: &Disk, folder: &Path, model: &fs::Metadata) -> Result<()
 /// The error for a snapshot whose base nobody has, and why the file at the database's path hasn't. A file that is kept whole is
 /// never needed, so it is a megabyte or more.
 fn lacks_base(stream: &Stream, path: &Path, generation: &Generation, file: Result<DataFile>) -> Error {
-    let why = match file.and_then(|file| recognise(&file, generation)) {
+    let why = match file.and_then(|file| recognise(&file, generation, None)) {
         Ok(recognition) => refusal(path, &recognition, generation).unwrap_or_else(|| needs_file(path, stream)),
         Err(error) if error.kind() == Kind::NotFound => error.hint("put a copy of it back"),
         Err(error) => error,

@@ -37,17 +37,18 @@ pub(crate) enum Life {
 }
 
 /// Finds the generation of a file; an error if it isn't the file that was tracked, nor one that a pack made of it.
-pub(crate) fn life_of(catalog: &Catalog, database: &Database, file: &DataFile) -> Result<Life> {
+pub(crate) fn life_of(repository: &Repository, database: &Database, file: &DataFile) -> Result<Life> {
+    let catalog = &repository.catalog;
     if let Some(generation) = known_life_of(catalog, database, file)? {
         return Ok(Life::Known(generation));
     }
     let known = &database.generation.known;
     let old = old_path(file.path());
-    let recognition = match recognise(file, known)? {
+    let recognition = match recognise(file, known, Some(repository.layout.base(&known.uid)))? {
         // What begins with nothing, as any file does: `known_life_of` has seen that it was packed.
         Recognition::Same => Recognition::Packed { old: Some(old) },
         Recognition::Shorter | Recognition::Replaced if is_made_of(catalog, database, file, &old)? => {
-            Recognition::Packed { old: Some(old) }
+            Recognition::Packed { old: Some(old).filter(|old| old.exists()) }
         }
         other => other,
     };
@@ -58,15 +59,19 @@ pub(crate) fn life_of(catalog: &Catalog, database: &Database, file: &DataFile) -
     }
 }
 
-/// Whether a pack has made a file of what lies beside it now, which is another life than the one that is recorded.
+/// Whether a pack has made a file of another life than the one that is recorded: it ends with the last transaction of a snapshot, or
+/// of what lies beside it now, or goes on from there. What is only a part of an earlier pack's file doesn't.
 fn is_made_of(catalog: &Catalog, database: &Database, file: &DataFile, old: &Path) -> Result<bool> {
+    let Some(last) = last_tid(file)? else { return Ok(false) };
     if !is_packed(file)? || ends_a_transaction(file, &end_of_base(&database.generation.known))? {
         return Ok(false);
     }
+    if catalog.has_cut_at(database.row, last.0)? {
+        return Ok(true);
+    }
     let Ok(old) = DataFile::open(old) else { return Ok(false) };
     let Some(life) = known_life_of(catalog, database, &old)? else { return Ok(false) };
-    // It has the last transaction, too; what is a part only of an earlier pack's file hasn't.
-    Ok(life.known.is_from_elsewhere() || last_tid(file)? >= last_tid(&old)?)
+    Ok(life.known.is_from_elsewhere() || last_tid(&old)?.is_some_and(|other| last >= other))
 }
 
 /// The generation of a file, if it is in one that has begun before.
@@ -127,8 +132,8 @@ pub(crate) fn record_lives(repository: &mut Repository) -> Result<()> {
 }
 
 /// The database in the life that its file is in, which must have begun before.
-pub(crate) fn in_its_life(catalog: &Catalog, database: Database, file: &DataFile) -> Result<Database> {
-    match life_of(catalog, &database, file)? {
+pub(crate) fn in_its_life(repository: &Repository, database: Database, file: &DataFile) -> Result<Database> {
+    match life_of(repository, &database, file)? {
         Life::Known(generation) => Ok(Database { generation, ..database }),
         Life::New(_, error) => Err(error),
     }

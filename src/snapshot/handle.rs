@@ -73,10 +73,15 @@ impl Repository {
         // Before the lock file is touched: a repository without a catalog is to be left as it is.
         drop(Catalog::open_read_only(&layout, &counters)?);
         let lock = WriterLock::acquire(&layout, PATIENCE, monitor)?;
-        let catalog = Catalog::open(&layout, &counters)?;
-        let mut repository = Self::with(layout, catalog, counters, Some(lock))?;
+        let mut repository = Self::holding(layout, counters, lock)?;
         repository.clear_left_over()?;
         Ok(repository)
+    }
+
+    /// Goes on with one whose writer's lock is held.
+    pub(crate) fn holding(layout: Layout, counters: Arc<Counters>, lock: WriterLock) -> Result<Self> {
+        let catalog = Catalog::open(&layout, &counters)?;
+        Self::with(layout, catalog, counters, Some(lock))
     }
 
     /// Where it is, without opening its catalog.

@@ -88,7 +88,7 @@ struct Needless {
 /// The stored base that the database's file begins with, byte for byte.
 fn needless_base(repository: &Repository, database: &Database, monitor: &dyn Monitor) -> Result<Option<Needless>> {
     let Ok(file) = DataFile::open(repository.path_of(database)) else { return Ok(None) };
-    let Ok(Life::Known(generation)) = life_of(&repository.catalog, database, &file) else { return Ok(None) };
+    let Ok(Life::Known(generation)) = life_of(repository, database, &file) else { return Ok(None) };
     let Some(base) = repository.catalog.stored_base(&generation.known)? else { return Ok(None) };
     // The file of another magic needs it to be made the one that it was.
     if !is_of(&file, &generation.known)? {

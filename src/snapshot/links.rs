@@ -114,7 +114,7 @@ pub(crate) fn refresh(repository: &mut Repository, is_newest: bool) -> Result<()
     for database in catalog.databases()? {
         let path = repository.path_of(&database);
         let file = DataFile::open(&path).ok();
-        let life = file.as_ref().and_then(|file| life_of(catalog, &database, file).ok());
+        let life = file.as_ref().and_then(|file| life_of(repository, &database, file).ok());
         for generation in catalog.generations(database.row)? {
             let is_now = matches!(&life, Some(Life::Known(now)) if now.row == generation.row);
             let is_needed = needs_base(catalog, &generation.known)? && (is_now || catalog.is_used(generation.row)?);

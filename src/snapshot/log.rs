@@ -190,7 +190,7 @@ impl Place {
 /// The end of the last complete transaction of a live file.
 fn live_end(repository: &Repository, database: &Database, file: &DataFile, monitor: &dyn Monitor) -> Result<u64> {
     let size = file.size()?;
-    let from = match life_of(&repository.catalog, database, file)? {
+    let from = match life_of(repository, database, file)? {
         Life::Known(generation) => {
             let snapshot = nearest(file, size, &repository.catalog, generation.row)?;
             known_end(snapshot.as_ref(), &generation.known)

@@ -110,7 +110,7 @@ fn plan_only(
     let mut files = open_files(repository, &of_snapshot(repository, snapshot, only)?.databases(), false, monitor)?;
     let mut new_lives = HashMap::new();
     for (database, file) in &mut files {
-        database.generation = match life_of(&repository.catalog, database, file)? {
+        database.generation = match life_of(repository, database, file)? {
             Life::Known(generation) => generation,
             // As the save will have it that comes first.
             Life::New(recognition, _) => {
@@ -354,7 +354,7 @@ fn holder(repository: &Repository, plan: &RestorePlan, files: &[(Database, DataF
 
 fn into_their_lives(repository: &Repository, files: &mut [(Database, DataFile)]) -> Result<()> {
     for (database, file) in files {
-        *database = in_its_life(&repository.catalog, database.clone(), file)?;
+        *database = in_its_life(repository, database.clone(), file)?;
     }
     Ok(())
 }
@@ -362,7 +362,7 @@ fn into_their_lives(repository: &Repository, files: &mut [(Database, DataFile)])
 /// Whether any file was packed, or converted, since it was saved last.
 fn begins_anew(repository: &Repository, files: &[(Database, DataFile)]) -> Result<bool> {
     for (database, file) in files {
-        if let Life::New(..) = life_of(&repository.catalog, database, file)? {
+        if let Life::New(..) = life_of(repository, database, file)? {
             return Ok(true);
         }
     }

@@ -329,7 +329,7 @@ pub(super) fn store(
 /// Finds out what is new in a file; `None` if it was replaced meanwhile.
 fn look(repository: &Repository, database: Database, file: DataFile, monitor: &dyn Monitor) -> Result<Option<Saving>> {
     let catalog = &repository.catalog;
-    let (generation, new_life) = match life_of(catalog, &database, &file) {
+    let (generation, new_life) = match life_of(repository, &database, &file) {
         Ok(Life::Known(generation)) => (generation, None),
         Ok(Life::New(recognition, _)) => {
             let generations = catalog.generations(database.row)?;

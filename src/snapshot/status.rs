@@ -117,7 +117,7 @@ fn look(repository: &Repository, database: &Database, monitor: &dyn Monitor) -> 
     let size = file.size()?;
     status.size = Some(size);
     status.openers = openers(file.identity()).iter().map(Opener::to_string).collect();
-    let generation = match life_of(&repository.catalog, database, &file) {
+    let generation = match life_of(repository, database, &file) {
         Ok(Life::Known(generation)) => generation,
         Ok(Life::New(recognition, _)) => {
             status.new_life = Some(recognition.word());

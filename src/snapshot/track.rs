@@ -250,7 +250,7 @@ fn change(
     }
     if !known.tracked {
         let file = DataFile::open(repository.path_of(known))?;
-        life_of(&repository.catalog, known, &file)?;
+        life_of(repository, known, &file)?;
     }
     let blobs = match (&options.blobs, &known.blobs, options.mode) {
         (Some(typed), before, mode) => {

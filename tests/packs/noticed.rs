@@ -77,20 +77,31 @@ fn p5_a_file_that_was_put_back_may_be_packed() {
     site.sandbox.znap_ok(&["check", "--data", "--databases"]);
 }
 
+/// A catalog that is made anew doesn't know which life a file was in: it is found out, before the pack, or from what it left.
 #[test]
-fn p5_a_pack_may_follow_a_repair() {
-    let mut site = Site::new(133);
-    site.save("a");
-    site.sandbox.grow(134, 6, "mixed");
-    site.pack();
-    site.save("packed");
-    site.restores("a");
-    fs::remove_file(site.sandbox.file(".znap/catalog.db")).unwrap();
-    site.sandbox.znap_ok(&["repair"]);
-    site.pack();
-    site.save("again");
-    for id in ["packed", "a", "again"] {
-        site.restores(id);
+fn p5_a_pack_may_come_before_a_repair_or_after_it() {
+    for is_before in [false, true] {
+        let mut site = Site::new(133);
+        site.sandbox.znap_ok(&["base", "keep"]);
+        site.save("a");
+        site.sandbox.grow(134, 6, "mixed");
+        site.pack();
+        site.save("packed");
+        site.restores("a");
+        fs::remove_file(site.sandbox.file(".znap/catalog.db")).unwrap();
+        if is_before {
+            site.pack();
+        }
+        site.sandbox.znap_ok(&["repair"]);
+        if !is_before {
+            site.pack();
+        }
+        // What lay beside could tell it, too.
+        fs::remove_file(site.sandbox.file("Data.fs.old")).unwrap();
+        assert!(site.save("again").contains("packed"));
+        for id in ["packed", "a", "again"] {
+            site.restores(id);
+        }
     }
 }
 
@@ -121,21 +132,26 @@ fn p5_p8_a_pack_of_a_database_that_is_kept_whole_is_noticed() {
     }
 }
 
-/// A small one stays small: packed twice, it is no damaged one.
+/// A small one stays small: packed twice, it is no damaged one; also where nobody could tell that it was.
 #[test]
 fn p6_a_small_database_that_was_packed_twice_is_as_it_should_be() {
-    let sandbox = Sandbox::with_database(3, 30, "small");
-    zodb(&["pack", sandbox.data_fs().to_str().unwrap()]);
-    sandbox.znap_ok(&["init", "Data.fs"]);
-    let mut site = Site { sandbox, held: Default::default() };
-    site.save("one");
-    site.sandbox.grow(53, 6, "small");
-    site.pack();
-    site.save("two");
-    site.sandbox.znap_ok(&["check", "--data", "--databases"]);
-    for id in ["one", "two", "one"] {
-        site.restores(id);
-        site.sandbox.znap_ok(&["check", "--databases"]);
+    for (seed, old) in [(3, true), (3, false), (7, false)] {
+        let sandbox = Sandbox::with_database(seed, 30, "small");
+        zodb(&["pack", sandbox.data_fs().to_str().unwrap()]);
+        sandbox.znap_ok(&["init", "Data.fs"]);
+        let mut site = Site { sandbox, held: Default::default() };
+        site.save("one");
+        site.sandbox.grow(50 + seed, 6, "small");
+        site.pack();
+        if !old {
+            fs::remove_file(site.sandbox.file("Data.fs.old")).unwrap();
+        }
+        assert_eq!(site.save("two").contains("packed"), old);
+        site.sandbox.znap_ok(&["check", "--data", "--databases"]);
+        for id in ["one", "two", "one"] {
+            site.restores(id);
+            site.sandbox.znap_ok(&["check", "--databases"]);
+        }
     }
 }
 

@@ -185,7 +185,7 @@ fn other_lives(check: &mut Check<'_>, now: &Database, path: &Path) -> Result<Vec
 
 /// The database in the life that its file is in, and what keeps the file from being compared with its snapshots.
 fn life(check: &Check<'_>, database: &Database, file: &DataFile) -> Result<(Database, Option<Error>)> {
-    Ok(match life_of(check.catalog(), database, file) {
+    Ok(match life_of(check.repository, database, file) {
         Ok(Life::Known(generation)) => (Database { generation, ..database.clone() }, None),
         Ok(Life::New(recognition, _)) => {
             (database.clone(), refusal(file.path(), &recognition, &database.generation.known))
@@ -274,8 +274,10 @@ impl Sink for Walk<'_> {
     fn transaction(&mut self, header: &Header) {
         self.transactions += 1;
         self.last = Some(*header);
-        // Two transactions have different ids, which are what they begin with.
-        let id = header.position..header.position.saturating_add(8);
+        // Two transactions have different ids, which are what they begin with. What a pack has copied has its status, and is shorter
+        // where records were left out: that comes next, and if it were damage, the structure would be, too.
+        let length = if header.status == b'p' { 17 } else { 8 };
+        let id = header.position..header.position.saturating_add(length);
         let forks = self.compared.iter_mut().flat_map(|compared| &mut compared.forks);
         for fork in forks.filter(|fork| fork.at.is_some_and(|at| id.contains(&at))) {
             fork.another_transaction = true;

@@ -39,7 +39,7 @@ impl Live {
         let open = || -> Result<Option<Self>> {
             let file = DataFile::open(repository.path_of(database))?;
             let generation = &database.generation;
-            if recognise(&file, &generation.known)? != Recognition::Same {
+            if recognise(&file, &generation.known, None)? != Recognition::Same {
                 return Ok(None);
             }
             let size = file.size()?;

@@ -154,7 +154,7 @@ fn pairs_of(
     let base = match base {
         Some(path) if from.offset < base_length && base_length > FIRST_TRANSACTION => {
             let file = DataFile::open(path).ok();
-            let file = file.filter(|file| matches!(recognise(file, &entry.generation), Ok(Recognition::Same)));
+            let file = file.filter(|file| matches!(recognise(file, &entry.generation, None), Ok(Recognition::Same)));
             let Some(file) = file else { return Ok(None) };
             Some(file)
         }

@@ -20,12 +20,15 @@ mod records;
 mod report;
 mod search;
 
+use std::sync::Arc;
+
 use crate::disk::Disk;
 use crate::error::{Error, Result};
 use crate::monitor::Monitor;
 use crate::repository::hash::{Hash, Uid};
 use crate::repository::layout::Layout;
 use crate::repository::lock::WriterLock;
+use crate::snapshot::generations::record_lives;
 use crate::snapshot::handle::{PATIENCE, Place, Repository};
 use crate::snapshot::journal::Journal;
 
@@ -53,6 +56,10 @@ pub fn repair_on(disk: &Disk, place: &Place, options: &RepairOptions, monitor: &
     if !options.dry_run {
         carry_out::carry_out(&layout, &counters, &mut examined, &mut lock, &mut report, monitor)?;
         blobs::carry_out(&layout, &counters, &blobs, monitor)?;
+        // A catalog made anew has the newest life of each database; its file may be in an earlier one.
+        if report.unfinished_restore.is_none() {
+            record_lives(&mut Repository::holding(layout, Arc::clone(&counters), lock)?)?;
+        }
     }
     report.counts = counters.counts();
     Ok(report)
