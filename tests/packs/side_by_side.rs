@@ -1,6 +1,7 @@
 //! gc puts a packed file beside its past, where it takes next to nothing.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 use znap::disk::Disk;
 use znap::monitor::Silent;
@@ -10,9 +11,13 @@ use super::{Kill, Sandbox, Site, zodb};
 
 /// A database of more than one of the largest frames, with its base kept.
 fn large_site(seed: &str) -> Site {
+    site_of(seed, "75")
+}
+
+fn site_of(seed: &str, mb: &str) -> Site {
     let sandbox = Sandbox::new();
     let path = sandbox.data_fs();
-    zodb(&["make", path.to_str().unwrap(), "--seed", seed, "--profile", "plone", "--mb", "75"]);
+    zodb(&["make", path.to_str().unwrap(), "--seed", seed, "--profile", "plone", "--mb", mb]);
     sandbox.znap_ok(&["init", "Data.fs", "--base"]);
     Site { sandbox, held: Default::default() }
 }
@@ -57,6 +62,58 @@ fn p8_a_packed_file_beside_its_past_takes_next_to_nothing() {
     site.all_come_back();
 }
 
+/// Each of these files is smaller than a frame, and all of them are larger.
+#[test]
+fn p8_p10_what_lies_beside_its_past_stays_so_and_is_not_read_again() {
+    let mut site = site_of("106", "45");
+    site.save("a");
+    site.sandbox.zodb("grow", &["--seed", "107", "--profile", "plone", "--mb", "63"]);
+    site.save("b");
+    site.pack();
+    let earlier = object_bytes(&site);
+    site.save("packed");
+    let collect = |site: &Site, args: &[&str]| {
+        let report = site.json(&[&["gc", "--json"], args].concat());
+        let count = |name: &str| report["counts"][name].as_u64().unwrap();
+        (report["files_rewritten"].as_u64().unwrap(), count("object_bytes_read"), count("object_bytes_written"))
+    };
+    let (rewritten, ..) = collect(&site, &[]);
+    let packed = site.held["packed"].0.len() as u64;
+    let beside = object_bytes(&site).saturating_sub(earlier);
+    println!("packed: {packed} bytes, beside its past {beside}");
+    assert!(rewritten > 0 && beside < packed / 50, "P8: {beside} of {packed}");
+    for args in [&[][..], &["--all"]] {
+        assert_eq!(collect(&site, args), (0, 0, 0), "P10: {args:?}");
+    }
+    // Other parts, in the same frames: they are looked at once, and found to lie well.
+    let before = object_bytes(&site);
+    site.sandbox.znap_ok(&["delete", "b"]);
+    site.held.remove("b");
+    let (rewritten, read, _) = collect(&site, &[]);
+    assert!(rewritten == 0 && read > before / 2, "P10: {rewritten} files, {read} bytes");
+    assert_eq!(collect(&site, &[]), (0, 0, 0), "P10");
+    // What is unused in between goes, and the rest stays as it lies, written once.
+    let (rewritten, _, written) = collect(&site, &["--all"]);
+    let after = object_bytes(&site);
+    println!("{before} bytes, {after} without what was deleted; {written} written");
+    assert!(rewritten > 0 && after < before, "P10: {after} of {before}");
+    assert!(written < after + after / 10, "P10: {written} bytes were written for {after}");
+    assert_eq!(collect(&site, &["--all"]), (0, 0, 0), "P10");
+    // What is remembered can be lost, or say anything.
+    let remembered = site.sandbox.file(".znap/side-by-side");
+    let known = fs::read(&remembered).unwrap();
+    assert_eq!(fs::metadata(&remembered).unwrap().permissions().mode() & 0o777, 0o600);
+    for lost in [None, Some(&b"half"[..])] {
+        fs::remove_file(&remembered).unwrap();
+        lost.map(|bytes| fs::write(&remembered, bytes).unwrap());
+        let (rewritten, read, _) = collect(&site, &[]);
+        assert!(rewritten == 0 && read > after / 2, "P10: {rewritten} files, {read} bytes");
+        assert!(fs::read(&remembered).unwrap() == known);
+    }
+    site.sandbox.znap_ok(&["check", "--data", "--databases"]);
+    site.all_come_back();
+}
+
 #[test]
 fn p10_a_gc_that_puts_files_side_by_side_may_be_killed_anywhere() {
     let mut site = large_site("104");
@@ -77,7 +134,7 @@ fn p10_a_gc_that_puts_files_side_by_side_may_be_killed_anywhere() {
     drop(repository);
     let changes = whole.seen();
     // The last ones: the first are those of any gc.
-    for back in [1, 3, 6, 13] {
+    for back in [1, 4, 7, 10, 14] {
         let world = site.sandbox.copy();
         collect(&world, changes - back).unwrap_err();
         world.znap_ok(&["check", "--data"]);
