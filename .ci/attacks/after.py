@@ -9,6 +9,7 @@ from place import BLOBS, PREPARED, State, need
 # What may be in a repository when no command is running.
 ITS_FILES = {
     ".gitignore", "bases", "catalog.db", "catalog.db-journal", "check-progress", "gate", "last-restore", "lock", "objects", "reserve",
+    "side-by-side",
 }
 
 # A save that is done, but for what older snapshots need of the file before a pack: its second name stays, and the next save tries again.

@@ -10,6 +10,7 @@
 //!   restore-journal   while a restore is unfinished: what it does, and how to go back
 //!   last-restore      what the last restore did, for undo
 //!   check-progress    where a check of the data that was limited goes on
+//!   side-by-side      what gc has found to lie beside its past, or put there
 //!   catalog.db.new    while repair is making a catalog anew; catalog.db.damaged-1 and on: those before it
 //!   import/           blobs that an import is taking in
 //!   damaged/          object files that repair found damaged, and marks of what is lost; nothing needs them
@@ -231,6 +232,11 @@ impl Layout {
         self.root.join("check-progress")
     }
 
+    /// What gc has found to lie beside its past, or put there.
+    pub fn side_by_side(&self) -> PathBuf {
+        self.root.join("side-by-side")
+    }
+
     /// The directory of the object files.
     pub fn objects(&self) -> PathBuf {
         self.root.join("objects")
@@ -277,6 +283,23 @@ impl Layout {
         let file = self.disk.create(path)?;
         self.adopt(&file, path)?;
         Ok(file)
+    }
+
+    /// Puts a small file in place of what is there, as a whole. Two at the same time may spoil each other's.
+    pub fn replace_file(&self, path: &Path, bytes: &[u8]) -> Result<()> {
+        // Always the same, so that one that is killed leaves one at most.
+        let temporary = path.with_extension("new");
+        self.disk.remove_if_there(&temporary)?;
+        let file = self.create_file(&temporary)?;
+        let written = self
+            .disk
+            .write_at(&file, &temporary, bytes, 0)
+            .and_then(|()| self.disk.sync(&file, &temporary))
+            .and_then(|()| self.disk.rename(&temporary, path));
+        if written.is_err() {
+            let _ = self.disk.remove_if_there(&temporary);
+        }
+        written
     }
 
     /// Creates a directory in the repository, with the mode and owner of that of the object files.

@@ -48,20 +48,8 @@ impl Progress {
         let path = layout.check_progress();
         let json = serde_json::to_vec(self)
             .map_err(|error| Error::failed(format!("cannot write {}: {error}", path.display())))?;
-        // Always the same, so that a check that is killed leaves one at most. Two at the same time may spoil each other's: then the
-        // next one begins at the first file again.
-        let temporary = path.with_extension("new");
-        let disk = layout.disk();
-        disk.remove_if_there(&temporary)?;
-        let file = layout.create_file(&temporary)?;
-        let written = disk
-            .write_at(&file, &temporary, &json, 0)
-            .and_then(|()| disk.sync(&file, &temporary))
-            .and_then(|()| disk.rename(&temporary, &path));
-        if written.is_err() {
-            let _ = disk.remove_if_there(&temporary);
-        }
-        written
+        // Two at the same time may spoil each other's: then the next one begins at the first file again.
+        layout.replace_file(&path, &json)
     }
 
     /// The next check begins at the first file again.

@@ -9,12 +9,14 @@
 //! 4. indexes that are made from many parts get a keyframe;
 //! 5. data files that are more than a fifth unused, and small ones that are worth joining ([`choice`]), are written
 //!    anew in large frames ([`rewrite`]);
-//! 6. what is stored from before and behind a pack is put into the same frames ([`side_by_side`]).
+//! 6. what is stored from before and behind a pack is put into the same frames ([`side_by_side`]), unless it is known to lie
+//!    so ([`remembered`]).
 
 mod choice;
 mod fold;
 pub(crate) mod inventory;
 pub(crate) mod lists;
+mod remembered;
 mod rewrite;
 mod side_by_side;
 
@@ -40,8 +42,9 @@ use crate::snapshot::links;
 use crate::snapshot::reserve;
 use crate::snapshot::writing::folder_of;
 
-use choice::to_rewrite;
+use choice::{is_wasteful, to_rewrite};
 use inventory::Inventory;
+use side_by_side::Beside;
 
 /// How thoroughly to collect.
 #[derive(Debug, Clone, Copy, Default)]
@@ -150,14 +153,21 @@ pub fn gc(repository: &mut Repository, options: GcOptions, monitor: &dyn Monitor
         files_removed += unlink_unnamed(repository, monitor)?;
     }
 
-    let files = repository.catalog.object_use()?;
+    let mut beside = Beside::look(repository)?;
+    let mut files = repository.catalog.object_use()?;
+    // What may be about to be put elsewhere isn't joined before.
+    files.retain(|file| is_wasteful(file, options) || !beside.unsettled.contains(&file.file.name));
     let chosen = to_rewrite(&files, options);
-    let mut files_rewritten = rewrite::rewrite(repository, &chosen, options, monitor)?;
-    let taken_from = side_by_side::put_side_by_side(repository, monitor)?;
-    if taken_from > 0 {
+    let mut files_rewritten = rewrite::rewrite(repository, &chosen, &beside.chunks, options, monitor)?;
+    if !beside.unsettled.is_empty() {
+        files_rewritten += beside.put(repository, monitor)?;
         // What else was in these files is alone in them now.
         let files = repository.catalog.object_use()?;
-        files_rewritten += taken_from + rewrite::rewrite(repository, &to_rewrite(&files, options), options, monitor)?;
+        let chosen = to_rewrite(&files, options);
+        files_rewritten += rewrite::rewrite(repository, &chosen, &beside.chunks, options, monitor)?;
+    }
+    if files_rewritten > 0 || !beside.unsettled.is_empty() {
+        beside.remember(repository)?;
     }
 
     links::refresh(repository, true)?;

@@ -1,6 +1,6 @@
 //! Writing data files anew: only what is used, in large frames.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
@@ -25,17 +25,19 @@ use crate::snapshot::handle::Repository;
 const FILES: usize = 500;
 
 /// Writes the used chunks of these files into new ones, a few files at a time: each step is committed, and the
-/// old files are gone, before the next begins. Returns how many files were written anew.
+/// old files are gone, before the next begins. Chunks that lie `beside` others keep the order that they have. Returns how many
+/// files were written anew.
 pub(super) fn rewrite(
     repository: &mut Repository,
     files: &[&ObjectUse],
+    beside: &HashSet<Hash>,
     options: GcOptions,
     monitor: &dyn Monitor,
 ) -> Result<u64> {
     let steps = steps(files, options);
     monitor.begin("compacting", steps.iter().flatten().map(|file| file.live_raw).sum());
     for step in &steps {
-        rewrite_step(repository, step, options, monitor)?;
+        rewrite_step(repository, step, beside, options, monitor)?;
     }
     monitor.end();
     Ok(steps.iter().map(|step| step.len() as u64).sum())
@@ -63,12 +65,21 @@ pub(super) fn steps<'a>(files: &[&'a ObjectUse], options: GcOptions) -> Vec<Vec<
 fn rewrite_step(
     repository: &mut Repository,
     files: &[&ObjectUse],
+    beside: &HashSet<Hash>,
     options: GcOptions,
     monitor: &dyn Monitor,
 ) -> Result<()> {
     let rows: Vec<i64> = files.iter().map(|file| file.file.row).collect();
-    let chunks = repository.catalog.chunks_to_move(&rows)?;
-    move_chunks(repository, &chunks, &rows, options.compression(), monitor)?;
+    let mut chunks = repository.catalog.chunks_to_move(&rows)?;
+    chunks.sort_by_cached_key(|chunk| {
+        let Location { hash, frame, start, .. } = &chunk.location;
+        let file = || files.iter().position(|file| file.file.name == frame.object);
+        (chunk.content, beside.contains(hash).then(|| (file(), frame.offset, *start)))
+    });
+    // What lies beside its past is seldom written, and stays: worth some time.
+    let stays = chunks.iter().any(|chunk| beside.contains(&chunk.location.hash));
+    let compression = if stays { Compression::SMALL } else { options.compression() };
+    move_chunks(repository, &chunks, &rows, compression, monitor)?;
     super::unlink_unnamed(repository, monitor)?;
     Ok(())
 }

@@ -3,9 +3,11 @@
 //! same time into the same frames: the stored bases, and the tails of those generations that are over, which the next base
 //! has, too. What each chunk holds is told by the transactions, whose ids a pack keeps.
 //!
-//! That is done once after each pack: as soon as a stored base lies in frames that have nothing older.
+//! That is done once after each pack: as soon as more than a quarter of a stored base has nothing older of its time in its frames. To
+//! tell takes decompressing all of it, so what was decided is [`remembered`](super::remembered), for the frames it was decided of. Whatever
+//! is written anew later keeps its order.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use crate::error::{Kind, Result};
 use crate::filestorage::{FIRST_TRANSACTION, Forwards};
@@ -15,6 +17,7 @@ use crate::repository::chunk_writer::Compression;
 use crate::repository::data::FILE_LIMIT;
 use crate::repository::frames::FrameAt;
 use crate::repository::hash::Hash;
+use crate::snapshot::gc::remembered::Remembered;
 use crate::snapshot::gc::rewrite::move_chunks;
 use crate::snapshot::handle::Repository;
 use crate::snapshot::log::StoredTail;
@@ -36,49 +39,95 @@ struct Part {
 /// Where a chunk belongs: in which block of all that there ever was, in which part, and where in that.
 type Place = (u64, usize, u64);
 
-/// Puts stored bases side by side that aren't. Returns from how many data files chunks were taken.
-pub(super) fn put_side_by_side(repository: &mut Repository, monitor: &dyn Monitor) -> Result<u64> {
-    let mut files = 0;
-    let mut placed = HashSet::new();
-    for database in repository.catalog.databases()? {
-        match put_database(repository, &database, &mut placed, monitor) {
-            // What is damaged stays where it is, and what there is no room for: nothing needs this.
-            Err(error) if error.kind() == Kind::Damaged || error.is_no_space() => {}
-            taken_from => files += taken_from?,
+/// What of the databases lies beside something older, or is to.
+#[derive(Default)]
+pub(super) struct Beside {
+    /// All of its chunks.
+    pub(super) chunks: HashSet<Hash>,
+    /// The databases, by row, of which it isn't known that theirs lie as they are to.
+    unknown: HashSet<i64>,
+    /// The data files that have some of these databases' chunks.
+    pub(super) unsettled: HashSet<Hash>,
+}
+
+impl Beside {
+    /// As far as the catalog and what is remembered tell.
+    pub(super) fn look(repository: &Repository) -> Result<Self> {
+        let remembered = Remembered::read(&repository.layout);
+        let mut beside = Beside::default();
+        for database in repository.catalog.databases()? {
+            let parts = parts(&repository.catalog, &database, &mut beside.chunks)?;
+            if !parts.is_empty() && !remembered.has(&state(&parts)) {
+                beside.unknown.insert(database.row);
+                let chunks = parts.iter().flat_map(|part| &part.chunks);
+                beside.unsettled.extend(chunks.map(|chunk| chunk.location.frame.object));
+            }
         }
+        Ok(beside)
     }
-    Ok(files)
+
+    /// Puts side by side what isn't. Returns from how many data files chunks were taken.
+    pub(super) fn put(&mut self, repository: &mut Repository, monitor: &dyn Monitor) -> Result<u64> {
+        let mut files = 0;
+        let mut taken = HashSet::new();
+        for database in repository.catalog.databases()? {
+            let parts = parts(&repository.catalog, &database, &mut taken)?;
+            if !self.unknown.contains(&database.row) {
+                continue;
+            }
+            match put_parts(repository, &parts, monitor) {
+                // What is damaged stays where it is, and what there is no room for: nothing needs this.
+                Err(error) if error.kind() == Kind::Damaged || error.is_no_space() => {}
+                taken_from => {
+                    files += taken_from?;
+                    self.unknown.remove(&database.row);
+                }
+            }
+        }
+        Ok(files)
+    }
+
+    /// Has the next gc know what lies as it is to.
+    pub(super) fn remember(&self, repository: &Repository) -> Result<()> {
+        let mut states = BTreeSet::new();
+        let mut taken = HashSet::new();
+        for database in repository.catalog.databases()? {
+            let parts = parts(&repository.catalog, &database, &mut taken)?;
+            if !parts.is_empty() && !self.unknown.contains(&database.row) {
+                states.insert(state(&parts));
+            }
+        }
+        Remembered::write(&repository.layout, states)
+    }
 }
 
-/// What another database has beside its own past stays there: two copies of one database would take it from each other for ever.
-fn put_database(
-    repository: &mut Repository,
-    database: &Database,
-    placed: &mut HashSet<Hash>,
-    monitor: &dyn Monitor,
-) -> Result<u64> {
-    if repository.catalog.generations(database.row)?.len() < 2 {
+fn put_parts(repository: &mut Repository, parts: &[Part], monitor: &dyn Monitor) -> Result<u64> {
+    let places = places(repository, parts, monitor)?;
+    if !are_apart(parts, &places) {
         return Ok(0);
     }
-    let mut parts = parts(&repository.catalog, database)?;
+    put(repository, parts, &places, monitor)
+}
+
+/// The stored bases of a database and the tails of generations that are over, oldest first; none if no base has anything older. What
+/// databases before it have taken isn't among it: two copies of one database would take it from each other for ever.
+fn parts(catalog: &Catalog, database: &Database, taken: &mut HashSet<Hash>) -> Result<Vec<Part>> {
+    let mut parts = match stored_parts(catalog, database) {
+        // It stays where it is: nothing needs this.
+        Err(error) if error.kind() == Kind::Damaged => Vec::new(),
+        parts => parts?,
+    };
+    if !parts.iter().skip(1).any(|part| part.is_base) {
+        return Ok(Vec::new());
+    }
     for part in &mut parts {
-        part.chunks.retain(|chunk| !placed.contains(&chunk.location.hash));
+        part.chunks.retain(|chunk| !taken.contains(&chunk.location.hash));
     }
-    placed.extend(parts.iter().flat_map(|part| &part.chunks).map(|chunk| chunk.location.hash));
-    // By the frames alone: what else it takes to tell has to be decompressed.
-    if !are_apart(&parts, |_| Some(0)) {
-        return Ok(0);
-    }
-    let places = places(repository, &parts, monitor)?;
-    let block = |chunk: &StreamChunk| places.get(&chunk.location.hash).map(|place| place.0);
-    if !are_apart(&parts, block) {
-        return Ok(0);
-    }
-    put(repository, &parts, &places, monitor)
+    taken.extend(parts.iter().flat_map(|part| &part.chunks).map(|chunk| chunk.location.hash));
+    Ok(parts)
 }
 
-/// The stored bases of a database and the tails of generations that are over, oldest first.
-fn parts(catalog: &Catalog, database: &Database) -> Result<Vec<Part>> {
+fn stored_parts(catalog: &Catalog, database: &Database) -> Result<Vec<Part>> {
     let mut parts = Vec::new();
     let mut add = |stream: Stream, is_base: bool, from: u64| -> Result<()> {
         let chunks = checked_chunks(catalog, &stream, None, from)?;
@@ -98,9 +147,25 @@ fn parts(catalog: &Catalog, database: &Database) -> Result<Vec<Part>> {
     Ok(parts)
 }
 
+/// A hash of which chunks these are, and of the frames in which they lie: all that decides whether they lie as they are to.
+fn state(parts: &[Part]) -> Hash {
+    let mut hasher = blake3::Hasher::new();
+    for part in parts {
+        hasher.update(&[u8::from(part.is_base)]).update(&(part.chunks.len() as u64).to_le_bytes());
+        for StreamChunk { location, .. } in &part.chunks {
+            hasher
+                .update(&location.hash.0)
+                .update(&location.frame.object.0)
+                .update(&location.frame.offset.to_le_bytes());
+        }
+    }
+    Hash(*hasher.finalize().as_bytes())
+}
+
 /// Whether more than a quarter of what some base could have beside it, because something older is in the same block,
 /// has nothing of that block in its frame.
-fn are_apart(parts: &[Part], block: impl Fn(&StreamChunk) -> Option<u64>) -> bool {
+fn are_apart(parts: &[Part], places: &HashMap<Hash, Place>) -> bool {
+    let block = |chunk: &StreamChunk| places.get(&chunk.location.hash).map(|place| place.0);
     let mut older: HashSet<u64> = HashSet::new();
     let mut older_in_frame: HashSet<(u64, FrameAt)> = HashSet::new();
     for part in parts {
