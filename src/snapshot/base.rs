@@ -159,7 +159,9 @@ pub(crate) fn is_not_the_base(named: &Path, path: &Path, snapshot: &str) -> Erro
         named.display(),
         path.display(),
     ))
-    .hint("name another copy: of the file as it was at any time before that pack, but after the one before it")
+    .hint(format!(
+        "znap restore {snapshot} --base-from FILE takes any copy of it, from any time before that pack but after the one before"
+    ))
 }
 
 /// Stores the base of a generation, from a file that begins with it.
