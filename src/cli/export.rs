@@ -12,7 +12,8 @@ use super::{Context, Outcome, place, words};
 /// Write a snapshot into an archive that plain tar unpacks
 ///
 /// FILE becomes a tar archive in zstd: per database, in a directory of its name, the whole file, its index and its blobs.
-/// Every byte is checked on the way; if anything is damaged, there is no FILE. The server may keep running.
+/// What the repository has is checked against its hashes; what it hasn't, because the snapshot needs the beginning of the
+/// database's file, by parsing it. If anything is damaged, there is no FILE. The server may keep running.
 ///
 /// znap import takes it into another repository; without znap, tar --zstd -xf FILE unpacks it. It holds everything that
 /// is in the databases, password hashes too, and only you may read it.
@@ -59,6 +60,11 @@ pub(super) fn run(context: &Context, args: &Export) -> Result<Outcome> {
             });
             format!("  {member}: {}, with its index{blobs}", words::size(database.bytes))
         }));
+        let blobs = report.without_blobs.iter().map(|name| format!("the blobs of {name}"));
+        let not_written: Vec<String> = report.not_written.iter().cloned().chain(blobs).collect();
+        if !not_written.is_empty() {
+            lines.push(format!("not written: {}", not_written.join(", ")));
+        }
         terminal.say(lines.join("\n"))
     };
     terminal.warn("it holds everything that is in the databases, password hashes too: keep it as safe as them");

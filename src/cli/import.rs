@@ -96,7 +96,9 @@ pub(super) fn run(context: &Context, args: &Import) -> Result<Outcome> {
     }
     terminal.counts(&report.counts);
     said.map_err(|error: Error| error.context("the snapshots were made, but"))?;
-    Ok(if report.refused.is_empty() { Outcome::Done } else { Outcome::Warned })
+    let databases = report.imported.iter().flat_map(|snapshot| &snapshot.databases);
+    let lacks_blobs = databases.filter_map(|database| database.blobs.as_ref()?.missing).any(|missing| missing > 0);
+    Ok(if report.refused.is_empty() && !lacks_blobs { Outcome::Done } else { Outcome::Warned })
 }
 
 fn lines(context: &Context, report: &ImportReport) -> Vec<String> {
@@ -122,6 +124,9 @@ fn line(context: &Context, report: &ImportReport, snapshot: &Imported) -> String
     for database in &snapshot.databases {
         let up_to = words::up_to(database.time, &database.tid, zone);
         line.push_str(&format!("; {} {up_to}, {}", database.name, words::size(database.cut)));
+        if let Some(blobs) = database.blobs.as_ref().filter(|blobs| blobs.taken) {
+            line.push_str(&format!(", {} ({})", words::count(blobs.count, "blob", "blobs"), words::size(blobs.bytes)));
+        }
         if let Some(left_out) = &database.left_out {
             line.push_str(&format!(", left out: {left_out}"));
         }

@@ -95,7 +95,10 @@ impl<W: Write> Packer<W> {
     ) -> Result<()> {
         // The plainest form, that every tar knows: names of up to 255 bytes, in two parts.
         let mut header = Header::new_ustar();
-        header.set_path(name).at("put into an archive", name)?;
+        header.set_path(name).map_err(|error| {
+            Error::failed(format!("{name} can't be the name of a member of an archive: {error}"))
+                .hint("znap restore --to DIR writes the snapshot into a directory, of which any tool makes an archive")
+        })?;
         header.set_entry_type(EntryType::Regular);
         header.set_size(length);
         header.set_mode(owned.mode);

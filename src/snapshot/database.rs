@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Error, Kind, Result};
 use crate::filestorage::{
-    Changes, Cut, DataFile, FIRST_TRANSACTION, IndexFile, Position, Source, Tid, Warnings, index_path, merge, scan,
-    transaction_ending_at, usable_index,
+    Changes, Cut, DataFile, FIRST_TRANSACTION, IndexFile, Position, Tid, Warnings, merge, scan, transaction_ending_at,
+    usable_index,
 };
 use crate::monitor::Monitor;
 use crate::repository::manifest::DatabaseEntry;
@@ -51,10 +51,11 @@ pub struct WholeIndex {
 }
 
 impl WholeIndex {
-    /// From the changes behind `from` if that is the file's beginning; else from the index on disk, brought
+    /// From the changes behind `from` if that is the file's beginning; else from the index at this path, brought
     /// up to date; without a usable one the file is scanned.
     pub fn of(
         file: &DataFile,
+        index: Option<&Path>,
         from: u64,
         cut: &Cut,
         changes: Vec<(u64, u64)>,
@@ -64,7 +65,7 @@ impl WholeIndex {
             return Ok(WholeIndex { on_disk: None, newer: changes });
         }
         drop(changes);
-        let usable = usable_index(file, &index_path(file.path()))?.ok();
+        let usable = index.map(|path| usable_index(file, path)).transpose()?.and_then(|usable| usable.ok());
         let on_disk = usable.filter(|index| index.position() <= cut.offset);
         let position = match &on_disk {
             Some(index) => {

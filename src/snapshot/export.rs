@@ -44,12 +44,18 @@ pub struct ExportReport {
     pub bytes: u64,
     /// Per database: its name, the member of the archive, the length of that.
     pub databases: Vec<CopiedDatabase>,
+    /// The names of tracked databases that aren't in it: the snapshot doesn't have them.
+    pub not_written: Vec<String>,
+    /// The names of databases whose blobs aren't in it: they weren't wanted, or the snapshot doesn't have them.
+    pub without_blobs: Vec<String>,
     /// What it cost.
     pub counts: Counts,
 }
 
 /// The most threads that compress: each takes some 200 MB.
 const THREADS: usize = 4;
+/// The longest name of a file, or of a blob directory: behind it there is room for `.index`, and for the path of a blob.
+const LONGEST_NAME: usize = 90;
 /// How many bytes of a base are read at once.
 const READ: usize = 1 << 20;
 
@@ -63,11 +69,19 @@ pub fn export(
     monitor: &dyn Monitor,
 ) -> Result<ExportReport> {
     refuse_existing(path)?;
-    let (snapshot, mut jobs, _) = prepare(repository, word, (&[], None), Path::new(""), monitor)?;
+    let (snapshot, mut jobs, not_written) = prepare(repository, word, (&[], None), Path::new(""), monitor)?;
     let created = Timestamp::from_microsecond(snapshot.created)
         .map_err(|_| Error::damaged("the catalog has an impossible time").hint("put catalog.db back from a copy"))?;
-    if !with_blobs {
-        jobs.iter_mut().for_each(|job| job.blobs = None);
+    let mut without_blobs = Vec::new();
+    for job in &mut jobs {
+        let databases = repository.catalog.databases()?;
+        let has_directory = databases.iter().any(|database| database.name == job.name && database.blobs.is_some());
+        let blobs = job.blobs.take();
+        if blobs.is_none() && has_directory || blobs.is_some() && !with_blobs {
+            without_blobs.push(job.name.clone());
+        }
+        job.blobs = blobs.filter(|_| with_blobs);
+        shorten_names(job);
     }
     let members: Vec<Member> = jobs.iter().map(member).collect();
     let about = About {
@@ -116,7 +130,27 @@ pub fn export(
         blobs: job.blobs.map(|(plan, _)| plan),
     });
     let counts = Counts { database_bytes_read: read, ..repository.counts() };
-    Ok(ExportReport { id: snapshot.name, path: path.to_path_buf(), bytes, databases: databases.collect(), counts })
+    Ok(ExportReport {
+        id: snapshot.name,
+        path: path.to_path_buf(),
+        bytes,
+        databases: databases.collect(),
+        not_written,
+        without_blobs,
+        counts,
+    })
+}
+
+/// Gives what has a longer name than a member may have the usual one.
+fn shorten_names(job: &mut Job) {
+    if job.file_name.len() > LONGEST_NAME {
+        job.file_name = "Data.fs".into();
+    }
+    if let Some((plan, _)) = &mut job.blobs
+        && plan.path.file_name().is_some_and(|name| name.len() > LONGEST_NAME)
+    {
+        plan.path = job.folder.join("blobstorage");
+    }
 }
 
 /// What the archive says of a database.

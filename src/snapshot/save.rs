@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::filestorage::{
-    Changes, Cut, DataFile, Position, Scanner, Source, Tid, find_cut, scan, transaction_ending_at,
+    Changes, Cut, DataFile, Position, Scanner, Source, Tid, find_cut, index_path, scan, transaction_ending_at,
 };
 use crate::monitor::Monitor;
 use crate::repository::blob_list::{BlobDirectoryEntry, BlobMode};
@@ -197,22 +197,17 @@ pub(crate) struct Saving {
 }
 
 impl Saving {
-    /// Goes on after the nearest snapshot that the file begins with; the end of which isn't looked for yet.
-    pub(super) fn after_nearest(
-        repository: &Repository,
+    /// Goes on after a snapshot that the file begins with, or after its base; the end isn't looked for yet.
+    pub(super) fn after(
+        parent: Option<Stream>,
         database: Database,
         file: DataFile,
-        size: u64,
         blobs: Option<(PathBuf, BlobMode)>,
-    ) -> Result<Self> {
-        let generation = &database.generation;
-        let catalog = &repository.catalog;
-        let accept = |stream: &Stream| Ok(blobs.is_none() || !hides_blobs(catalog, stream)?);
-        let parent = nearest_of(&file, size, catalog, generation.row, accept)?;
-        let from = known_end(parent.as_ref(), &generation.known);
+    ) -> Self {
+        let from = known_end(parent.as_ref(), &database.generation.known);
         let blobs_from = if blobs.is_some() { scan_from(parent.as_ref(), from) } else { from };
         let cut = Cut::at(from);
-        Ok(Saving { database, file, parent, from, cut, new_life: None, blobs, blobs_from })
+        Saving { database, file, parent, from, cut, new_life: None, blobs, blobs_from }
     }
 
     /// How many bytes of the file are new, or have to be read for its blobs.
@@ -263,7 +258,7 @@ pub(super) fn store(
     monitor.begin("saving", sources.iter().map(Saving::to_read).sum());
     for source in sources {
         let mut stores = Stores { chunks: &mut writer, plain: &mut plain };
-        let (entry, report) = save_database(repository, source, &mut stores, monitor)?;
+        let (entry, report) = save_database(repository, source, new.kind, &mut stores, monitor)?;
         entries.push(entry);
         saved.push(report);
     }
@@ -343,7 +338,9 @@ fn look(repository: &Repository, database: Database, file: DataFile, monitor: &d
     };
     let size = file.size()?;
     let blobs = directory_of(repository, &database);
-    let mut source = Saving::after_nearest(repository, Database { generation, ..database }, file, size, blobs)?;
+    let accept = |stream: &Stream| Ok(blobs.is_none() || !hides_blobs(catalog, stream)?);
+    let parent = nearest_of(&file, size, catalog, generation.row, accept)?;
+    let mut source = Saving::after(parent, Database { generation, ..database }, file, blobs);
     source.cut = find_cut(&source.file, source.from, size, monitor)?;
     source.new_life = new_life;
     Ok(Some(source))
@@ -405,10 +402,11 @@ fn has_its_end(source: &Saving) -> Result<bool> {
     Ok(last.is_some_and(|header| header.tid == source.cut.tid))
 }
 
-/// Stores what is new of one database.
+/// Stores what is new of one database, for a snapshot of this kind.
 fn save_database(
     repository: &Repository,
     source: &Saving,
+    kind: &str,
     stores: &mut Stores<'_>,
     monitor: &dyn Monitor,
 ) -> Result<(DatabaseEntry, SavedDatabase)> {
@@ -418,7 +416,9 @@ fn save_database(
         return Err(damaged_list(stream));
     }
     let mut changes = Changes::new(from.offset);
-    let mut blobs = BlobSaving::begin(source)?;
+    // Nothing that lies beside it there is trusted, and no name.
+    let is_from_elsewhere = kind == IMPORTED;
+    let mut blobs = BlobSaving::begin(source, is_from_elsewhere)?;
     if let Some(blobs) = blobs.as_mut().filter(|_| blobs_from.offset < from.offset) {
         scan(file, *blobs_from, from.offset, &mut blobs.records, monitor)?;
     }
@@ -462,7 +462,8 @@ fn save_database(
         let delta = index_parts::store(pairs.into_iter().map(Ok), Content::Delta, writer, &repository.catalog)?;
         IndexEntry::new(tail.entry.parent, None, delta.into_iter().collect())
     } else {
-        let whole = database::WholeIndex::of(file, generation.base_length, cut, pairs, monitor)?;
+        let beside = (!is_from_elsewhere).then(|| index_path(file.path()));
+        let whole = database::WholeIndex::of(file, beside.as_deref(), generation.base_length, cut, pairs, monitor)?;
         let keyframe = index_parts::store(whole.pairs(), Content::Keyframe, writer, &repository.catalog)?;
         let keyframe =
             keyframe.unwrap_or(crate::repository::manifest::IndexPart { entries: 0, bytes: 0, chunks: Vec::new() });

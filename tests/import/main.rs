@@ -5,6 +5,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod compared;
 mod repozo;
 mod znap2;
 

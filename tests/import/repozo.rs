@@ -427,7 +427,7 @@ fn p6_damaged_and_missing_backups_are_named_and_the_sound_ones_taken() {
     });
 }
 
-fn md5_of(bytes: &[u8]) -> String {
+pub(crate) fn md5_of(bytes: &[u8]) -> String {
     use md5::Digest;
     md5::Md5::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -17,6 +17,9 @@ use crate::filestorage::configuration::Environment;
 const LARGEST: u64 = 4 << 20;
 const MOST_FILES: usize = 100;
 const DEEPEST: usize = 50;
+/// What a text may become once `$` in it is replaced, and all of them together: each `%define` could double the one before.
+const LONGEST: usize = 64 << 10;
+const LONGEST_TOGETHER: usize = 32 << 20;
 
 /// Where something stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,7 +103,7 @@ impl fmt::Display for Section {
 pub fn read(path: &Path, environment: Environment<'_>) -> Result<Section> {
     let place = Place { file: path.into(), line: 1 };
     let mut whole = Section { kind: String::new(), name: None, place, keys: Vec::new(), sections: Vec::new() };
-    let mut reader = Reader { defines: HashMap::new(), environment, files: 0, depth: 0 };
+    let mut reader = Reader { defines: HashMap::new(), environment, files: 0, depth: 0, replaced: 0 };
     reader.file(path, &mut whole)?;
     Ok(whole)
 }
@@ -111,6 +114,8 @@ struct Reader<'a> {
     environment: Environment<'a>,
     files: usize,
     depth: usize,
+    /// How much all texts have become until now.
+    replaced: usize,
 }
 
 impl Reader<'_> {
@@ -203,7 +208,16 @@ impl Reader<'_> {
 
     /// A text with what is defined in place of `$name` and `${name}`, environment variables in place of `$(NAME)`, and `$` in
     /// place of `$$`.
-    fn replaced(&self, text: &str) -> Result<String, String> {
+    fn replaced(&mut self, text: &str) -> Result<String, String> {
+        let result = self.with_values(text)?;
+        self.replaced = self.replaced.saturating_add(result.len());
+        if self.replaced > LONGEST_TOGETHER {
+            return Err("what $ stands for makes the configuration too long".into());
+        }
+        Ok(result)
+    }
+
+    fn with_values(&self, text: &str) -> Result<String, String> {
         let mut result = String::new();
         let mut rest = text;
         while let Some((before, behind)) = rest.split_once('$') {
@@ -220,14 +234,19 @@ impl Reader<'_> {
             };
             let (name, behind) = split_name(behind).ok_or("a $ has no name behind it; $$ stands for $ itself")?;
             rest = behind.strip_prefix(end).ok_or_else(|| format!("{end} is missing behind {name}"))?;
-            let value = match end {
-                ")" => (self.environment)(name).ok_or_else(|| format!("there is no environment variable {name}"))?,
+            match end {
+                ")" => {
+                    let value = (self.environment)(name);
+                    result.push_str(&value.ok_or_else(|| format!("there is no environment variable {name}"))?);
+                }
                 _ => {
                     let value = self.defines.get(&name.to_lowercase());
-                    value.ok_or_else(|| format!("{name} was not given a value with %define"))?.clone()
+                    result.push_str(value.ok_or_else(|| format!("{name} was not given a value with %define"))?);
                 }
-            };
-            result.push_str(&value);
+            }
+            if result.len() > LONGEST {
+                return Err(format!("what $ stands for makes this longer than {} KiB", LONGEST >> 10));
+            }
         }
         result.push_str(rest);
         Ok(result)

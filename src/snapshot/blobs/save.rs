@@ -78,6 +78,8 @@ pub(crate) struct BlobSaving<'a> {
     database: &'a Database,
     directory: PathBuf,
     mode: BlobMode,
+    /// Whether they come from elsewhere: what has the name of a known one may be another.
+    is_from_elsewhere: bool,
     /// The snapshot that the file begins with, if its blobs were saved.
     parent: Option<(&'a Stream, &'a BlobTotals)>,
     /// Hears of every record since then; without a parent, of every record.
@@ -108,7 +110,7 @@ pub(crate) fn hides_blobs(catalog: &Catalog, stream: &Stream) -> Result<bool> {
 
 impl<'a> BlobSaving<'a> {
     /// Begins, if the database's blobs are to be saved.
-    pub(crate) fn begin(source: &'a Saving) -> Result<Option<Self>> {
+    pub(crate) fn begin(source: &'a Saving, is_from_elsewhere: bool) -> Result<Option<Self>> {
         let Some((directory, mode)) = source.blobs.clone() else { return Ok(None) };
         let layout = BlobLayout::of(&directory)?.unwrap_or(BlobLayout::Bushy).name().to_string();
         let parent = source.parent.as_ref().and_then(|stream| Some((stream, stream.blobs.as_ref()?)));
@@ -121,6 +123,7 @@ impl<'a> BlobSaving<'a> {
             report: SavedBlobs { path: directory.clone(), ..SavedBlobs::default() },
             directory,
             mode,
+            is_from_elsewhere,
             parent,
             records: BlobRecords::default(),
             entry: BlobsEntry { totals, own: Vec::new(), chunks: Vec::new() },
@@ -173,7 +176,7 @@ impl<'a> BlobSaving<'a> {
     }
 
     /// A blob of which the repository has the bytes already. A server whose clock is behind the database gives the same transaction id
-    /// again after a restore: only then is the file compared.
+    /// again after a restore: only then is the file compared, and where it comes from elsewhere.
     fn known(
         &self,
         repository: &Repository,
@@ -185,7 +188,7 @@ impl<'a> BlobSaving<'a> {
         if !is_there(repository, &known)? {
             return Ok(None);
         }
-        if Tid(record.tid).time() > Timestamp::now() {
+        if self.is_from_elsewhere || Tid(record.tid).time() > Timestamp::now() {
             let path = self.path_of(record);
             if let Ok(Some(file)) = open_regular(&path)
                 && read_through(&file, &path, monitor, |_| Ok(()))?.0 != known.entry.hash

@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
 use tar::{Archive, EntryType};
 use zstd::stream::read::Decoder;
 
@@ -16,11 +17,14 @@ use crate::error::{Error, IoContext, Result};
 use crate::filestorage::source::open_plain;
 use crate::filestorage::{Position, index_path};
 use crate::repository::catalog::Database;
-use crate::snapshot::archive::{ABOUT, About, BlobMembers, FORMAT, SUMS, WINDOW_LOG, sum_line};
+use crate::snapshot::archive::{ABOUT, About, BlobMembers, FORMAT, Member, SUMS, WINDOW_LOG, sum_line};
+use crate::snapshot::id;
 use crate::snapshot::writing::require_room;
 
 /// The longest description, and more than any padding.
 const LONGEST: u64 = 16 << 20;
+/// The longest message: no argument of a command is longer.
+const LONGEST_MESSAGE: usize = 128 << 10;
 
 pub(super) fn import(work: &mut Work<'_>) -> Result<()> {
     let path = work.options.path.clone();
@@ -53,6 +57,7 @@ fn read(work: &Work<'_>, path: &Path, file: File) -> Result<(About, Vec<Incoming
     let mut about: Option<(About, Vec<Database>)> = None;
     let mut blobs: BTreeMap<usize, Unpacking> = BTreeMap::new();
     let mut files: BTreeMap<String, Assembled> = BTreeMap::new();
+    let mut indexes: BTreeSet<String> = BTreeSet::new();
     let mut sums = String::new();
     let mut is_whole = false;
     // Raw: members that only say something about others are none of ours, and could be of any size.
@@ -81,7 +86,7 @@ fn read(work: &Work<'_>, path: &Path, file: File) -> Result<(About, Vec<Incoming
             is_whole = true;
             continue;
         }
-        let is_index = |file: &str| Path::new(&name) == index_path(Path::new(file));
+        let is_index = |member: &&Member| Path::new(&name) == index_path(Path::new(&member.file));
         let mut hasher = blake3::Hasher::new();
         if let Some(member) = about.databases.iter().find(|member| member.file == name) {
             if size != member.bytes || files.contains_key(&name) {
@@ -96,7 +101,10 @@ fn read(work: &Work<'_>, path: &Path, file: File) -> Result<(About, Vec<Incoming
             whole.append(&mut entry, size, work.monitor, hear)?.map_err(broken)?;
             work.monitor.end();
             files.insert(name.clone(), whole);
-        } else if about.databases.iter().any(|member| is_index(&member.file)) {
+        } else if let Some(member) = about.databases.iter().find(is_index) {
+            if !files.contains_key(&member.file) || !indexes.insert(name.clone()) {
+                return Err(refuse(path, format!("{name:.100?} comes before its database, or twice")));
+            }
             // Made again from the database. It has 8 bytes an object, and no object takes less in the database.
             if size > about.databases.iter().map(|member| member.bytes).fold(LONGEST, u64::saturating_add) {
                 return Err(refuse(path, format!("{name:.100?} is longer than any")));
@@ -113,7 +121,8 @@ fn read(work: &Work<'_>, path: &Path, file: File) -> Result<(About, Vec<Incoming
             let unpacking = match blobs.entry(number) {
                 Entry::Occupied(known) => known.into_mut(),
                 Entry::Vacant(place) => {
-                    let new = Unpacking::new(work, &databases[number], number, members)?;
+                    let database = (&databases[number], number, about.databases[number].bytes);
+                    let new = Unpacking::new(work, database, members)?;
                     place.insert(new.map_err(|why| refuse(path, why))?)
                 }
             };
@@ -136,11 +145,10 @@ fn read(work: &Work<'_>, path: &Path, file: File) -> Result<(About, Vec<Incoming
     let mut incoming = Vec::new();
     for (number, (member, database)) in about.databases.iter().zip(databases).enumerate() {
         let whole = files.get(&member.file).ok_or_else(|| refuse(path, format!("{:.100?} is missing", member.file)))?;
-        let file = whole.data_file(path)?;
-        let parsed = Incoming::parse(database, file, Position::START, whole.length, work.monitor)?;
+        let parsed = whole.parse(&database, path, Position::START, work.monitor)?;
         let mut parsed = parsed.whole().map_err(|error| error.context(path.display()))?;
         if let Some(unpacking) = blobs.remove(&number) {
-            parsed.blobs = unpacking.finish().map_err(|why| refuse(path, why))?;
+            parsed.blobs = Some(unpacking.finish().map_err(|why| refuse(path, why))?);
         } else if member.blobs.as_ref().is_some_and(|blobs| blobs.count > 0) {
             return Err(refuse(path, "blobs are missing"));
         }
@@ -173,6 +181,10 @@ fn describe(path: &Path, text: &[u8]) -> Result<About> {
             .hint("take it in with a znap that is at least as new"));
     }
     let about: About = serde_json::from_value(value).map_err(|error| refuse(path, format!("{ABOUT}: {error}")))?;
+    id::check(&about.id, "a snapshot's id").map_err(|error| refuse(path, format!("{ABOUT}: {error}")))?;
+    if about.created < Timestamp::UNIX_EPOCH || about.message.len() > LONGEST_MESSAGE {
+        return Err(refuse(path, format!("{ABOUT}: no snapshot has such a time, or such a long message")));
+    }
     let (mut names, mut files) = (BTreeSet::new(), BTreeSet::new());
     let is_new = about.databases.iter().all(|member| names.insert(&member.name) && files.insert(&member.file));
     if about.databases.is_empty() || !is_new {
@@ -194,9 +206,16 @@ fn tracked(work: &Work<'_>, path: &Path, about: &About) -> Result<Vec<Database>>
     let find = |name: &str| {
         databases.iter().find(|database| database.name == name).cloned().ok_or_else(|| {
             let tracked: Vec<&str> = databases.iter().map(|database| database.name.as_str()).collect();
-            Error::failed(format!("{} has a database {name:.100?}, which is not tracked", path.display())).hint(
-                format!("if it is one of those that are ({}), give its name: --database NAME", tracked.join(", ")),
-            )
+            // It may be anything.
+            let plain = if id::check(name, "a name").is_ok() { name } else { "NAME" };
+            let track = format!("znap track FILE --name {plain} tracks the one that it is");
+            let hint = match about.databases.len() {
+                1 if !tracked.is_empty() => {
+                    format!("if it is one of those that are ({}): --database NAME; else {track}", tracked.join(", "))
+                }
+                _ => track,
+            };
+            Error::failed(format!("{} has a database {name:.100?}, which is not tracked", path.display())).hint(hint)
         })
     };
     about.databases.iter().map(|member| find(&member.name)).collect()

@@ -5,7 +5,7 @@ use std::io::Read;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use super::Work;
+use super::{ImportedBlobs, Work};
 use crate::error::{IoContext, Result};
 use crate::filestorage::BlobLayout;
 use crate::filestorage::blobs::{LAYOUT_MARKER, revision_at};
@@ -17,12 +17,55 @@ use crate::snapshot::writing::require_room;
 /// How many bytes are copied at once.
 const COPIED: usize = 1 << 20;
 
-/// The blobs of one database.
+/// The least that a record takes in a database's file.
+const RECORD: u64 = 42;
+
+/// The blobs that come with a database.
+pub(super) struct IncomingBlobs {
+    /// How many there are, and their bytes.
+    pub(super) count: u64,
+    bytes: u64,
+    /// How they are to be stored.
+    mode: BlobMode,
+    /// The directory that has them, unless nothing is written.
+    directory: Option<PathBuf>,
+}
+
+impl IncomingBlobs {
+    /// Whether they are to be stored.
+    pub(super) fn are_taken(&self) -> bool {
+        self.mode != BlobMode::Skip
+    }
+
+    /// Where they are, and how they are to be stored.
+    pub(super) fn place(&self) -> Option<(PathBuf, BlobMode)> {
+        self.directory.clone().map(|directory| (directory, self.mode))
+    }
+
+    pub(super) fn report(&self) -> ImportedBlobs {
+        ImportedBlobs { count: self.count, bytes: self.bytes, taken: self.are_taken(), missing: None }
+    }
+
+    /// What to say if they are left out.
+    pub(super) fn skipped(&self) -> Option<String> {
+        let what = if self.count == 1 { "blob is" } else { "blobs are" };
+        let is_said = !self.are_taken() && self.count > 0;
+        is_said.then(|| {
+            format!("its {} {what} left out: those of this database are not saved (--blobs-mode skip)", self.count)
+        })
+    }
+}
+
+/// The blobs of one database, while they are unpacked.
 pub(super) struct Unpacking {
     directory: PathBuf,
     mode: BlobMode,
     layout: BlobLayout,
-    /// How many are to come, and their bytes.
+    /// Whether the marker of the layout was there.
+    is_marked: bool,
+    /// How many there are, and their bytes.
+    all: (u64, u64),
+    /// How many of them are still to come, and their bytes.
     count: u64,
     bytes: u64,
     /// Whose they will be, where root unpacks them.
@@ -32,23 +75,28 @@ pub(super) struct Unpacking {
 }
 
 impl Unpacking {
-    /// Makes room for them; the inner error says what is wrong with what the archive says of them. `number` is that of the database.
+    /// Makes room for them; the inner error says what is wrong with what the archive says of them. `number` is that of the database,
+    /// `length` how long its file is.
     pub(super) fn new(
         work: &Work<'_>,
-        database: &Database,
-        number: usize,
+        (database, number, length): (&Database, usize, u64),
         members: &BlobMembers,
     ) -> Result<Result<Self, String>> {
         let Some(layout) = BlobLayout::from_name(&members.layout) else {
             return Ok(Err("its blobs are laid out in no way that ZODB does".into()));
         };
+        if members.count > length / RECORD {
+            return Ok(Err("it has more blobs than its database can name".into()));
+        }
         let root = work.repository.layout.import();
         let directory = root.join(number.to_string());
         let mode = database.blobs.as_ref().map_or(BlobMode::Link, |blobs| blobs.mode);
         let dry = work.options.dry_run || mode == BlobMode::Skip;
         let file = fs::metadata(work.repository.path_of(database)).ok();
         let owner = file.filter(|_| rustix::process::geteuid().is_root()).map(|file| (file.uid(), file.gid()));
-        let unpacking = Unpacking { directory, mode, layout, count: members.count, bytes: members.bytes, owner, dry };
+        let (count, bytes) = (members.count, members.bytes);
+        let all = (count, bytes);
+        let unpacking = Unpacking { directory, mode, layout, is_marked: false, all, count, bytes, owner, dry };
         if !dry {
             require_room(work.repository.root(), members.bytes)?;
             let directory = &unpacking.directory;
@@ -69,6 +117,9 @@ impl Unpacking {
         mut hear: impl FnMut(&[u8]),
     ) -> Result<Result<(), String>> {
         if path == Path::new(LAYOUT_MARKER) && size < 100 {
+            if std::mem::replace(&mut self.is_marked, true) {
+                return Ok(Err("its blobs have two markers of their layout".into()));
+            }
             let mut text = Vec::new();
             return Ok(match from.read_to_end(&mut text) {
                 Ok(_) if text == self.layout.name().as_bytes() => {
@@ -120,11 +171,12 @@ impl Unpacking {
         Ok(if at == size { Ok(()) } else { Err("a blob is cut short".into()) })
     }
 
-    /// Where they are, now that no more come, and how they are to be saved; `None` if they aren't. The inner error says what is wrong.
-    pub(super) fn finish(self) -> Result<Option<(PathBuf, BlobMode)>, String> {
+    /// All of them, now that no more come. The error says what is wrong.
+    pub(super) fn finish(self) -> Result<IncomingBlobs, String> {
         if self.count > 0 || self.bytes > 0 {
             return Err("blobs are missing".into());
         }
-        Ok((!self.dry).then_some((self.directory, self.mode)))
+        let (count, bytes) = self.all;
+        Ok(IncomingBlobs { count, bytes, mode: self.mode, directory: (!self.dry).then_some(self.directory) })
     }
 }

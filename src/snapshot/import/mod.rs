@@ -6,22 +6,29 @@
 
 mod archive;
 mod blobs;
+mod compare;
+mod gunzip;
 mod repozo;
 mod take;
 mod znap2;
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde::Serialize;
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, IoContext, Kind, Result};
+use crate::filestorage::source::open_plain;
 use crate::monitor::Monitor;
 use crate::repository::catalog::Database;
 use crate::repository::counters::Counts;
 use crate::snapshot::choice::unknown;
 use crate::snapshot::handle::Repository;
+
+/// No list of backups, and no configuration, is larger.
+const SMALL: u64 = 16 << 20;
 
 /// What is taken in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,10 +97,25 @@ pub struct ImportedDatabase {
     pub tid: String,
     /// The time of that transaction; `None` if the database has none.
     pub time: Option<Timestamp>,
+    /// The blobs that came with it, if any did.
+    pub blobs: Option<ImportedBlobs>,
     /// What lies behind the cut and was left out, in words.
     pub left_out: Option<String>,
     /// What is odd about it.
     pub warnings: Vec<String>,
+}
+
+/// The blobs of it.
+#[derive(Debug, Clone, Serialize)]
+pub struct ImportedBlobs {
+    /// How many came with it.
+    pub count: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Whether they are stored: not if the tracked database's are left alone.
+    pub taken: bool,
+    /// How many of its current blobs have no file; `None` if they aren't stored, or in a dry run.
+    pub missing: Option<u64>,
 }
 
 /// Something of which there is a snapshot.
@@ -170,6 +192,8 @@ impl Work<'_> {
         let names: Vec<String> = tracked.iter().map(|database| database.name.clone()).collect();
         match <[Database; 1]>::try_from(tracked) {
             Ok([only]) => Ok(only),
+            Err(none) if none.is_empty() => Err(Error::usage("no database is tracked")
+                .hint("znap track DB tracks one; or name the one that the backups are of: --database NAME")),
             Err(_) => Err(Error::usage(format!("several databases are tracked: {}", names.join(", ")))
                 .hint("name the one that the backups are of: --database NAME")),
         }
@@ -179,6 +203,16 @@ impl Work<'_> {
 fn named(databases: &[Database], name: &str) -> Result<Database> {
     let found = databases.iter().find(|database| database.name == name);
     found.cloned().ok_or_else(|| unknown(name, databases))
+}
+
+/// What a small file has, or why it can't be told. Only a regular one is read: a pipe would never end.
+fn small(path: &Path) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open_plain(path, false)?.take(SMALL + 1).read_to_end(&mut bytes).at("read", path)?;
+    if bytes.len() as u64 > SMALL {
+        return Err(Error::failed(format!("{} is too large to be what its name says", path.display())));
+    }
+    Ok(bytes)
 }
 
 /// The last part of a path, for a report.

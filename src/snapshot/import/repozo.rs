@@ -3,17 +3,17 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{BufReader, Read};
+use std::io::Read;
 use std::path::Path;
 
-use flate2::read::MultiGzDecoder;
 use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use md5::{Digest, Md5};
 
-use super::Work;
+use super::gunzip::Gunzip;
 use super::take::{About, Assembled, Incoming, unsound};
+use super::{Work, small};
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::filestorage::Position;
 use crate::filestorage::source::open_plain;
@@ -72,8 +72,14 @@ fn is_backup(name: &str) -> bool {
 /// What a `.dat` says. A line that makes no sense is reported; what follows it then has a gap before it.
 fn read_list(work: &mut Work<'_>, directory: &Path, list: &str) -> Result<Vec<Piece>> {
     let path = directory.join(list);
-    let bytes = fs::read(&path).at("read", &path)?;
     let mut pieces = Vec::new();
+    let bytes = match small(&path) {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            work.refuse(list, error.to_string());
+            return Ok(pieces);
+        }
+    };
     for (number, line) in String::from_utf8_lossy(&bytes).lines().enumerate() {
         match parse_line(line) {
             Some(piece) => pieces.push(piece),
@@ -150,8 +156,7 @@ fn add(
         return wrong(format!("its {there} bytes are too few to be {length}"));
     }
     require_room(work.repository.root(), length)?;
-    let mut reader: Box<dyn Read> =
-        if zipped { Box::new(MultiGzDecoder::new(BufReader::new(file))) } else { Box::new(file) };
+    let mut reader: Box<dyn Read> = if zipped { Box::new(Gunzip::new(file)) } else { Box::new(file) };
     let mut sum = Md5::new();
     work.monitor.begin("reading", length);
     let copied = whole.append(&mut reader, length, work.monitor, |bytes| sum.update(bytes))?;
@@ -167,15 +172,14 @@ fn add(
     if sum != piece.md5.to_ascii_lowercase() {
         return wrong("its bytes aren't those that were backed up: their MD5 is another one".into());
     }
-    let parsed = whole.data_file(path).and_then(|file| {
-        Incoming::parse(database.clone(), file, reached, whole.length, work.monitor).and_then(Incoming::whole)
-    });
+    let parsed = whole.parse(database, path, reached, work.monitor).and_then(Incoming::whole);
     Ok(unsound(parsed)?.map(|incoming| (created, incoming)))
 }
 
 fn time_of(name: &str) -> Option<Timestamp> {
     let time = DateTime::strptime("%Y-%m-%d-%H-%M-%S", name.get(..TIME)?).ok()?;
-    Some(time.to_zoned(TimeZone::UTC).ok()?.timestamp())
+    let time = time.to_zoned(TimeZone::UTC).ok()?.timestamp();
+    (time >= Timestamp::UNIX_EPOCH).then_some(time)
 }
 
 #[cfg(test)]
@@ -192,6 +196,7 @@ mod tests {
         }
         assert_eq!(time_of("2026-11-20-13-03-59.fs").unwrap().to_string(), "2026-11-20T13:03:59Z");
         assert_eq!(time_of("2026-13-20-13-03-59.fs"), None);
+        assert_eq!(time_of("1969-12-31-23-59-59.fs"), None);
         let sum = "0".repeat(32);
         let piece = parse_line(&format!("/srv/my backups/2026-11-20-13-03-59.fs 0 126 {sum}")).unwrap();
         assert_eq!((piece.name.as_str(), piece.start, piece.end), ("2026-11-20-13-03-59.fs", 0, 126));

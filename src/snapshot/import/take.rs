@@ -1,22 +1,26 @@
 //! Making a snapshot of files that were put together from elsewhere.
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use jiff::Timestamp;
 
-use super::{Imported, ImportedDatabase, Present, Work};
+use super::blobs::IncomingBlobs;
+use super::compare::Compared;
+use super::{Imported, ImportedBlobs, ImportedDatabase, Present, Work};
 use crate::disk::Disk;
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::filestorage::{Cut, DataFile, Position, Source, find_cut, scan};
 use crate::monitor::{Monitor, Silent};
-use crate::repository::blob_list::BlobMode;
 use crate::repository::catalog::{Database, GenerationRow, Stream};
 use crate::repository::hash::Uid;
 use crate::repository::manifest::{DAMAGED, Generation, IMPORTED};
-use crate::snapshot::anchor::begins_any;
-use crate::snapshot::base::{needs_base, source_of, store_base};
+use crate::snapshot::anchor::{begins_any, begins_with, nearest_of};
+use crate::snapshot::base::{needs_base, store_base};
+use crate::snapshot::blobs::save::hides_blobs;
 use crate::snapshot::database::check_tid;
 use crate::snapshot::generations::known_life_of;
 use crate::snapshot::handle::Repository;
@@ -34,13 +38,14 @@ pub(super) struct Assembled {
     /// For messages.
     place: PathBuf,
     pub(super) length: u64,
+    compared: Rc<RefCell<Compared>>,
 }
 
 impl Assembled {
     pub(super) fn new(repository: &Repository) -> Result<Self> {
         let file = tempfile::tempfile_in(repository.root()).at("make a temporary file in", repository.root())?;
         let place = repository.root().join("a temporary file");
-        Ok(Assembled { disk: repository.disk().clone(), file, place, length: 0 })
+        Ok(Assembled { disk: repository.disk().clone(), file, place, length: 0, compared: Rc::default() })
     }
 
     /// Becomes the first bytes of a file.
@@ -54,6 +59,7 @@ impl Assembled {
     pub(super) fn shorten(&mut self, length: u64) -> Result<()> {
         self.disk.set_length(&self.file, &self.place, length)?;
         self.length = length;
+        self.compared.borrow_mut().shorten(length);
         Ok(())
     }
 
@@ -85,10 +91,21 @@ impl Assembled {
         Ok(Ok(copied))
     }
 
-    /// As a database's file, of this path in messages. Fails if it doesn't begin as one.
-    pub(super) fn data_file(&self, path: &Path) -> Result<DataFile> {
+    /// As a part of a snapshot, whose file has this path in messages: finds the end of the last complete transaction, and parses everything
+    /// behind `from`, a boundary.
+    pub(super) fn parse(
+        &self,
+        database: &Database,
+        path: &Path,
+        from: Position,
+        monitor: &dyn Monitor,
+    ) -> Result<Incoming> {
         let file = self.file.try_clone().at("open again", &self.place)?;
-        DataFile::checked(file, path)
+        let file = DataFile::checked(file, path)?;
+        let cut = find_cut(&file, from, self.length, monitor)?;
+        scan(&file, from, cut.offset, &mut (), monitor)?;
+        check_tid(path, cut.tid)?;
+        Ok(Incoming { database: database.clone(), file, cut, blobs: None, compared: Rc::clone(&self.compared) })
     }
 }
 
@@ -107,25 +124,13 @@ pub(super) struct Incoming {
     pub(super) file: DataFile,
     /// The end of its last complete transaction.
     pub(super) cut: Cut,
-    /// Where its blobs are, and how they are stored, if there are any.
-    pub(super) blobs: Option<(PathBuf, BlobMode)>,
+    /// The blobs that come with it, if any do.
+    pub(super) blobs: Option<IncomingBlobs>,
+    /// What is known of its bytes.
+    pub(super) compared: Rc<RefCell<Compared>>,
 }
 
 impl Incoming {
-    /// Finds the end of the last complete transaction, and parses everything behind `from`, a boundary.
-    pub(super) fn parse(
-        database: Database,
-        file: DataFile,
-        from: Position,
-        size: u64,
-        monitor: &dyn Monitor,
-    ) -> Result<Self> {
-        let cut = find_cut(&file, from, size, monitor)?;
-        scan(&file, from, cut.offset, &mut (), monitor)?;
-        check_tid(file.path(), cut.tid)?;
-        Ok(Incoming { database, file, cut, blobs: None })
-    }
-
     /// Where it is whole, and what is left out if it isn't.
     pub(super) fn whole(self) -> Result<Self> {
         match self.cut.left_out {
@@ -156,8 +161,9 @@ impl Work<'_> {
                 cut: one.cut.offset,
                 tid: one.cut.tid.to_string(),
                 time: (one.cut.tid.0 > 0).then(|| one.cut.tid.time()),
+                blobs: one.blobs.as_ref().map(IncomingBlobs::report),
                 left_out: one.cut.left_out.map(|left_out| left_out.to_string()),
-                warnings: Vec::new(),
+                warnings: one.blobs.iter().filter_map(IncomingBlobs::skipped).collect(),
             })
             .collect();
         if let Some(id) = self.already(about.created, &incoming)? {
@@ -178,20 +184,24 @@ impl Work<'_> {
                 options: &options,
                 not_saved: others.collect(),
             };
-            for one in &incoming {
-                keep_base(self.repository, one, self.monitor)?;
+            let mut sources = Vec::new();
+            for one in incoming {
+                let life = self.life_of(&one)?;
+                if let Some(life) = &life {
+                    keep_base(self.repository, &one, life, self.monitor)?;
+                }
+                sources.push(saving(self.repository, one, life, self.monitor)?);
             }
-            let sources: Vec<Saving> =
-                incoming.into_iter().map(|one| saving(self.repository, one)).collect::<Result<_>>()?;
             let report = store(self.repository, &new, &sources, about.one_moment, self.monitor)?;
             let report = report.ok_or_else(|| Error::failed("a file that nobody knows was replaced"))?;
             stored_bytes = report.stored_bytes;
             for (database, saved) in databases.iter_mut().zip(report.databases) {
-                database.warnings = saved.warnings;
-                let missing = saved.blobs.map_or(0, |blobs| blobs.missing);
-                if missing > 0 {
+                database.warnings.extend(saved.warnings);
+                let missing = saved.blobs.map(|blobs| blobs.missing);
+                if let Some(missing) = missing.filter(|missing| *missing > 0) {
                     database.warnings.push(format!("{missing} of its current blobs have no file"));
                 }
+                database.blobs = database.blobs.take().map(|blobs| ImportedBlobs { missing, ..blobs });
             }
         }
         let (source, created) = (about.source, about.created);
@@ -199,7 +209,7 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// The snapshot of this time with these cuts, if there is one.
+    /// The snapshot of this time that has all of it, if there is one.
     fn already(&self, created: Timestamp, incoming: &[Incoming]) -> Result<Option<String>> {
         let catalog = &self.repository.catalog;
         for snapshot in catalog.snapshots()? {
@@ -207,35 +217,35 @@ impl Work<'_> {
                 continue;
             }
             let streams = catalog.streams_of(snapshot.row)?;
-            if !incoming.iter().all(|one| self.can_be_had(one, &streams).unwrap_or(false)) {
-                continue;
+            let mut has_all = true;
+            for one in incoming {
+                let stream = streams.iter().find(|stream| stream.database == one.database.row);
+                has_all &= stream.map_or(Ok(false), |stream| self.is_same(one, stream))?;
             }
-            let is_there = |one: &Incoming| {
-                streams.iter().any(|stream| {
-                    stream.database == one.database.row
-                        && (stream.blobs.is_some() || one.blobs.is_none())
-                        && (stream.cut.offset, stream.cut.tid) == (one.cut.offset, one.cut.tid.0)
-                })
-            };
-            if incoming.iter().all(is_there) {
+            if has_all {
                 return Ok(Some(snapshot.name));
             }
         }
         Ok(None)
     }
 
-    /// Whether the base is somewhere that a snapshot's cut of a database needs.
-    fn can_be_had(&self, one: &Incoming, streams: &[Stream]) -> Result<bool> {
-        for stream in streams.iter().filter(|stream| stream.database == one.database.row) {
-            let known = self.repository.catalog.generation(stream.generation)?.known;
-            let path = self.repository.path_of(&one.database);
-            if needs_base(&self.repository.catalog, &known)?
-                && source_of(&self.repository.layout, &path, &known)?.is_none()
-            {
-                return Ok(false);
-            }
-        }
-        Ok(true)
+    /// Whether a snapshot has a database just so, and can be restored.
+    fn is_same(&self, one: &Incoming, stream: &Stream) -> Result<bool> {
+        let has_blobs = match one.blobs.as_ref().filter(|blobs| blobs.are_taken()) {
+            Some(blobs) => stream.blobs.as_ref().is_some_and(|saved| saved.count >= blobs.count),
+            None => true,
+        };
+        Ok(has_blobs
+            && (stream.cut.offset, stream.cut.tid) == (one.cut.offset, one.cut.tid.0)
+            && one.begins_with(self.repository, stream, self.monitor)?)
+    }
+
+    /// The life of the tracked file that it is of.
+    fn life_of(&self, one: &Incoming) -> Result<Option<GenerationRow>> {
+        let life = known_life_of(&self.repository.catalog, &one.database, &one.file)?;
+        let is_its =
+            life.as_ref().map_or(Ok(false), |life| one.has_base(self.repository, &life.known, self.monitor))?;
+        Ok(life.filter(|_| is_its))
     }
 
     /// The id that is wished for, with a number if another snapshot has it; or one of the time.
@@ -262,9 +272,8 @@ impl Work<'_> {
     }
 }
 
-/// Stores the base of the life that a file is in, if the tracked file isn't in it: nobody else may have it for long.
-fn keep_base(repository: &mut Repository, one: &Incoming, monitor: &dyn Monitor) -> Result<()> {
-    let Some(life) = known_life_of(&repository.catalog, &one.database, &one.file)? else { return Ok(()) };
+/// Stores the base of the life that a file is of, if the tracked file isn't: nobody else may have it for long.
+fn keep_base(repository: &mut Repository, one: &Incoming, life: &GenerationRow, monitor: &dyn Monitor) -> Result<()> {
     let begins = |file: DataFile| begins_any(&file, &[&life.known]);
     let is_there = DataFile::open(repository.path_of(&one.database)).ok().map(begins).transpose()?;
     if is_there == Some(true) || !needs_base(&repository.catalog, &life.known)? {
@@ -272,21 +281,33 @@ fn keep_base(repository: &mut Repository, one: &Incoming, monitor: &dyn Monitor)
     }
     let path = one.file.path();
     let again = one.file.file().try_clone().at("open again", path)?;
-    store_base(repository, &one.database, &life, DataFile::checked(again, path)?, monitor).map(|_| ())
+    store_base(repository, &one.database, life, DataFile::checked(again, path)?, monitor).map(|_| ())
 }
 
-/// A file as save takes it: in the life that it is in, after the snapshot that it begins with.
-fn saving(repository: &Repository, one: Incoming) -> Result<Saving> {
-    let Incoming { database, file, mut cut, blobs } = one;
+/// A file as save takes it: in the life that it is of, after the furthest snapshot all of whose bytes it begins with.
+fn saving(
+    repository: &Repository,
+    one: Incoming,
+    life: Option<GenerationRow>,
+    monitor: &dyn Monitor,
+) -> Result<Saving> {
     let catalog = &repository.catalog;
-    let generation = match known_life_of(catalog, &database, &file)? {
+    let generation = match life {
         Some(known) => known,
-        None => from_elsewhere(repository, &database, &file)?,
+        None => from_elsewhere(repository, &one.database, &one.file)?,
     };
-    let database = Database { generation, ..database };
-    let mut source = Saving::after_nearest(repository, database, file, cut.offset, blobs)?;
+    let blobs = one.blobs.as_ref().and_then(IncomingBlobs::place);
+    let size = one.cut.offset;
+    let accept = |stream: &Stream| {
+        Ok((blobs.is_none() || !hides_blobs(catalog, stream)?)
+            && begins_with(&one.file, size, catalog, stream)?
+            && one.has_tail(repository, stream, monitor)?)
+    };
+    let parent = nearest_of(&one.file, size, catalog, generation.row, accept)?;
+    let Incoming { database, file, mut cut, .. } = one;
+    let mut source = Saving::after(parent, Database { generation, ..database }, file, blobs);
     // As it is seen from there.
-    cut.last_length = find_cut(&source.file, source.from, cut.offset, &Silent)?.last_length;
+    cut.last_length = find_cut(&source.file, source.from, size, &Silent)?.last_length;
     source.cut = cut;
     Ok(source)
 }

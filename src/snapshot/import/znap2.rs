@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 
 use super::take::{About, Assembled, Incoming, unsound};
-use super::{Work, named, short};
+use super::{Work, named, short, small};
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::filestorage::source::open_plain;
 use crate::filestorage::{DataFile, LeftOutKind, Position, Source, Unusable, header_at, index_path, usable_index};
@@ -46,9 +46,10 @@ pub(super) fn import(work: &mut Work<'_>) -> Result<()> {
         let metadata = fs::symlink_metadata(&path).at("look at", &path)?;
         if metadata.is_dir() {
             let created = metadata.mtime().saturating_mul(1_000_000).saturating_add(metadata.mtime_nsec() / 1000);
-            let created = Timestamp::from_microsecond(created)
-                .map_err(|error| Error::failed(format!("{}: {error}", path.display())))?;
-            snapshots.push((created, path));
+            match Timestamp::from_microsecond(created).ok().filter(|created| *created >= Timestamp::UNIX_EPOCH) {
+                Some(created) => snapshots.push((created, path)),
+                None => work.refuse(short(&path), "its time is no time that a snapshot can have"),
+            }
         }
     }
     // As znap2 lists them.
@@ -80,13 +81,12 @@ pub(super) fn import(work: &mut Work<'_>) -> Result<()> {
 
 /// The sections of a configuration, in the form of Python's configparser, and the offset of each.
 fn read_config(path: &Path) -> Result<Vec<(String, u64)>> {
-    let bytes = match fs::read(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            return Err(Error::failed(format!("there is no {}", path.display()))
-                .hint("name the directory .znap2, which has it"));
+    let bytes = small(path).map_err(|error| match error.kind() {
+        Kind::NotFound => {
+            Error::failed(format!("there is no {}", path.display())).hint("name the directory .znap2, which has it")
         }
-        result => result.at("read", path)?,
-    };
+        _ => error,
+    })?;
     let sections = parse_config(&String::from_utf8_lossy(&bytes));
     if sections.is_empty() || sections.iter().any(|(_, offset)| offset.is_none()) {
         return Err(Error::failed(format!("{} doesn't say for every database how long it was", path.display()))
@@ -144,9 +144,7 @@ fn beginning(work: &Work<'_>, database: &Database, offset: u64) -> Result<Result
     work.monitor.begin("copying", offset);
     whole.begin_with(&file, offset, work.monitor)?;
     work.monitor.end();
-    let whole_file = whole.data_file(&path);
-    let parsed =
-        whole_file.and_then(|file| Incoming::parse(database.clone(), file, Position::START, offset, work.monitor));
+    let parsed = whole.parse(database, &path, Position::START, work.monitor);
     Ok(unsound(parsed)?.map(|incoming| (whole, incoming.cut.position())))
 }
 
@@ -171,9 +169,7 @@ fn add(work: &Work<'_>, base: &mut Base, snapshot: &Path) -> Result<Result<Incom
     if let Err(error) = copied {
         return Ok(Err(format!("it can't be read: {error}")));
     }
-    let parsed = whole
-        .data_file(&path)
-        .and_then(|file| Incoming::parse(base.database.clone(), file, boundary, whole.length, work.monitor));
+    let parsed = whole.parse(&base.database, &path, boundary, work.monitor);
     let incoming = match unsound(parsed)? {
         Ok(incoming) => incoming,
         Err(reason) => return Ok(Err(reason)),
@@ -192,9 +188,10 @@ fn judge(incoming: &Incoming, boundary: Position) -> Result<Option<String>> {
         return Ok(Some("it doesn't continue the file as it is now, which was packed or replaced since".into()));
     }
     // It was copied before the file; so the file reaches at least as far, and what was there before is what it says.
-    let unusable = match usable_index(file, &index_path(file.path()))? {
-        Ok(_) => return Ok(None),
-        Err(unusable) => unusable,
+    let unusable = match usable_index(file, &index_path(file.path())) {
+        Ok(Ok(_)) => return Ok(None),
+        Ok(Err(unusable)) => unusable,
+        Err(error) => return Ok(Some(format!("its index can't be read: {error}"))),
     };
     Ok(Some(match unusable {
         Unusable::Missing => "it is half made: its index is missing".into(),
