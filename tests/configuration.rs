@@ -379,3 +379,22 @@ fn what_znap_cannot_take_is_named() {
     fs::write(site.sandbox.file("large"), "# nothing\n".repeat(500_000)).unwrap();
     assert!(site.refused(&["large"], 2).contains("large is too large"));
 }
+
+/// Each line could double what the one before stands for.
+#[test]
+fn what_is_defined_stays_short() {
+    let sandbox = Sandbox::new();
+    let path = sandbox.file("zope.conf");
+    let lines = (1..26).map(|number| format!("%define b{number} $b{0}$b{0}\n", number - 1));
+    fs::write(&path, format!("%define b0 xx\n{}", lines.collect::<String>())).unwrap();
+    let error = parse::read(&path, &environment).unwrap_err();
+    assert_eq!(error.kind(), Kind::Usage);
+    assert!(error.to_string().contains("zope.conf, line 17: ") && error.to_string().contains("64 KiB"), "{error}");
+    // Nor may many of them together be long.
+    let long = format!("%define long {}\n", "x".repeat(60_000));
+    fs::write(&path, format!("{long}{}", "key $long\n".repeat(2000))).unwrap();
+    let found = parse::read(&path, &environment).unwrap();
+    let bytes: usize = found.keys.iter().map(|key| key.value.as_ref().map_or(0, String::len)).sum();
+    assert!(bytes > 10_000_000 && bytes < 40_000_000, "{bytes}");
+    assert!(found.values("key").unwrap_err().to_string().contains("too long"));
+}

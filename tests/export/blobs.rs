@@ -57,7 +57,8 @@ fn p4_blobs_are_in_the_archive_where_zodb_looks_for_them() {
             assert!(same.eq(site.held[id].blobs.iter().filter(|(name, _)| *name != marker)), "P6: {id}");
             zodb(&["blobs-check", folder.join("data/Data.fs").to_str().unwrap()]);
         }
-        site.sandbox.znap_ok(&["export", "a", "without.tar.zst", "--no-blobs"]);
+        let said = site.sandbox.znap_ok(&["export", "a", "without.tar.zst", "--no-blobs"]);
+        assert!(said.lines().any(|line| line == "not written: the blobs of data"), "{said}");
         let names: Vec<String> =
             members(&site.sandbox.file("without.tar.zst")).into_iter().map(|(name, _)| name).collect();
         assert_eq!(names, ["znap.json", "data/Data.fs", "data/Data.fs.index", "BLAKE3SUMS"]);
@@ -251,4 +252,133 @@ fn p5_an_import_of_blobs_that_is_killed_leaves_nothing_behind() {
     }
     println!("{kills} kills, {left} of them with blobs left");
     assert!(kills > 8 && left > 3, "{kills} {left}");
+}
+
+fn described(members: &[(String, Vec<u8>)], change: impl Fn(&mut serde_json::Value)) -> Vec<(String, Vec<u8>)> {
+    with_edited(members, "znap.json", |_, bytes| {
+        let mut value = serde_json::from_slice(bytes).unwrap();
+        change(&mut value);
+        *bytes = serde_json::to_vec(&value).unwrap();
+    })
+}
+
+/// How many blobs there are in a folder.
+fn blobs_in(folder: &Path) -> usize {
+    state(folder).blobs.keys().filter(|name| name.extension().is_some_and(|end| end == "blob")).count()
+}
+
+fn imported(sandbox: &Sandbox, archive: &Path, more: &[&str], code: i32) -> serde_json::Value {
+    let args = ["import", "--json", "--from", "archive", archive.to_str().unwrap()];
+    let output = sandbox.znap(&[&args[..], more].concat());
+    assert_eq!(output.code, code, "{output:?}");
+    serde_json::from_str(&output.stdout).unwrap()
+}
+
+#[test]
+fn p5_blobs_that_are_not_taken_or_missing_are_counted() {
+    let site = site("bushy", "copy", 5);
+    let archive = site.sandbox.file("a.tar.zst");
+    let good = members(&archive);
+    let all = good.iter().filter(|(name, _)| name.ends_with(".blob")).count();
+    let skipping = other("bushy", "skip").sandbox;
+    for more in [&["--dry-run"][..], &[]] {
+        let report = imported(&skipping, &archive, more, 0);
+        let database = &report["imported"][0]["databases"][0];
+        assert_eq!((&database["blobs"]["count"], &database["blobs"]["taken"]), (&all.into(), &false.into()));
+        let warning = database["warnings"][0].as_str().unwrap();
+        assert!(warning.starts_with(&format!("its {all} blobs are left out")), "{warning}");
+    }
+    // Without any, though the database names them: as a save of it would, it says so.
+    let none = described(&good, |about| {
+        let blobs = &mut about["databases"][0]["blobs"];
+        (blobs["count"], blobs["bytes"]) = (0.into(), 0.into());
+    });
+    let none: Vec<_> = none.into_iter().filter(|(name, _)| !name.ends_with(".blob")).collect();
+    let bad = site.sandbox.file("bad.tar.zst");
+    archive_of(&bad, &none);
+    let other = other("bushy", "copy").sandbox;
+    let report = imported(&other, &bad, &[], 6);
+    let missing = report["imported"][0]["databases"][0]["blobs"]["missing"].as_u64().unwrap();
+    assert!(missing > 0, "{report}");
+    // What has them isn't there already.
+    let report = imported(&other, &archive, &[], 0);
+    let id = report["imported"][0]["id"].as_str().unwrap();
+    assert_eq!(report["imported"][0]["databases"][0]["blobs"]["missing"], 0);
+    other.znap_ok(&["restore", id, "--to", "copy"]);
+    assert_eq!(blobs_in(&other.file("copy/data")), all);
+    zodb(&["blobs-check", other.file("copy/data/Data.fs").to_str().unwrap()]);
+    let said = other.znap_ok(&["import", "--from", "archive", archive.to_str().unwrap()]);
+    assert!(said.contains("there already"), "{said}");
+}
+
+#[test]
+fn a_dry_run_says_of_blobs_what_the_import_does() {
+    let site = site("bushy", "link", 5);
+    site.sandbox.znap_ok(&["export", "a", "without.tar.zst", "--no-blobs"]);
+    let other = other("bushy", "link").sandbox;
+    imported(&other, &site.sandbox.file("without.tar.zst"), &[], 0);
+    let archive = site.sandbox.file("a.tar.zst");
+    let said = other.znap_ok(&["import", "--from", "archive", archive.to_str().unwrap(), "--dry-run"]);
+    assert!(said.contains(" blobs (") && said.contains("1 snapshot would be made"), "{said}");
+    for more in [&["--dry-run"][..], &[], &["--dry-run"], &[]].iter().enumerate() {
+        let report = imported(&other, &archive, more.1, 0);
+        let made = report["imported"].as_array().unwrap().len();
+        assert_eq!(made, usize::from(more.0 < 2), "{more:?}: {report}");
+    }
+}
+
+#[test]
+fn p6_a_blob_that_differs_from_the_known_one_of_its_name_is_not_taken_for_it() {
+    for mode in ["link", "copy"] {
+        let site = site("bushy", mode, 5);
+        site.sandbox.znap_ok(&["delete", "a"]);
+        let good = members(&site.sandbox.file("a.tar.zst"));
+        let is_blob = |(name, bytes): &&(String, Vec<u8>)| name.ends_with(".blob") && !bytes.is_empty();
+        let blob = good.iter().find(is_blob).unwrap().0.clone();
+        let bad = site.sandbox.file("bad.tar.zst");
+        archive_of(&bad, &with_edited(&good, &blob, |_, bytes| bytes[0] ^= 1));
+        let output = site.sandbox.znap(&["import", "--from", "archive", "bad.tar.zst"]);
+        assert!(output.code == 1 && output.stderr.contains("is another file than"), "{output:?}");
+        assert!(!site.sandbox.file(".znap/import").exists());
+        imported(&site.sandbox, &site.sandbox.file("a.tar.zst"), &[], 0);
+        site.restores("a");
+    }
+}
+
+/// What is there once in an archive can't come any number of times, of which each takes memory.
+#[test]
+fn p6_no_member_comes_twice() {
+    let site = site("bushy", "copy", 5);
+    site.sandbox.znap_ok(&["delete", "a"]);
+    let good = members(&site.sandbox.file("a.tar.zst"));
+    let bad = site.sandbox.file("bad.tar.zst");
+    let refused = |what: &str, words: &str| {
+        let output = site.sandbox.znap(&["import", "--from", "archive", "bad.tar.zst"]);
+        assert!(output.code == 1 && output.stderr.contains(words), "{what}: {output:?}");
+    };
+    for (name, words) in [("data/Data.fs.index", "or twice"), ("data/blobstorage/.layout", "two markers")] {
+        let member = good.iter().find(|(other, _)| other == name).unwrap();
+        let mut twice = good.clone();
+        twice.insert(4, member.clone());
+        archive_of(&bad, &twice);
+        refused(name, words);
+    }
+    let mut early = good.clone();
+    early.swap(1, 2);
+    assert_eq!(early[1].0, "data/Data.fs.index");
+    archive_of(&bad, &early);
+    refused("an index before its database", "before its database");
+    let more = described(&good, |about| about["databases"][0]["blobs"]["count"] = (1_u64 << 40).into());
+    archive_of(&bad, &more);
+    refused("more than there can be", "more blobs than its database can name");
+    for (field, value, words) in [
+        ("created", serde_json::Value::from("1969-12-31T23:59:59Z"), "no snapshot has such a time"),
+        ("message", "x".repeat(200_000).into(), "such a long message"),
+        ("id", "-x".into(), "can't be a snapshot's id"),
+    ] {
+        archive_of(&bad, &described(&good, |about| about[field] = value.clone()));
+        refused(field, words);
+    }
+    archive_of(&bad, &described(&good, |about| about["message"] = "x".repeat(100_000).into()));
+    imported(&site.sandbox, &bad, &[], 0);
 }

@@ -411,3 +411,26 @@ fn p6_a_changed_archive_is_refused_or_the_same() {
     println!("{refused} refused, {same} the same");
     assert!(refused > 400, "{refused}");
 }
+
+/// In tar's plainest form no name is longer than 100 bytes.
+#[test]
+fn a_file_of_any_name_can_be_exported() {
+    let sandbox = Sandbox::with_database(880, 3, "small");
+    let name = format!("{}.fs", "n".repeat(200));
+    fs::rename(sandbox.data_fs(), sandbox.file(&name)).unwrap();
+    sandbox.znap_ok(&["init", &name]);
+    sandbox.znap_ok(&["save", "a"]);
+    sandbox.znap_ok(&["export", "a", "a.tar.zst"]);
+    let bytes = fs::read(sandbox.file(&name)).unwrap();
+    let found = members(&sandbox.file("a.tar.zst"));
+    assert!(found[1].0.ends_with("/Data.fs") && found[1].1 == bytes, "{}", found[1].0);
+    let unzipped = zstd::decode_all(fs::File::open(sandbox.file("a.tar.zst")).unwrap()).unwrap();
+    fs::write(sandbox.file("a.tar"), unzipped).unwrap();
+    let untarred = output(Command::new("tar").args(["-xf", "a.tar"]).current_dir(sandbox.path()));
+    assert_eq!((untarred.code, untarred.stderr.as_str()), (0, ""));
+    assert_same_file(sandbox.file(&found[1].0), sandbox.file(&name));
+    sandbox.znap_ok(&["delete", "a"]);
+    sandbox.znap_ok(&["import", "--from", "archive", "a.tar.zst"]);
+    sandbox.znap_ok(&["restore", "a"]);
+    assert_same_file(sandbox.file(&name), sandbox.file(&found[1].0));
+}

@@ -6,6 +6,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod compared;
+mod reading;
 mod repozo;
 mod znap2;
 

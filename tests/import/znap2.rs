@@ -19,7 +19,7 @@ fn znap2_ok(sandbox: &Sandbox, args: &[&str]) {
 }
 
 /// `a` and `b` one behind the other, `other side` of another branch; and the copies of all.
-fn of_znap2(seed: u64, transactions: u32, profile: &str) -> Site {
+pub(crate) fn of_znap2(seed: u64, transactions: u32, profile: &str) -> Site {
     let mut site = Site::new(seed, transactions, profile);
     znap2_ok(&site.sandbox, &["init", "Data.fs"]);
     for (number, id) in ["a", "b", "other side"].into_iter().enumerate() {
@@ -110,6 +110,17 @@ fn p5_a_snapshot_of_several_databases_is_one() {
     sandbox.znap_ok(&["undo"]);
     // And as an archive, into a repository of its own.
     sandbox.znap_ok(&["export", "both", "both.tar.zst"]);
+    let one = Sandbox::new();
+    fs::copy(sandbox.file("main.fs"), one.file("main.fs")).unwrap();
+    one.znap_ok(&["init", "main.fs"]);
+    let path = sandbox.file("both.tar.zst");
+    let args = ["import", "--from", "archive", path.to_str().unwrap()];
+    let refused = one.znap(&args);
+    assert!(refused.code == 1 && refused.stderr.contains("znap track FILE --name other"), "{refused:?}");
+    assert!(!refused.stderr.contains("--database"), "{refused:?}");
+    fs::copy(sandbox.file("other.fs"), one.file("second.fs")).unwrap();
+    one.znap_ok(&["track", "second.fs", "--name", "other"]);
+    one.znap_ok(&args);
     fs::create_dir(sandbox.file("there")).unwrap();
     for name in ["main.fs", "other.fs"] {
         fs::copy(sandbox.file(name), sandbox.file("there").join(name)).unwrap();
@@ -147,7 +158,8 @@ fn p5_what_is_of_one_database_leaves_the_others_alone() {
     assert_same_file(sandbox.file("main.fs"), &copies[0]);
     assert!(fs::read(sandbox.file("other.fs")).unwrap() == other);
     // The same with an archive, and an only one that is called otherwise there.
-    sandbox.znap_ok(&["export", &id, "one.tar.zst"]);
+    let said = sandbox.znap_ok(&["export", &id, "one.tar.zst"]);
+    assert!(said.lines().any(|line| line == "not written: other"), "{said}");
     sandbox.znap_ok(&["delete", &id]);
     sandbox.znap_ok(&["restore", "own"]);
     sandbox.znap_ok(&["import", "--from", "archive", "one.tar.zst"]);

@@ -231,9 +231,13 @@ impl Work<'_> {
 
     /// Whether a snapshot has a database just so, and can be restored.
     fn is_same(&self, one: &Incoming, stream: &Stream) -> Result<bool> {
-        let has_blobs = match one.blobs.as_ref().filter(|blobs| blobs.are_taken()) {
-            Some(blobs) => stream.blobs.as_ref().is_some_and(|saved| saved.count >= blobs.count),
-            None => true,
+        let has_blobs = match (one.blobs.as_ref().filter(|blobs| blobs.are_taken()), &stream.blobs) {
+            (None, _) => true,
+            (Some(_), None) => false,
+            // One that lacks some may be made good.
+            (Some(blobs), Some(saved)) => {
+                saved.count >= blobs.count || self.repository.catalog.missing_blobs(stream)?.is_empty()
+            }
         };
         Ok(has_blobs
             && (stream.cut.offset, stream.cut.tid) == (one.cut.offset, one.cut.tid.0)
@@ -299,7 +303,10 @@ fn saving(
     let blobs = one.blobs.as_ref().and_then(IncomingBlobs::place);
     let size = one.cut.offset;
     let accept = |stream: &Stream| {
-        Ok((blobs.is_none() || !hides_blobs(catalog, stream)?)
+        // What such a one lacks that isn't current would be missing here, too.
+        let lacks =
+            |stream| Ok::<_, Error>(hides_blobs(catalog, stream)? || !catalog.missing_blobs(stream)?.is_empty());
+        Ok((blobs.is_none() || !lacks(stream)?)
             && begins_with(&one.file, size, catalog, stream)?
             && one.has_tail(repository, stream, monitor)?)
     };
