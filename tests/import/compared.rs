@@ -8,11 +8,11 @@ use serde_json::Value;
 use crate::common::{Sandbox, assert_same_file, zodb};
 use crate::{Site, all_come_back, edit, id_of, imported, sources};
 
-/// Changes a byte in the middle of a file: not in what a file is recognised by.
+/// Changes a byte somewhere in a file: neither at its end nor in its middle, by which a file is recognised.
 fn rot(path: &Path) {
     edit(path, |bytes| {
-        let middle = bytes.len() / 2;
-        bytes[middle] ^= 1;
+        let place = bytes.len() / 3;
+        bytes[place] ^= 1;
     });
 }
 
@@ -158,12 +158,20 @@ fn p4_a_wrong_index_beside_what_is_imported_is_not_used() {
     site.sandbox.znap_ok(&["init", "Data.fs"]);
     let name = site.back_up(1, "F");
     let mut index = fs::read(site.sandbox.index()).unwrap();
-    // Its end, a bucket's prefix, how long the bucket is: of several hundred objects the second and third aren't looked at.
+    // Its end, a bucket's prefix, how long the bucket is. Of several hundred objects each sixth or so is looked at, and the last ones.
     assert_eq!((index[2], index[10], index[18]), (0x4a, 0x43, 0x42));
     let count = u32::from_le_bytes(index[19..23].try_into().unwrap()) as usize / 8;
     assert!(count > 600, "{count}");
-    let second = 23 + count * 2 + 6;
-    let (one, other) = index[second..second + 12].split_at_mut(6);
+    let size = fs::metadata(site.sandbox.data_fs()).unwrap().len();
+    let place = |number: usize| 23 + count * 2 + number * 6;
+    let is_early = |number: usize| {
+        let offset =
+            index[place(number)..place(number + 1)].iter().fold(0, |offset, byte| offset << 8 | u64::from(*byte));
+        offset < size / 2
+    };
+    let step = count.div_ceil(200);
+    let one = (1..count).find(|one| one % step == 1 && is_early(*one) && is_early(one + 1)).unwrap();
+    let (one, other) = index[place(one)..place(one + 2)].split_at_mut(6);
     one.swap_with_slice(other);
     let mut path = site.backup(&name).into_os_string();
     path.push(".index");
