@@ -12,7 +12,7 @@ use crate::{Site, all_come_back, edit, sources};
 /// An import that must end by itself.
 fn import(sandbox: &Sandbox, args: &[&str]) -> Output {
     let znap = env!("CARGO_BIN_EXE_znap");
-    output(sandbox.command_of("timeout").args(["60", znap, "import", "--json", "--from"]).args(args))
+    output(sandbox.command_of("timeout").args(["-s", "KILL", "20", znap, "import", "--json", "--from"]).args(args))
 }
 
 fn pipe(path: &Path) {
