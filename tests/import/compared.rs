@@ -99,7 +99,7 @@ fn p6_a_backup_of_the_same_time_and_end_that_differs_is_not_there_already() {
     site.import(0);
     rot_backup(&site, &name);
     let report = site.import(0);
-    assert_eq!(sources(&report, "imported"), [name.clone()]);
+    assert_eq!(sources(&report, "imported"), std::slice::from_ref(&name));
     comes_back(sandbox, &id_of(&report, &name), &site.backup(&name));
     comes_back_elsewhere(sandbox, "2026-05-01_12-00-00", &site.states[0].1);
     assert_eq!(sources(&site.import(0), "present"), [name]);
