@@ -50,8 +50,10 @@ fn p10_a_gc_that_is_stopped_in_the_middle_and_goes_on() {
         // Where it holds what keeps readers away, which it does for moments, or is over, it is stopped elsewhere.
         let gate = File::open(sandbox.file(".znap/gate")).unwrap();
         let lock = File::open(sandbox.file(".znap/lock")).unwrap();
-        let is_in_the_middle = gate.try_lock_shared().is_ok() && lock.try_lock_shared().is_err();
-        drop((gate, lock));
+        let catalog = rusqlite::Connection::open(sandbox.file(".znap/catalog.db")).unwrap();
+        let commits = catalog.query_row("SELECT count(*) FROM snapshot", [], |_| Ok(())).is_err();
+        let is_in_the_middle = gate.try_lock_shared().is_ok() && lock.try_lock_shared().is_err() && !commits;
+        drop((gate, lock, catalog));
         if !is_in_the_middle {
             signal("-CONT");
             assert!(gc.wait().unwrap().success());
