@@ -175,6 +175,9 @@ fn what(context: &Context, database: &SavedDatabase) -> String {
         None => String::new(),
     };
     let blobs = match &database.blobs {
+        Some(blobs) if database.parent.is_none() && blobs.count > 0 => {
+            format!(", {} ({})", words::count(blobs.count, "blob", "blobs"), words::size(blobs.bytes))
+        }
         Some(blobs) if blobs.new > 0 => {
             format!(", {} ({})", words::count(blobs.new, "new blob", "new blobs"), words::size(blobs.new_bytes))
         }

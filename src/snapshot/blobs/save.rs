@@ -277,7 +277,8 @@ impl<'a> BlobSaving<'a> {
         }
         // Not where an import has unpacked them.
         let is_own = self.database.blobs.as_ref().is_some_and(|own| repository.seen(&own.path) == self.directory);
-        if self.parent.is_none() && count > 0 && is_own {
+        // The first time: after a pack nearly all are known.
+        if self.parent.is_none() && self.report.new == 0 && count > 0 && is_own {
             let how =
                 if self.mode == BlobMode::Copy { "copied" } else { "read once, and linked where that is possible" };
             monitor.notice(&format!(
