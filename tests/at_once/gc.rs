@@ -12,7 +12,7 @@ use znap::disk::{Change, Disk, Watcher};
 use znap::monitor::Silent;
 use znap::snapshot::{GcOptions, Repository, gc};
 
-use crate::common::{Bench, Sandbox, output, spawn, undisturbed};
+use crate::common::{Bench, Sandbox, output, spawn};
 use crate::{assert_whole, elsewhere};
 
 /// kopia#1949, duplicacy#323: a laptop sleeps in the middle of a collection, and a save comes in between.
@@ -199,7 +199,7 @@ fn p10_others_come_in_wherever_a_gc_is() {
         assert_eq!(check.code, 0, "change {place}: {check:?}");
         bench.gc(false);
         for (id, bytes) in &expected {
-            undisturbed(|| bench.restore(id));
+            bench.restore(id);
             assert!(bench.bytes() == *bytes, "P6: change {place}: {id}");
         }
     }

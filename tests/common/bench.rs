@@ -11,6 +11,8 @@ use znap::snapshot::{
     GcOptions, GcReport, InitOptions, Place, Repository, RestoreOptions, SaveOptions, delete, gc, init, restore, save,
 };
 
+use super::sandbox::undisturbed;
+
 /// A database and its repository, through the library.
 pub struct Bench {
     pub folder: tempfile::TempDir,
@@ -108,7 +110,7 @@ impl Bench {
 
     pub fn restore(&self, id: &str) {
         let options = RestoreOptions { discard: true, verify: true, ..RestoreOptions::default() };
-        restore(&mut self.write(), id, &options, &Silent).unwrap();
+        undisturbed(|| restore(&mut self.write(), id, &options, &Silent)).unwrap();
     }
 
     pub fn delete(&self, id: &str) {
