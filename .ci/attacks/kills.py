@@ -49,7 +49,8 @@ def attack(place, options):
                 raise failure.at(step.name, moment) from failure
             count += 1
         print(f"kills: {step.name}: {count}", flush=True)
-        need(options.every or count > 5, step.name, "nothing was killed")
+        # A check changes next to nothing.
+        need(options.every or count > (0 if step.words[0] == "check" else 5), step.name, "nothing was killed")
         total += count
     return total
 
