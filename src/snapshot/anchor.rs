@@ -7,7 +7,11 @@
 use std::path::PathBuf;
 
 use crate::error::{Error, Result};
-use crate::filestorage::{DataFile, FIRST_TRANSACTION, Magic, Position, Source, Tid, header_at, transaction_ending_at};
+use crate::filestorage::{
+    DataFile, FIRST_TRANSACTION, Magic, Position, Record, Sink, Source, Tid, find_cut, header_at, scan,
+    transaction_ending_at,
+};
+use crate::monitor::Silent;
 use crate::repository::catalog::{Catalog, Stream};
 use crate::repository::hash::Hash;
 use crate::repository::manifest::{CutEntry, Generation};
@@ -60,17 +64,17 @@ pub fn recognise(file: &DataFile, generation: &Generation, second: Option<PathBu
     if file.magic().to_string() != generation.magic {
         return Ok(Recognition::Converted { now: file.magic().to_string() });
     }
-    // What a pack has made has nothing left where it was; and is no older than what it was made of, but for transactions of which
-    // it has left nothing.
+    // What a pack has made has nothing left where it was; and is no older than what it was made of, but for transactions that only
+    // deleted objects. What ends earlier otherwise lacks something: it isn't what came of the file.
     let size = file.size()?;
-    let last = last_tid(file)?;
+    let last = if is_packed(file)? { last_tid(file)? } else { None };
     let is_older = last.is_some_and(|last| last < Tid(generation.base_tid));
     let mut old = None;
     for path in [Some(old_path(file.path())), second].into_iter().flatten() {
         if old.is_none()
             && let Ok(other) = DataFile::open(&path)
             && is_of(&other, generation)?
-            && (!is_older || last.map_or(Ok(false), |last| ends_with(&other, last))?)
+            && (!is_older || last.map_or(Ok(false), |last| only_deletes_behind(&other, last, size))?)
         {
             old = Some(path);
         }
@@ -85,23 +89,42 @@ pub fn recognise(file: &DataFile, generation: &Generation, second: Option<PathBu
     })
 }
 
-/// Whether one of the last transactions of a file has this id. What a pack drops behind it deleted objects, or was undone: that is
-/// done by hand, now and then.
-fn ends_with(file: &DataFile, tid: Tid) -> Result<bool> {
-    let mut end = file.size()?;
+/// Whether a file has one of its last transactions with this id, and only deletions behind it; not if that ends at `part`, as it does
+/// where a file of this length is a part of it.
+fn only_deletes_behind(file: &DataFile, tid: Tid, part: u64) -> Result<bool> {
+    let size = file.size()?;
+    let mut end = size;
     for _ in 0..LAST {
         match unless_shorter(transaction_ending_at(file, end))?.flatten() {
             Some(header) if header.tid > tid => end = header.position,
-            found => return Ok(found.is_some_and(|header| header.tid == tid)),
+            Some(header) if header.tid == tid && end != part => {
+                let mut deletions = Deletions(true);
+                let scanned = scan(file, Position { offset: end, tid }, size, &mut deletions, &Silent);
+                return Ok(scanned.is_ok() && deletions.0);
+            }
+            _ => return Ok(false),
         }
     }
     Ok(false)
 }
 
-/// The id of a file's last transaction, if one ends where the file does.
-pub(crate) fn last_tid(file: &DataFile) -> Result<Option<Tid>> {
-    let last = unless_shorter(transaction_ending_at(file, file.size()?))?.flatten();
-    Ok(last.map(|header| header.tid))
+/// Whether there was nothing else.
+struct Deletions(bool);
+
+impl Sink for Deletions {
+    fn record(&mut self, record: &Record) {
+        self.0 &= record.data_length == 0 && record.back == 0;
+    }
+}
+
+/// The id of a file's last complete transaction; `None` if it can't be told.
+fn last_tid(file: &DataFile) -> Result<Option<Tid>> {
+    let size = file.size()?;
+    if let Some(last) = unless_shorter(transaction_ending_at(file, size))?.flatten() {
+        return Ok(Some(last.tid));
+    }
+    // Something is being written, or it was cut.
+    Ok(find_cut(file, Position::START, size, &Silent).ok().map(|cut| cut.tid))
 }
 
 /// Whether a file's first transaction says that it was packed.
@@ -146,7 +169,7 @@ fn begins_with_base(file: &DataFile, generation: &Generation) -> Result<bool> {
     Ok(length == generation.base_check_length && hash == generation.base_check)
 }
 
-pub(crate) fn end_of_base(generation: &Generation) -> CutEntry {
+fn end_of_base(generation: &Generation) -> CutEntry {
     CutEntry {
         offset: generation.base_length,
         tid: generation.base_tid,

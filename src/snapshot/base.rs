@@ -77,11 +77,11 @@ fn store_lacking(repository: &mut Repository, monitor: &dyn Monitor) -> Result<V
     failed.map_or(Ok(stored), Err)
 }
 
-/// The files that begin with a base: the database's (one that was converted has another magic, and the same base), what a pack
-/// left of it, the one that has its second name.
+/// The files that begin with a base: the database's (one that was converted has another magic, and the same base), the one that has
+/// its second name, what a pack left of it, which somebody may have copied.
 pub(crate) fn sources_of(layout: &Layout, path: &Path, generation: &Generation) -> Result<Vec<DataFile>> {
     let mut files: Vec<DataFile> = Vec::new();
-    for path in [path, &old_path(path), &layout.base(&generation.uid)] {
+    for path in [path, &layout.base(&generation.uid), &old_path(path)] {
         if let Ok(file) = DataFile::open(path)
             && files.iter().all(|other| other.identity() != file.identity())
             && begins_any(&file, &[generation])?

@@ -17,10 +17,7 @@ use crate::monitor::Monitor;
 use crate::repository::catalog::{Catalog, Database, GenerationRow};
 use crate::repository::hash::Uid;
 use crate::repository::manifest::Generation;
-use crate::snapshot::anchor::{
-    Recognition, base_check, end_of_base, ends_a_transaction, is_of, is_packed, last_tid, nearest, old_path, recognise,
-    refusal,
-};
+use crate::snapshot::anchor::{Recognition, base_check, is_of, is_packed, nearest, old_path, recognise, refusal};
 use crate::snapshot::database;
 use crate::snapshot::handle::Repository;
 
@@ -47,9 +44,8 @@ pub(crate) fn life_of(repository: &Repository, database: &Database, file: &DataF
     let recognition = match recognise(file, known, Some(repository.layout.base(&known.uid)))? {
         // What begins with nothing, as any file does: `known_life_of` has seen that it was packed.
         Recognition::Same => Recognition::Packed { old: Some(old) },
-        Recognition::Shorter | Recognition::Replaced if is_made_of(catalog, database, file, &old)? => {
-            Recognition::Packed { old: Some(old).filter(|old| old.exists()) }
-        }
+        other @ Recognition::Packed { .. } => other,
+        _ if is_made_of_import(catalog, database, file, &old)? => Recognition::Packed { old: Some(old) },
         other => other,
     };
     match (&recognition, refusal(file.path(), &recognition, known)) {
@@ -59,19 +55,13 @@ pub(crate) fn life_of(repository: &Repository, database: &Database, file: &DataF
     }
 }
 
-/// Whether a pack has made a file of another life than the one that is recorded: it ends with the last transaction of a snapshot, or
-/// of what lies beside it now, or goes on from there. What is only a part of an earlier pack's file doesn't.
-fn is_made_of(catalog: &Catalog, database: &Database, file: &DataFile, old: &Path) -> Result<bool> {
-    let Some(last) = last_tid(file)? else { return Ok(false) };
-    if !is_packed(file)? || ends_a_transaction(file, &end_of_base(&database.generation.known))? {
+/// Whether a pack has made a file of what was imported and restored, and lies beside it now: that is older than what is known of the file.
+fn is_made_of_import(catalog: &Catalog, database: &Database, file: &DataFile, old: &Path) -> Result<bool> {
+    if !is_packed(file)? {
         return Ok(false);
     }
-    if catalog.has_cut_at(database.row, last.0)? {
-        return Ok(true);
-    }
     let Ok(old) = DataFile::open(old) else { return Ok(false) };
-    let Some(life) = known_life_of(catalog, database, &old)? else { return Ok(false) };
-    Ok(life.known.is_from_elsewhere() || last_tid(&old)?.is_some_and(|other| last >= other))
+    Ok(known_life_of(catalog, database, &old)?.is_some_and(|life| life.known.is_from_elsewhere()))
 }
 
 /// The generation of a file, if it is in one that has begun before.

@@ -327,22 +327,62 @@ fn a_dry_run_says_of_blobs_what_the_import_does() {
     }
 }
 
+/// Whether there is a snapshot that the import could go on from, or not.
 #[test]
 fn p6_a_blob_that_differs_from_the_known_one_of_its_name_is_not_taken_for_it() {
-    for mode in ["link", "copy"] {
+    for (mode, is_deleted) in [("link", true), ("copy", true), ("link", false), ("copy", false)] {
         let site = site("bushy", mode, 5);
-        site.sandbox.znap_ok(&["delete", "a"]);
+        if is_deleted {
+            site.sandbox.znap_ok(&["delete", "a"]);
+        }
         let good = members(&site.sandbox.file("a.tar.zst"));
         let is_blob = |(name, bytes): &&(String, Vec<u8>)| name.ends_with(".blob") && !bytes.is_empty();
         let blob = good.iter().find(is_blob).unwrap().0.clone();
         let bad = site.sandbox.file("bad.tar.zst");
         archive_of(&bad, &with_edited(&good, &blob, |_, bytes| bytes[0] ^= 1));
         let output = site.sandbox.znap(&["import", "--from", "archive", "bad.tar.zst"]);
-        assert!(output.code == 1 && output.stderr.contains("is another file than"), "{output:?}");
+        assert!(output.code == 1 && output.stderr.contains("isn't the one of that name"), "{output:?}");
         assert!(!site.sandbox.file(".znap/import").exists());
-        imported(&site.sandbox, &site.sandbox.file("a.tar.zst"), &[], 0);
+        let report = imported(&site.sandbox, &site.sandbox.file("a.tar.zst"), &[], 0);
+        assert_eq!(report["imported"].as_array().unwrap().len(), usize::from(is_deleted), "{report}");
         site.restores("a");
     }
+}
+
+#[test]
+fn p5_a_blob_that_was_lost_comes_back_with_an_archive() {
+    let site = site("bushy", "link", 5);
+    let world = site.sandbox.copy();
+    let objects = world.file(".znap/objects/blobs");
+    let folder = fs::read_dir(&objects).unwrap().next().unwrap().unwrap().path();
+    fs::remove_file(fs::read_dir(folder).unwrap().next().unwrap().unwrap().path()).unwrap();
+    assert_eq!(world.znap(&["restore", "a", "--to", "before"]).code, 3);
+    let report = imported(&world, &world.file("a.tar.zst"), &[], 0);
+    let id = report["imported"][0]["id"].as_str().unwrap();
+    for id in [id, "a"] {
+        world.znap_ok(&["restore", id, "--to", id]);
+        zodb(&["blobs-check", world.file(id).join("data/Data.fs").to_str().unwrap()]);
+    }
+}
+
+/// A blob that an old site lacks is lacking in each of its archives; they are stored as cheaply as others.
+#[test]
+fn p8_archives_that_lack_a_blob_go_on_from_each_other() {
+    let mut site = site("bushy", "copy", 5);
+    let current = zodb(&["blobs-current", &site.data()]);
+    fs::remove_file(site.sandbox.file("blobstorage").join(current["paths"][0].as_str().unwrap())).unwrap();
+    fs::remove_dir_all(site.sandbox.file(".znap")).unwrap();
+    site.sandbox.znap_ok(&["init", "Data.fs", "--blobs", "blobstorage"]);
+    let other = other("bushy", "copy").sandbox;
+    for id in ["x", "y"] {
+        site.grow_with(1, &[]);
+        site.sandbox.znap_ok(&["save", id, "--allow-missing-blobs"]);
+        let name = format!("{id}.tar.zst");
+        site.sandbox.znap_ok(&["export", id, &name]);
+        imported(&other, &site.sandbox.file(&name), &[], 6);
+    }
+    let shown: serde_json::Value = serde_json::from_str(&other.znap_ok(&["show", "y", "--json"])).unwrap();
+    assert_eq!(shown["details"][0]["parent"], "x", "P8: {shown:#}");
 }
 
 /// What is there once in an archive can't come any number of times, of which each takes memory.

@@ -4,7 +4,6 @@ use std::fs;
 use std::path::Path;
 
 use znap::disk::Disk;
-use znap::filestorage::index_path;
 use znap::monitor::Silent;
 use znap::snapshot::{Place, Repository, drop_bases};
 
@@ -18,13 +17,11 @@ fn small_site(seed: u64) -> Site {
     Site { sandbox, held: Default::default() }
 }
 
-/// Another file takes its place, and so does another index.
-fn put(site: &Site, id: &str) {
-    let (data, index) = &site.held[id];
+/// Another file takes its place.
+fn put_file(site: &Site, bytes: &[u8]) {
     let other = site.sandbox.file("other");
-    fs::write(&other, data).unwrap();
+    fs::write(&other, bytes).unwrap();
     fs::rename(&other, site.sandbox.data_fs()).unwrap();
-    fs::write(index_path(&site.sandbox.data_fs()), index.as_ref().unwrap()).unwrap();
 }
 
 /// Damages a file where a transaction in its middle begins.
@@ -60,49 +57,57 @@ fn p5_a_pack_may_drop_the_last_transaction() {
     site.restores("packed");
 }
 
-/// A file that somebody put back is in another life than the recorded one; so it is when a pack follows before znap looks again.
+/// A catalog that is made anew doesn't know which life a file was in: it is found out.
 #[test]
-fn p5_a_file_that_was_put_back_may_be_packed() {
-    let mut site = Site::new(131);
+fn p5_a_pack_may_follow_a_repair() {
+    let mut site = Site::new(133);
+    site.sandbox.znap_ok(&["base", "keep"]);
     site.save("a");
-    site.sandbox.grow(132, 6, "mixed");
+    site.sandbox.grow(134, 6, "mixed");
     site.pack();
     site.save("packed");
-    put(&site, "a");
+    site.restores("a");
+    fs::remove_file(site.sandbox.file(".znap/catalog.db")).unwrap();
+    site.sandbox.znap_ok(&["repair"]);
     site.pack();
+    // What lay beside could tell it, too.
+    fs::remove_file(site.sandbox.file("Data.fs.old")).unwrap();
     assert!(site.save("again").contains("packed"));
-    for id in ["a", "packed", "again", "a"] {
+    for id in ["packed", "a", "again"] {
         site.restores(id);
     }
-    site.sandbox.znap_ok(&["check", "--data", "--databases"]);
 }
 
-/// A catalog that is made anew doesn't know which life a file was in: it is found out, before the pack, or from what it left.
+/// What ends earlier than the file did is no pack of it: not a part of it, cut where a transaction ends or within one, and not an older
+/// copy. What has no snapshot yet is still there, under the second name.
 #[test]
-fn p5_a_pack_may_come_before_a_repair_or_after_it() {
-    for is_before in [false, true] {
-        let mut site = Site::new(133);
-        site.sandbox.znap_ok(&["base", "keep"]);
-        site.save("a");
-        site.sandbox.grow(134, 6, "mixed");
-        site.pack();
-        site.save("packed");
-        site.restores("a");
-        fs::remove_file(site.sandbox.file(".znap/catalog.db")).unwrap();
-        if is_before {
-            site.pack();
-        }
-        site.sandbox.znap_ok(&["repair"]);
-        if !is_before {
-            site.pack();
-        }
-        // What lay beside could tell it, too.
-        fs::remove_file(site.sandbox.file("Data.fs.old")).unwrap();
-        assert!(site.save("again").contains("packed"));
-        for id in ["packed", "a", "again"] {
-            site.restores(id);
-        }
+fn p5_a_part_or_an_older_copy_is_not_taken_for_a_packed_file() {
+    let mut site = Site::new(146);
+    let data = site.sandbox.data_fs();
+    site.pack();
+    let older = fs::read(&data).unwrap();
+    site.sandbox.grow(147, 4, "mixed");
+    site.pack();
+    // As znap meets most sites: packed before.
+    fs::remove_dir_all(site.sandbox.file(".znap")).unwrap();
+    fs::remove_file(site.sandbox.file("Data.fs.old")).unwrap();
+    site.sandbox.znap_ok(&["init", "Data.fs"]);
+    site.save("a");
+    site.sandbox.grow(148, 3, "mixed");
+    let all = fs::read(&data).unwrap();
+    let ends = boundaries(&data);
+    let end = ends[ends.len() / 2].0 as usize;
+    let name = |site: &Site| site.second_names()[0].0.clone();
+    for (what, bytes) in [("a part", &all[..end]), ("cut within", &all[..end + 50]), ("older", &older[..])] {
+        put_file(&site, bytes);
+        let saved = site.sandbox.znap(&["save", "no"]);
+        assert!(saved.code == 1 && saved.stderr.contains("shorter"), "{what}: {saved:?}");
+        assert!(fs::read(name(&site)).unwrap() == all, "P5: {what}: what no snapshot holds is gone");
     }
+    put_file(&site, &all);
+    site.save("b");
+    site.restores("a");
+    site.restores("b");
 }
 
 /// A database may begin small, and be packed when it is large: then it is as with any other.
@@ -219,17 +224,18 @@ fn p5_a_base_comes_from_whichever_copy_is_whole() {
     fs::copy(&data, site.sandbox.file("good.fs")).unwrap();
     site.sandbox.grow(142, 5, "mixed");
     site.pack();
-    // The second name leads to the very file that is damaged; a copy of `.znap` would have one of its own.
+    // A copy of `.znap` has files of its own under these names.
     let second = site.second_names()[0].0.clone();
     let old = site.sandbox.file("Data.fs.old");
     fs::remove_file(&second).unwrap();
     fs::copy(&old, &second).unwrap();
-    damage(&old);
+    damage(&second);
     let world = site.sandbox.copy();
     assert!(site.save("packed").contains("are stored now"));
     site.restores("a");
     // Only the damaged one, and a copy that is named: it is told, and hinders nothing.
     fs::remove_dir_all(world.file(".znap/bases")).unwrap();
+    damage(&world.file("Data.fs.old"));
     refuses(&world, &["restore", "a"], "Data.fs.old");
     world.znap_ok(&["restore", "a", "--base-from", "good.fs"]);
     assert!(fs::read(world.data_fs()).unwrap() == site.held["a"].0, "P6");

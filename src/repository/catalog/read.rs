@@ -107,12 +107,6 @@ impl Catalog {
         Ok(self.one("look for a cut", sql, [generation], |_| Ok(()))?.is_some())
     }
 
-    /// Whether a snapshot of a database ends with the transaction of this id.
-    pub fn has_cut_at(&self, database: i64, tid: u64) -> Result<bool> {
-        let sql = "SELECT 1 FROM stream WHERE database = ?1 AND tid = ?2 AND last_length > 0 LIMIT 1";
-        Ok(self.one("look for a cut", sql, (database, tid as i64), |_| Ok(()))?.is_some())
-    }
-
     /// The snapshots that store bases which no snapshot needs any more, and that aren't to be kept.
     pub fn idle_bases(&self) -> Result<Vec<Snapshot>> {
         let mut used = Vec::new();

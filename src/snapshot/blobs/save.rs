@@ -193,7 +193,7 @@ impl<'a> BlobSaving<'a> {
             if let Ok(Some(file)) = open_regular(&path)
                 && read_through(&file, &path, monitor, |_| Ok(()))?.0 != known.entry.hash
             {
-                return Err(another(&path));
+                return Err(another(&path, record, self.is_from_elsewhere));
             }
         }
         let chunks = repository.catalog.blob_chunks(known.row)?.iter().map(ChunkName::of).collect();
@@ -334,7 +334,7 @@ impl<'a> BlobSaving<'a> {
         // One that was lost may be stored again; it is the same.
         let before = repository.catalog.blob(self.database.row, record.oid, record.tid)?;
         if before.is_some_and(|before| (before.entry.size, before.entry.hash) != (size, hash)) {
-            return Err(another(&path));
+            return Err(another(&path, record, self.is_from_elsewhere));
         }
         self.report.read += 1;
         self.report.read_bytes += size;
@@ -399,7 +399,15 @@ fn is_compressible(piece: &[u8]) -> bool {
 }
 
 /// The error for a blob that isn't the one of its name that the repository knows.
-fn another(path: &Path) -> Error {
+fn another(path: &Path, record: &BlobRecord, is_from_elsewhere: bool) -> Error {
+    if is_from_elsewhere {
+        let (oid, tid) = (record.oid, Tid(record.tid));
+        let error =
+            Error::failed(format!("blob {oid:#x} of transaction {tid} isn't the one of that name that is saved"));
+        return error.hint(
+            "import it into a repository of its own; or delete the snapshots that have the other one, and run znap gc",
+        );
+    }
     Error::failed(format!("{} is another file than the one of that name that was saved before", path.display())).hint(
         "blob files never change: put the right one there; or, if the server's clock went backwards between two restores, \
          delete the snapshots that have the other one, and run znap gc",

@@ -1,5 +1,6 @@
 //! Blobs of an archive: unpacked into a blob directory in `.znap`, from which they are saved like those of a database.
 
+use std::collections::HashMap;
 use std::fs::{self, DirBuilder, Permissions};
 use std::io::Read;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
@@ -9,9 +10,13 @@ use super::{ImportedBlobs, Work};
 use crate::error::{IoContext, Result};
 use crate::filestorage::BlobLayout;
 use crate::filestorage::blobs::{LAYOUT_MARKER, revision_at};
-use crate::repository::blob_list::BlobMode;
-use crate::repository::catalog::Database;
+use crate::repository::blob_list::{BlobEntry, BlobMode};
+use crate::repository::catalog::{Database, Stream};
+use crate::repository::hash::Hash;
 use crate::snapshot::archive::BlobMembers;
+use crate::snapshot::blobs::is_there;
+use crate::snapshot::blobs::lists::blobs_of;
+use crate::snapshot::handle::Repository;
 use crate::snapshot::writing::require_room;
 
 /// How many bytes are copied at once.
@@ -29,6 +34,8 @@ pub(super) struct IncomingBlobs {
     mode: BlobMode,
     /// The directory that has them, unless nothing is written.
     directory: Option<PathBuf>,
+    /// Their hashes, by object and transaction.
+    hashes: HashMap<(u64, u64), Hash>,
 }
 
 impl IncomingBlobs {
@@ -40,6 +47,19 @@ impl IncomingBlobs {
     /// Where they are, and how they are to be stored.
     pub(super) fn place(&self) -> Option<(PathBuf, BlobMode)> {
         self.directory.clone().map(|directory| (directory, self.mode))
+    }
+
+    /// Whether a snapshot's blobs may stand for these: they have the same bytes, and none of these is missing there.
+    pub(super) fn agree(&self, repository: &Repository, stream: &Stream) -> Result<bool> {
+        let ours = |entry: &BlobEntry| self.hashes.get(&(entry.oid, entry.tid));
+        for blob in blobs_of(&repository.catalog, stream)?.unwrap_or_default() {
+            if ours(&blob.entry).is_some_and(|hash| *hash != blob.entry.hash)
+                || ours(&blob.entry).is_some() && !is_there(repository, &blob)?
+            {
+                return Ok(false);
+            }
+        }
+        Ok(repository.catalog.missing_blobs(stream)?.iter().all(|missing| ours(missing).is_none()))
     }
 
     pub(super) fn report(&self) -> ImportedBlobs {
@@ -72,6 +92,7 @@ pub(super) struct Unpacking {
     owner: Option<(u32, u32)>,
     /// Whether none is written.
     dry: bool,
+    hashes: HashMap<(u64, u64), Hash>,
 }
 
 impl Unpacking {
@@ -96,7 +117,8 @@ impl Unpacking {
         let owner = file.filter(|_| rustix::process::geteuid().is_root()).map(|file| (file.uid(), file.gid()));
         let (count, bytes) = (members.count, members.bytes);
         let all = (count, bytes);
-        let unpacking = Unpacking { directory, mode, layout, is_marked: false, all, count, bytes, owner, dry };
+        let hashes = HashMap::new();
+        let unpacking = Unpacking { directory, mode, layout, is_marked: false, all, count, bytes, owner, dry, hashes };
         if !dry {
             require_room(work.repository.root(), members.bytes)?;
             let directory = &unpacking.directory;
@@ -133,7 +155,7 @@ impl Unpacking {
         // No other path than one of these is made.
         let Some((oid, tid)) = revision_at(self.layout, path) else { return Ok(Err("it has more than blobs".into())) };
         let place = self.directory.join(self.layout.path(oid, tid));
-        if self.count == 0 || size > self.bytes || fs::symlink_metadata(&place).is_ok() {
+        if self.count == 0 || size > self.bytes || self.hashes.contains_key(&(oid, tid)) {
             return Ok(Err("it has more blobs than it says, or one of them twice".into()));
         }
         (self.count, self.bytes) = (self.count - 1, self.bytes - size);
@@ -146,6 +168,7 @@ impl Unpacking {
             Some(disk.create(&place)?)
         };
         let mut buffer = vec![0; COPIED.min(size as usize + 1)];
+        let mut hasher = blake3::Hasher::new();
         let mut at = 0;
         loop {
             work.monitor.check()?;
@@ -155,6 +178,7 @@ impl Unpacking {
                 Err(error) => return Ok(Err(error.to_string())),
             };
             hear(&buffer[..read]);
+            hasher.update(&buffer[..read]);
             if let Some(file) = &file {
                 disk.write_at(file, &place, &buffer[..read], at)?;
             }
@@ -168,6 +192,7 @@ impl Unpacking {
             // Nothing that anybody could execute.
             file.set_permissions(Permissions::from_mode(mode & 0o666)).at("set the mode of", &place)?;
         }
+        self.hashes.insert((oid, tid), Hash(*hasher.finalize().as_bytes()));
         Ok(if at == size { Ok(()) } else { Err("a blob is cut short".into()) })
     }
 
@@ -177,6 +202,7 @@ impl Unpacking {
             return Err("blobs are missing".into());
         }
         let (count, bytes) = self.all;
-        Ok(IncomingBlobs { count, bytes, mode: self.mode, directory: (!self.dry).then_some(self.directory) })
+        let directory = (!self.dry).then_some(self.directory);
+        Ok(IncomingBlobs { count, bytes, mode: self.mode, directory, hashes: self.hashes })
     }
 }

@@ -131,6 +131,11 @@ pub(super) struct Incoming {
 }
 
 impl Incoming {
+    /// The blobs that come with it, if they are to be stored.
+    fn taken_blobs(&self) -> Option<&IncomingBlobs> {
+        self.blobs.as_ref().filter(|blobs| blobs.are_taken())
+    }
+
     /// Where it is whole, and what is left out if it isn't.
     pub(super) fn whole(self) -> Result<Self> {
         match self.cut.left_out {
@@ -231,13 +236,9 @@ impl Work<'_> {
 
     /// Whether a snapshot has a database just so, and can be restored.
     fn is_same(&self, one: &Incoming, stream: &Stream) -> Result<bool> {
-        let has_blobs = match (one.blobs.as_ref().filter(|blobs| blobs.are_taken()), &stream.blobs) {
-            (None, _) => true,
-            (Some(_), None) => false,
-            // One that lacks some may be made good.
-            (Some(blobs), Some(saved)) => {
-                saved.count >= blobs.count || self.repository.catalog.missing_blobs(stream)?.is_empty()
-            }
+        let has_blobs = match one.taken_blobs() {
+            None => true,
+            Some(blobs) => stream.blobs.is_some() && blobs.agree(self.repository, stream)?,
         };
         Ok(has_blobs
             && (stream.cut.offset, stream.cut.tid) == (one.cut.offset, one.cut.tid.0)
@@ -303,12 +304,12 @@ fn saving(
     let blobs = one.blobs.as_ref().and_then(IncomingBlobs::place);
     let size = one.cut.offset;
     let accept = |stream: &Stream| {
-        // What such a one lacks that isn't current would be missing here, too.
-        let lacks =
-            |stream| Ok::<_, Error>(hides_blobs(catalog, stream)? || !catalog.missing_blobs(stream)?.is_empty());
-        Ok((blobs.is_none() || !lacks(stream)?)
-            && begins_with(&one.file, size, catalog, stream)?
-            && one.has_tail(repository, stream, monitor)?)
+        Ok(begins_with(&one.file, size, catalog, stream)?
+            && one.has_tail(repository, stream, monitor)?
+            && match one.taken_blobs() {
+                None => true,
+                Some(blobs) => !hides_blobs(catalog, stream)? && blobs.agree(repository, stream)?,
+            })
     };
     let parent = nearest_of(&one.file, size, catalog, generation.row, accept)?;
     let Incoming { database, file, mut cut, .. } = one;
