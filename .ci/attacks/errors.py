@@ -118,7 +118,8 @@ def fail(place, step, error):
         # What check finds is its result.
         says = "".join(line for line in err.splitlines() if "error: " in line)
         says += result.out if step.words[0] == "check" else ""
-        need(".fs" in says or ".znap" in says or f" {error.path}: " in says, "it doesn't say which file", result)
+        names = (".fs", ".znap", f" {error.path}: ", f"/{error.path}: ")
+        need(any(name in says for name in names), "it doesn't say which file", result)
     wrong = [words for words in MISTAKES if words in NOT_CHANGED.sub("", result.out + err)]
     need(not wrong, "it takes what can't be read for something else", wrong, result)
     check(place, step, world)
