@@ -128,7 +128,7 @@ pub(super) fn tell(context: &Context, report: &RestoreReport, json: bool) -> Res
         terminal.warn(ZEO);
     }
     said.map_err(|error| error.context(format!("snapshot {} was restored, but", report.plan.id)))?;
-    Ok(Outcome::Done)
+    Ok(if report.blobs_left { Outcome::Warned } else { Outcome::Done })
 }
 
 fn tell_done(context: &Context, report: &RestoreReport) -> Result<()> {
@@ -194,6 +194,10 @@ fn tell_finished(context: &Context, repository: &mut Repository, way: Way, json:
     let finished = finish(repository, way, context.progress)?;
     context.progress.clear();
     let terminal = context.terminal;
+    let outcome = match &finished {
+        Some(finished) if finished.blobs_left => Outcome::Warned,
+        _ => Outcome::Done,
+    };
     if let Some(finished) = &finished {
         tell_caches(context, &finished.zeo_caches);
         for line in left_out_kept(&finished.left_out) {
@@ -208,7 +212,7 @@ fn tell_finished(context: &Context, repository: &mut Repository, way: Way, json:
         if finished.is_some_and(|finished| finished.restored || finished.dropped) {
             terminal.warn(ZEO);
         }
-        return Ok(Outcome::Done);
+        return Ok(outcome);
     }
     match finished {
         None => terminal.say("nothing to do: no restore is unfinished")?,
@@ -227,7 +231,7 @@ fn tell_finished(context: &Context, repository: &mut Repository, way: Way, json:
             terminal.say(format_args!("everything is as it was before the restore of {}", finished.id))?
         }
     }
-    Ok(Outcome::Done)
+    Ok(outcome)
 }
 
 fn left_out_kept(files: &[PathBuf]) -> Vec<String> {

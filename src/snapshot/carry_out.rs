@@ -262,6 +262,8 @@ pub(crate) struct Done {
     /// Bytes written into databases and their indexes.
     pub(crate) written: u64,
     pub(crate) caches: Vec<CacheMoved>,
+    /// Whether blobs that don't belong there could not all be removed.
+    pub(crate) blobs_left: bool,
 }
 
 /// Does it: see the module. The journal is written, and says [`Stage::Writing`]; at the end it says `stage`, or is over.
@@ -296,14 +298,16 @@ pub(crate) fn carry_out(
         for database in prepared.iter() {
             database.unfence(repository)?;
         }
+        let mut blobs_left = false;
         for blobs in prepared.iter().flat_map(|database| &database.blobs) {
             // The databases are whole, and may be in use: this is no reason to call the restore unfinished.
             if let Err(error) = blobs.take_out() {
                 monitor.notice(&format!("blobs that don't belong there could not all be removed: {error}"));
+                blobs_left = true;
             }
         }
         end(repository, journal)?;
-        Ok(Done { written, caches })
+        Ok(Done { written, caches, blobs_left })
     };
     all().map_err(|error| match Journal::unfinished(&repository.layout, repository.uid) {
         Ok(None) => error,

@@ -79,6 +79,8 @@ pub struct RestoreReport {
     pub left_out: Vec<PathBuf>,
     /// Caches of ZEO clients that remember what is gone, and were taken away.
     pub zeo_caches: Vec<CacheMoved>,
+    /// Whether blobs that don't belong there could not all be removed; ZODB looks at none of them.
+    pub blobs_left: bool,
     /// What it cost.
     pub counts: Counts,
 }
@@ -311,6 +313,7 @@ fn put_back(
         verified_structure,
         left_out: left_out_files,
         zeo_caches: done.caches,
+        blobs_left: done.blobs_left,
         counts,
     })
 }

@@ -62,6 +62,8 @@ pub struct Finished {
     pub database_bytes_written: u64,
     /// Caches of ZEO clients that remember what is gone, and were taken away.
     pub zeo_caches: Vec<CacheMoved>,
+    /// Whether blobs that don't belong there could not all be removed; ZODB looks at none of them.
+    pub blobs_left: bool,
 }
 
 /// A database of the unfinished restore, and what it is to become.
@@ -139,14 +141,15 @@ fn finish_it(repository: &mut Repository, way: Way, monitor: &dyn Monitor) -> Re
         left_alone,
         database_bytes_written: done.written,
         zeo_caches: done.caches,
+        blobs_left: done.blobs_left,
     };
     if journal.stage != Stage::Writing {
         let goal = if journal.stage == Stage::Restored { Way::Forward } else { Way::Back };
-        open_all_again(repository, &journal, goal, monitor)?;
+        let blobs_left = open_all_again(repository, &journal, goal, monitor)?;
         end(repository, &journal)?;
         record_lives(repository)?;
         let _ = reserve::replenish(&repository.layout);
-        return Ok(Some(finished(&journal, goal, Vec::new(), Done::default())));
+        return Ok(Some(finished(&journal, goal, Vec::new(), Done { blobs_left, ..Done::default() })));
     }
     let entries = journal.databases.clone();
     let databases = repository.catalog.databases()?;
@@ -187,8 +190,9 @@ fn left_out_files(repository: &Repository, journal: &Journal) -> Result<Vec<(Str
     Ok(files)
 }
 
-/// Lets ZODB open every database again: all of them are whole.
-fn open_all_again(repository: &Repository, journal: &Journal, goal: Way, monitor: &dyn Monitor) -> Result<()> {
+/// Lets ZODB open every database again: all of them are whole. Returns whether blobs that don't belong there are left.
+fn open_all_again(repository: &Repository, journal: &Journal, goal: Way, monitor: &dyn Monitor) -> Result<bool> {
+    let mut blobs_left = false;
     let databases = repository.catalog.databases()?;
     for entry in &journal.databases {
         let path = repository.path_of(known(&databases, entry)?);
@@ -207,9 +211,10 @@ fn open_all_again(repository: &Repository, journal: &Journal, goal: Way, monitor
             && let Err(error) = take_out(repository.disk(), blobs)
         {
             monitor.notice(&format!("blobs that don't belong there could not all be removed: {error}"));
+            blobs_left = true;
         }
     }
-    Ok(())
+    Ok(blobs_left)
 }
 
 /// Refuses a half restored database of which there is no journal: there is nothing that could be said to be finished.

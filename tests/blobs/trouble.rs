@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use znap::disk::{Change, Disk, Watcher};
-use znap::snapshot::Way;
+use znap::monitor::Silent;
+use znap::snapshot::{Place, Repository, RestoreOptions, Way, restore};
 
-use crate::common::{Kill, finish_on, restore_on, zodb};
+use crate::common::{Kill, finish_on, restore_on, undisturbed, zodb};
 use crate::site::{Site, State, state, tree};
 
 fn path_of_some_blob(site: &Site) -> PathBuf {
@@ -290,6 +291,42 @@ fn p5_blobs_are_on_the_disk_before_the_database_is_back() {
         assert_eq!(order.0.lock().unwrap()[..expected.len()], *expected);
         site.is("a");
     }
+}
+
+/// A disk from which no blob can be removed.
+struct Keeps;
+
+impl Watcher for Keeps {
+    fn before(&self, change: &Change<'_>) -> io::Result<usize> {
+        match change {
+            Change::Remove { path } if path.extension().is_some_and(|end| end == "blob") => {
+                Err(io::Error::from_raw_os_error(5))
+            }
+            _ => Ok(usize::MAX),
+        }
+    }
+}
+
+/// The databases are whole then, and may be in use: the restore is done, and says what it left.
+#[test]
+fn p5_blobs_that_cannot_be_removed_are_left_and_that_is_told() {
+    let mut site = Site::small("bushy", "copy");
+    site.save("a");
+    site.grow(3);
+    site.save("b");
+    let place = Place { root: site.sandbox.file(".znap"), trusted: Vec::new() };
+    let mut repository = Repository::open_to_write_on(&Disk::watched(Arc::new(Keeps)), &place, &Silent).unwrap();
+    let report = undisturbed(|| restore(&mut repository, "a", &RestoreOptions::default(), &Silent)).unwrap();
+    assert!(report.blobs_left);
+    let (now, held) = (state(site.sandbox.path()), &site.held["a"]);
+    let has_all = held.blobs.iter().all(|(name, held)| now.blobs.get(name) == Some(held));
+    assert!(now.file == held.file && now.index == held.index && has_all && now.blobs.len() > held.blobs.len());
+    drop(repository);
+    zodb(&["blobs-check", &site.data()]);
+    let mut repository = Repository::open_to_write(&place, &Silent).unwrap();
+    let report = undisturbed(|| restore(&mut repository, "b", &RestoreOptions::default(), &Silent)).unwrap();
+    assert!(!report.blobs_left);
+    site.is("b");
 }
 
 /// A server that writes, undoes and deletes blobs, and packs, while snapshots are taken: each is whole.
