@@ -64,29 +64,23 @@ pub fn recognise(file: &DataFile, generation: &Generation, second: Option<PathBu
     if file.magic().to_string() != generation.magic {
         return Ok(Recognition::Converted { now: file.magic().to_string() });
     }
+    let size = file.size()?;
+    let other = if size < generation.base_length { Recognition::Shorter } else { Recognition::Replaced };
     // What a pack has made has nothing left where it was; and is no older than what it was made of, but for transactions that only
     // deleted objects. What ends earlier otherwise lacks something: it isn't what came of the file.
-    let size = file.size()?;
-    let last = if is_packed(file)? { last_tid(file)? } else { None };
-    let is_older = last.is_some_and(|last| last < Tid(generation.base_tid));
-    let mut old = None;
+    if !is_packed(file)? || ends_a_transaction(file, &end_of_base(generation))? {
+        return Ok(other);
+    }
+    let older = last_tid(file)?.filter(|last| *last < Tid(generation.base_tid));
     for path in [Some(old_path(file.path())), second].into_iter().flatten() {
-        if old.is_none()
-            && let Ok(other) = DataFile::open(&path)
-            && is_of(&other, generation)?
-            && (!is_older || last.map_or(Ok(false), |last| only_deletes_behind(&other, last, size))?)
+        if let Ok(before) = DataFile::open(&path)
+            && is_of(&before, generation)?
+            && older.map_or(Ok(true), |last| only_deletes_behind(&before, last, size))?
         {
-            old = Some(path);
+            return Ok(Recognition::Packed { old: Some(path) });
         }
     }
-    let may_be_packed = is_packed(file)? && !ends_a_transaction(file, &end_of_base(generation))?;
-    Ok(if may_be_packed && (old.is_some() || !is_older) {
-        Recognition::Packed { old }
-    } else if size < generation.base_length {
-        Recognition::Shorter
-    } else {
-        Recognition::Replaced
-    })
+    Ok(if older.is_none() { Recognition::Packed { old: None } } else { other })
 }
 
 /// Whether a file has one of its last transactions with this id, and only deletions behind it; not if that ends at `part`, as it does

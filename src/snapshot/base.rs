@@ -79,22 +79,33 @@ fn store_lacking(repository: &mut Repository, monitor: &dyn Monitor) -> Result<V
 
 /// The files that begin with a base: the database's (one that was converted has another magic, and the same base), the one that has
 /// its second name, what a pack left of it, which somebody may have copied.
+fn sources<'a>(
+    layout: &Layout,
+    path: &Path,
+    generation: &'a Generation,
+) -> impl Iterator<Item = Result<DataFile>> + use<'a> {
+    let paths = [path.to_path_buf(), layout.base(&generation.uid), old_path(path)];
+    paths.into_iter().filter_map(|path| {
+        let file = DataFile::open(path).ok()?;
+        begins_any(&file, &[generation]).map(|begins| begins.then_some(file)).transpose()
+    })
+}
+
+/// All of them, each once.
 pub(crate) fn sources_of(layout: &Layout, path: &Path, generation: &Generation) -> Result<Vec<DataFile>> {
     let mut files: Vec<DataFile> = Vec::new();
-    for path in [path, &layout.base(&generation.uid), &old_path(path)] {
-        if let Ok(file) = DataFile::open(path)
-            && files.iter().all(|other| other.identity() != file.identity())
-            && begins_any(&file, &[generation])?
-        {
+    for file in sources(layout, path, generation) {
+        let file = file?;
+        if files.iter().all(|other| other.identity() != file.identity()) {
             files.push(file);
         }
     }
     Ok(files)
 }
 
-/// The first of them.
+/// The first of them; the others aren't looked at.
 pub(crate) fn source_of(layout: &Layout, path: &Path, generation: &Generation) -> Result<Option<DataFile>> {
-    Ok(sources_of(layout, path, generation)?.into_iter().next())
+    sources(layout, path, generation).next().transpose()
 }
 
 /// Stores a base from the first of these files that is whole; `None` if there are no files.

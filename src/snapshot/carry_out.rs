@@ -28,7 +28,7 @@ use crate::repository::frames::FrameFiles;
 use crate::repository::in_order::beside;
 use crate::repository::run_reader::RunReader;
 use crate::snapshot::blobs::plan::BlobPlan;
-use crate::snapshot::blobs::put::{Links, PreparedBlobs};
+use crate::snapshot::blobs::put::{Links, PreparedBlobs, are_left};
 use crate::snapshot::caches::{CacheMoved, move_away};
 use crate::snapshot::database::shell_word;
 use crate::snapshot::handle::Repository;
@@ -301,10 +301,7 @@ pub(crate) fn carry_out(
         let mut blobs_left = false;
         for blobs in prepared.iter().flat_map(|database| &database.blobs) {
             // The databases are whole, and may be in use: this is no reason to call the restore unfinished.
-            if let Err(error) = blobs.take_out() {
-                monitor.notice(&format!("blobs that don't belong there could not all be removed: {error}"));
-                blobs_left = true;
-            }
+            blobs_left |= are_left(blobs.take_out(), monitor);
         }
         end(repository, journal)?;
         Ok(Done { written, caches, blobs_left })

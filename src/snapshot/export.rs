@@ -72,9 +72,9 @@ pub fn export(
     let (snapshot, mut jobs, not_written) = prepare(repository, word, (&[], None), Path::new(""), monitor)?;
     let created = Timestamp::from_microsecond(snapshot.created)
         .map_err(|_| Error::damaged("the catalog has an impossible time").hint("put catalog.db back from a copy"))?;
+    let databases = repository.catalog.databases()?;
     let mut without_blobs = Vec::new();
     for job in &mut jobs {
-        let databases = repository.catalog.databases()?;
         let has_directory = databases.iter().any(|database| database.name == job.name && database.blobs.is_some());
         let blobs = job.blobs.take();
         if blobs.is_none() && has_directory || blobs.is_some() && !with_blobs {

@@ -21,7 +21,7 @@ use crate::repository::manifest::Generation;
 use crate::snapshot::anchor::{begins_any, begins_with, damaged_list, is_of, magic_of};
 use crate::snapshot::base::whole_chunks;
 use crate::snapshot::blobs::plan::BlobPlan;
-use crate::snapshot::blobs::put::take_out;
+use crate::snapshot::blobs::put::{are_left, take_out};
 use crate::snapshot::blobs::{self, directory_of};
 use crate::snapshot::caches::CacheMoved;
 use crate::snapshot::carry_out::{Change, Done, Prepared, carry_out, end, open_again, tidy, unfinished};
@@ -207,11 +207,8 @@ fn open_all_again(repository: &Repository, journal: &Journal, goal: Way, monitor
             Err(error) if database.file.is_fenced() || error.kind() != Kind::Busy => return Err(error),
             Err(_) => tidy(repository.disk(), &path)?,
         }
-        if let Some(blobs) = &database.blobs
-            && let Err(error) = take_out(repository.disk(), blobs)
-        {
-            monitor.notice(&format!("blobs that don't belong there could not all be removed: {error}"));
-            blobs_left = true;
+        if let Some(blobs) = &database.blobs {
+            blobs_left |= are_left(take_out(repository.disk(), blobs), monitor);
         }
     }
     Ok(blobs_left)

@@ -283,6 +283,15 @@ impl PreparedBlobs {
     }
 }
 
+/// Whether blobs are left that could not be taken out, which is said then.
+pub(crate) fn are_left(taken_out: Result<()>, monitor: &dyn Monitor) -> bool {
+    taken_out
+        .inspect_err(|error| {
+            monitor.notice(&format!("blobs that don't belong there could not all be removed: {error}"));
+        })
+        .is_err()
+}
+
 /// Removes what a plan says doesn't belong.
 pub(crate) fn take_out(disk: &Disk, plan: &BlobPlan) -> Result<()> {
     clear(disk, &plan.path)?;
