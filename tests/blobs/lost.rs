@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 
 use crate::common::zodb;
@@ -77,6 +78,27 @@ fn p5_a_restore_never_removes_the_last_copy() {
     site.restores("a");
     site.restores("b");
     site.sandbox.znap_ok(&["check", "--data"]);
+}
+
+/// The disk doesn't say whether the repository has a blob: a loop of links stands for it.
+#[test]
+fn p5_a_restore_that_cannot_look_at_stored_blobs_does_nothing() {
+    let mut site = Site::new("bushy", "link");
+    site.save("a");
+    site.grow(20);
+    site.save("b");
+    let folder = site.sandbox.file(".znap/objects/blobs");
+    let aside = folder.with_file_name("aside");
+    fs::rename(&folder, &aside).unwrap();
+    symlink(&folder, &folder).unwrap();
+    let output = site.sandbox.znap(&["restore", "a"]);
+    let said = output.stderr;
+    assert!(output.code == 1 && said.contains("look at") && said.contains("objects/blobs"), "{said}");
+    site.is("b");
+    fs::remove_file(&folder).unwrap();
+    fs::rename(&aside, &folder).unwrap();
+    site.restores("a");
+    site.restores("b");
 }
 
 #[test]

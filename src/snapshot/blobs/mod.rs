@@ -6,9 +6,10 @@ pub(crate) mod put;
 pub(crate) mod save;
 
 use std::fs;
-use std::path::PathBuf;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::repository::blob_list::{BlobForm, BlobMode};
 use crate::repository::catalog::{Database, StoredBlob};
 use crate::snapshot::handle::Repository;
@@ -20,12 +21,21 @@ pub(crate) fn directory_of(repository: &Repository, database: &Database) -> Opti
 }
 
 /// Whether the repository has the bytes of a blob, as far as that can be told without reading them. One that repair couldn't make
-/// whole, or whose plain object file was lost, is stored again where the database still has it.
+/// whole, or whose plain object file was lost, is stored again where the database still has it. A disk that doesn't tell is an error:
+/// nobody would know then what may be removed.
 pub(crate) fn is_there(repository: &Repository, blob: &StoredBlob) -> Result<bool> {
     Ok(match blob.entry.form {
         BlobForm::Missing => false,
-        BlobForm::Plain => fs::symlink_metadata(repository.layout.plain(&blob.entry.hash))
-            .is_ok_and(|metadata| metadata.is_file() && metadata.len() == blob.entry.size),
+        BlobForm::Plain => size_of(&repository.layout.plain(&blob.entry.hash))? == Some(blob.entry.size),
         BlobForm::Chunks => repository.catalog.blob_bytes(blob.row)? == blob.entry.size,
     })
+}
+
+/// How long a file is; `None` if there is none, or something else.
+fn size_of(path: &Path) -> Result<Option<u64>> {
+    match fs::symlink_metadata(path) {
+        Ok(metadata) => Ok(metadata.is_file().then_some(metadata.len())),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
+        Err(error) => Err(Error::io("look at", path, error)),
+    }
 }

@@ -1,7 +1,6 @@
 //! What a restore will do with blobs: which are missing, and which don't belong.
 
 use std::collections::HashSet;
-use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
@@ -17,7 +16,7 @@ use crate::repository::hash::Hash;
 use crate::repository::object::open_regular;
 use crate::repository::plain::read_through;
 use crate::snapshot::blobs::lists::blobs_of;
-use crate::snapshot::blobs::{directory_of, is_there};
+use crate::snapshot::blobs::{directory_of, is_there, size_of};
 use crate::snapshot::handle::Repository;
 
 /// What a restore will do with the blobs of one database.
@@ -196,15 +195,6 @@ pub(crate) fn verify(
 /// The layout that a blob directory had.
 pub(crate) fn saved_layout(stream: &Stream) -> Option<BlobLayout> {
     BlobLayout::from_name(&stream.blobs.as_ref()?.layout)
-}
-
-/// How long a file is; `None` if there is none, or something else.
-fn size_of(path: &Path) -> Result<Option<u64>> {
-    match fs::symlink_metadata(path) {
-        Ok(metadata) => Ok(metadata.is_file().then_some(metadata.len())),
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
-        Err(error) => Err(Error::io("look at", path, error)),
-    }
 }
 
 fn hash_of(path: &Path, monitor: &dyn Monitor) -> Result<Option<Hash>> {

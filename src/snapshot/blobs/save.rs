@@ -22,7 +22,7 @@ use crate::repository::hash::Hash;
 use crate::repository::manifest::ChunkName;
 use crate::repository::object::{ObjectKind, open_regular};
 use crate::repository::plain::{PlainWriter, read_through};
-use crate::snapshot::blobs::is_there;
+use crate::snapshot::blobs::{is_there, size_of};
 use crate::snapshot::handle::Repository;
 use crate::snapshot::index_parts::sources;
 use crate::snapshot::index_reader::with_merged;
@@ -315,9 +315,8 @@ impl<'a> BlobSaving<'a> {
             // A blob that has the bytes of an object file of znap's is copied: there can't be two of one name.
             let kind = repository.catalog.object_kind(&hash)?;
             let is_other = kind.is_some_and(|kind| kind != ObjectKind::Plain);
-            let is_whole = |metadata: fs::Metadata| metadata.is_file() && metadata.len() == size;
-            let is_known = stores.plain.has(&hash)
-                || kind.is_some() && fs::symlink_metadata(repository.layout.plain(&hash)).is_ok_and(is_whole);
+            let is_known =
+                stores.plain.has(&hash) || kind.is_some() && size_of(&repository.layout.plain(&hash))? == Some(size);
             if !is_other && (is_known || stores.plain.adopt(&file, &path, &hash)?) {
                 linked = Some((hash, size));
             } else {
