@@ -70,7 +70,7 @@ fn p5_what_finishes_a_restore_can_be_killed_anywhere_too() {
 #[test]
 fn p5_so_can_what_finishes_one_of_blobs() {
     let kills = kill_finishing(sites());
-    assert!(kills > 80, "{kills}");
+    assert!(kills > 70, "{kills}");
 }
 
 fn kill_finishing(steps: Vec<Step>) -> usize {

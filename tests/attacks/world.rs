@@ -17,7 +17,7 @@ use znap::snapshot::{
     undo,
 };
 
-use crate::common::Zodb;
+use crate::common::{Zodb, simulated_disk};
 
 /// A database, its index if it has one, and the files in its blob directory.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -66,7 +66,7 @@ pub struct World {
 
 impl World {
     pub fn empty() -> Self {
-        World { folder: tempfile::tempdir().unwrap() }
+        World { folder: simulated_disk() }
     }
 
     /// One with these databases, which are empty.
@@ -133,7 +133,7 @@ impl World {
 
     /// How much more rarely it is attacked: a site with blobs has many more changes, and looking at it takes longer.
     pub fn rarity(&self) -> usize {
-        if self.has_blobs() { 6 } else { 1 }
+        if self.has_blobs() { 10 } else { 1 }
     }
 
     pub fn place(&self) -> Place {
@@ -291,7 +291,7 @@ fn is_left_out(name: &str) -> bool {
 
 /// A snapshot, written elsewhere.
 pub fn elsewhere(repository: &Repository, id: &str) -> Result<State> {
-    let to = tempfile::tempdir().unwrap();
+    let to = simulated_disk();
     let copy = to.path().join("copy");
     copy_out(repository, id, &copy, &Silent)?;
     Ok(fs::read_dir(copy).unwrap().flat_map(|folder| state_of(&folder.unwrap().path())).collect())

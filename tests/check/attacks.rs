@@ -9,7 +9,7 @@ use znap::filestorage::{Oid, Writer};
 use znap::monitor::Silent;
 use znap::snapshot::{Place, Repository, RestoreOptions, Subject, check, copy_out, list, restore};
 
-use crate::common::{Bench, undisturbed};
+use crate::common::{Bench, simulated_disk, undisturbed};
 use crate::{DATA, QUICK, assert_clean, run, small};
 
 /// Of so many bytes one is changed.
@@ -49,7 +49,7 @@ fn written(place: &Place, ids: &[String]) -> Result<BTreeMap<String, Files>, Str
 
 /// A snapshot, written elsewhere.
 fn copied(repository: &Repository, id: &str) -> znap::error::Result<Files> {
-    let to = tempfile::tempdir().unwrap();
+    let to = simulated_disk();
     let copy = to.path().join("copy");
     copy_out(repository, id, &copy, &Silent)?;
     Ok(relative(files_in(&copy), &copy))
@@ -57,7 +57,7 @@ fn copied(repository: &Repository, id: &str) -> znap::error::Result<Files> {
 
 /// Every snapshot, restored in a copy of everything; or why not. Named as [`written`] does it.
 fn restored(bench: &Bench, ids: &[String]) -> Result<BTreeMap<String, Files>, String> {
-    let to = tempfile::tempdir().unwrap();
+    let to = simulated_disk();
     let folder = bench.folder.path();
     for (path, bytes) in relative(files_in(folder), folder) {
         let path = to.path().join(path);
@@ -361,7 +361,7 @@ fn p6_a_catalog_that_goes_round_is_found_and_hangs_nobody() {
                     report.findings
                 );
                 // Nobody hangs, or panics, whatever comes of it.
-                let to = tempfile::tempdir().unwrap();
+                let to = simulated_disk();
                 let _ = copy_out(&repository, "d", &to.path().join("copy"), &Silent);
             }
             Err(error) => assert_eq!(error.kind(), Kind::Damaged, "{damage}: {error}"),

@@ -11,7 +11,7 @@ use znap::snapshot::{
     GcOptions, GcReport, InitOptions, Place, Repository, RestoreOptions, SaveOptions, delete, gc, init, restore, save,
 };
 
-use super::sandbox::undisturbed;
+use super::sandbox::{simulated_disk, undisturbed};
 
 /// A database and its repository, through the library.
 pub struct Bench {
@@ -27,7 +27,7 @@ impl Bench {
 
     /// A repository of these databases, filled with something first.
     pub fn over(names: &[&str], fill: impl Fn(&mut Writer)) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = simulated_disk();
         for name in names {
             let mut writer = Writer::create(folder.path().join(name)).unwrap();
             fill(&mut writer);

@@ -14,6 +14,8 @@ mod zodb;
 pub use bench::{Bench, stop_in_restore};
 pub use kill::{Kill, finish_on, restore_on};
 pub use python::{python, script};
-pub use sandbox::{Output, Sandbox, assert_same_bytes, assert_same_file, code_of, output, spawn, undisturbed};
+pub use sandbox::{
+    Output, Sandbox, assert_same_bytes, assert_same_file, code_of, output, simulated_disk, spawn, undisturbed,
+};
 pub use views::{file_views, names_all, views};
 pub use zodb::{Zodb, ZodbProcess, boundaries, try_zodb, zodb};

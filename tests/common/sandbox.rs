@@ -127,6 +127,14 @@ impl Sandbox {
     }
 }
 
+/// A folder for what only looks like a disk: in memory, where there is room, since the power is never cut there. Removed at the end.
+pub fn simulated_disk() -> TempDir {
+    let memory = Path::new("/dev/shm");
+    let room = rustix::fs::statvfs(memory).map_or(0, |found| found.f_bavail * found.f_frsize);
+    let in_memory = (room > 1 << 30).then(|| tempfile::tempdir_in(memory).ok()).flatten();
+    in_memory.unwrap_or_else(|| tempfile::tempdir().expect("a temporary directory"))
+}
+
 /// Between a fork and its exec, a child has every file open that this process has, those of other tests' threads
 /// too, and with them their locks. Held shared while a process is started.
 static STARTING: RwLock<()> = RwLock::new(());

@@ -1,12 +1,13 @@
 //! What check asks the catalog: whether it is whole, and all that it says about object files.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::LazyLock;
 
 use rusqlite::Connection;
 
 use crate::error::{Error, Result};
 use crate::repository::catalog::rows::Snapshot;
-use crate::repository::catalog::{Catalog, MIGRATIONS, STEPS};
+use crate::repository::catalog::{Catalog, MIGRATIONS};
 use crate::repository::data::{Codec, Content};
 use crate::repository::frames::FrameAt;
 use crate::repository::hash::{Hash, Uid};
@@ -98,14 +99,12 @@ impl Catalog {
             .connection
             .pragma_query_value(None, "user_version", |row| row.get(0))
             .map_err(|error| self.error("read the version", error))?;
-        let version = usize::try_from(version).ok().filter(|version| *version > 0);
-        // A catalog without a version is none.
-        let model = model(version.unwrap_or(STEPS.len()))
-            .map_err(|error| Error::failed(format!("cannot make a catalog to compare with: {error}")))?;
+        let model = MODEL.as_ref().map_err(|error| Error::failed(error.clone()))?;
         let found: HashMap<String, String> =
             schema(&self.connection).map_err(|error| self.error("read the schema", error))?.into_iter().collect();
-        let differ = model.into_iter().filter(|(name, sql)| found.get(name) != Some(sql)).count();
-        Ok(differ as u64 + u64::from(version.is_none()))
+        let differ = model.iter().filter(|(name, sql)| found.get(name) != Some(sql)).count();
+        // A catalog without a version is none. One of an older version was brought up to date when it was opened.
+        Ok(differ as u64 + u64::from(version <= 0))
     }
 
     /// All snapshots, deleted ones too as long as something of them is left, by sequence.
@@ -256,12 +255,15 @@ impl Catalog {
     }
 }
 
-/// What is in the schema of a new catalog of this version.
-fn model(version: usize) -> Result<Vec<(String, String)>, rusqlite_migration::Error> {
-    let mut connection = Connection::open_in_memory()?;
-    MIGRATIONS.to_version(&mut connection, version)?;
-    Ok(schema(&connection)?)
-}
+/// What is in the schema of a new catalog, or why it can't be made.
+static MODEL: LazyLock<Result<Vec<(String, String)>, String>> = LazyLock::new(|| {
+    let make = || -> Result<_, rusqlite_migration::Error> {
+        let mut connection = Connection::open_in_memory()?;
+        MIGRATIONS.to_latest(&mut connection)?;
+        Ok(schema(&connection)?)
+    };
+    make().map_err(|error| format!("cannot make a catalog to compare with: {error}"))
+});
 
 /// Names and texts of all tables, indexes and views.
 fn schema(connection: &Connection) -> rusqlite::Result<Vec<(String, String)>> {
