@@ -298,10 +298,14 @@ mod tests {
         assert_eq!(first.frame, second.frame);
         assert!(first.frame.stored >= first.frame.raw, "it is stored as it is");
         let path = layout.object(&first.frame.object);
-        let whole = std::fs::read(&path).unwrap();
-        let mut damaged = whole.clone();
-        damaged[first.frame.offset as usize + second.start as usize + 500] ^= 1;
-        std::fs::write(&path, &damaged).unwrap();
+        let at = first.frame.offset + u64::from(second.start) + 500;
+        let right = std::fs::read(&path).unwrap()[at as usize];
+        // In place: another thread may be reading the file.
+        let put = |byte: u8| {
+            let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+            std::os::unix::fs::FileExt::write_all_at(&file, &[byte], at).unwrap();
+        };
+        put(right ^ 1);
         // The first chunk is right; the second one is damaged when the frame is loaded for the first, and whole when it is
         // loaded again, because another frame that is needed again took its place.
         let files = FrameFiles::new(&layout, &counters);
@@ -309,7 +313,7 @@ mod tests {
         let mut reader = RunReader::new(&files, order);
         reader.recent = 0;
         let checked = reader.check(&mut (1 << 20), |_| {
-            std::fs::write(&path, &whole).unwrap();
+            put(right);
             Ok(())
         });
         match checked.and_then(|()| read(&reader)) {
