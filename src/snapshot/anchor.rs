@@ -73,9 +73,11 @@ pub fn recognise(file: &DataFile, generation: &Generation, second: Option<PathBu
     }
     let older = last_tid(file)?.filter(|last| *last < Tid(generation.base_tid));
     for path in [Some(old_path(file.path())), second].into_iter().flatten() {
+        let is_before = |before: &DataFile| -> Result<bool> {
+            Ok(is_of(before, generation)? && older.map_or(Ok(true), |last| only_deletes_behind(before, last, size))?)
+        };
         if let Ok(before) = DataFile::open(&path)
-            && is_of(&before, generation)?
-            && older.map_or(Ok(true), |last| only_deletes_behind(&before, last, size))?
+            && unless_unreadable(is_before(&before))?.unwrap_or(false)
         {
             return Ok(Recognition::Packed { old: Some(path) });
         }
@@ -189,6 +191,14 @@ pub(crate) fn unless_shorter<T>(result: Result<T>) -> Result<Option<T>> {
         Err(error) if error.io_error().is_some_and(|error| error.kind() == std::io::ErrorKind::UnexpectedEof) => {
             Ok(None)
         }
+        result => result.map(Some),
+    }
+}
+
+/// `None` if a file that lies beside the one in question can't be read: that is no reason to refuse that one.
+pub(crate) fn unless_unreadable<T>(result: Result<T>) -> Result<Option<T>> {
+    match result {
+        Err(error) if error.io_error().is_some() => Ok(None),
         result => result.map(Some),
     }
 }

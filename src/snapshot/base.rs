@@ -65,8 +65,8 @@ fn store_lacking(repository: &mut Repository, monitor: &dyn Monitor) -> Result<V
             if (is_now && !database.keep_base) || !is_lacking(repository, &generation)? {
                 continue;
             }
-            let files = sources_of(&repository.layout, &path, &generation.known)?;
-            match store_from_any(repository, &database, &generation, files, monitor) {
+            let files = sources_of(&repository.layout, &path, &generation.known);
+            match files.and_then(|files| store_from_any(repository, &database, &generation, files, monitor)) {
                 Ok(base) => stored.extend(base.map(|base| StoredBase { is_now, ..base })),
                 Err(error) if matches!(error.kind(), Kind::Interrupted(_)) => return Err(error),
                 // The others are stored all the same.
@@ -78,34 +78,43 @@ fn store_lacking(repository: &mut Repository, monitor: &dyn Monitor) -> Result<V
 }
 
 /// The files that begin with a base: the database's (one that was converted has another magic, and the same base), the one that has
-/// its second name, what a pack left of it, which somebody may have copied.
+/// its second name, what a pack left of it, which somebody may have copied. An error for one that can't be read: it may be such.
 fn sources<'a>(
     layout: &Layout,
     path: &Path,
     generation: &'a Generation,
 ) -> impl Iterator<Item = Result<DataFile>> + use<'a> {
     let paths = [path.to_path_buf(), layout.base(&generation.uid), old_path(path)];
-    paths.into_iter().filter_map(|path| {
-        let file = DataFile::open(path).ok()?;
-        begins_any(&file, &[generation]).map(|begins| begins.then_some(file)).transpose()
+    paths.into_iter().filter_map(|path| match DataFile::open(path) {
+        Ok(file) => begins_any(&file, &[generation]).map(|begins| begins.then_some(file)).transpose(),
+        Err(error) => (error.kind() != Kind::NotFound && error.io_error().is_some()).then_some(Err(error)),
     })
 }
 
-/// All of them, each once.
+/// All of them that can be read, each once; an error if there are none, and one that can't be read.
 pub(crate) fn sources_of(layout: &Layout, path: &Path, generation: &Generation) -> Result<Vec<DataFile>> {
     let mut files: Vec<DataFile> = Vec::new();
+    let mut failed = None;
     for file in sources(layout, path, generation) {
-        let file = file?;
-        if files.iter().all(|other| other.identity() != file.identity()) {
-            files.push(file);
+        match file {
+            Ok(file) if files.iter().all(|other| other.identity() != file.identity()) => files.push(file),
+            Ok(_) => {}
+            Err(error) => failed = failed.or(Some(error)),
         }
     }
-    Ok(files)
+    if files.is_empty() { failed.map_or(Ok(files), Err) } else { Ok(files) }
 }
 
-/// The first of them; the others aren't looked at.
+/// The first of them; those behind it aren't looked at.
 pub(crate) fn source_of(layout: &Layout, path: &Path, generation: &Generation) -> Result<Option<DataFile>> {
-    sources(layout, path, generation).next().transpose()
+    let mut failed = None;
+    for file in sources(layout, path, generation) {
+        match file {
+            Ok(file) => return Ok(Some(file)),
+            Err(error) => failed = failed.or(Some(error)),
+        }
+    }
+    failed.map_or(Ok(None), Err)
 }
 
 /// Stores a base from the first of these files that is whole; `None` if there are no files.

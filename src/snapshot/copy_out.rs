@@ -20,7 +20,7 @@ use crate::repository::in_order::beside;
 use crate::repository::lock::Gate;
 use crate::repository::manifest::Generation;
 use crate::repository::run_reader::RunReader;
-use crate::snapshot::anchor::{begins_any, damaged_list, magic_of, recognise, refusal};
+use crate::snapshot::anchor::{begins_any, damaged_list, magic_of, recognise, refusal, unless_unreadable};
 use crate::snapshot::base::{is_not_the_base, needs_file, source_of, whole_chunks};
 use crate::snapshot::blobs::plan::{BlobPlan, plan_copy};
 use crate::snapshot::blobs::put::{Links, PreparedBlobs};
@@ -152,15 +152,16 @@ impl Job {
             // What is stored is checked; of the file's beginning only the end could be.
             (open().ok(), FIRST_TRANSACTION, chunks)
         } else if generation.base_length > FIRST_TRANSACTION {
-            let base = match database::patiently(open, monitor) {
-                Ok(file) if begins_any(&file, &[&generation])? => Ok(file),
-                other => {
-                    let named = base_from.map(DataFile::open).transpose()?;
-                    match named.filter(|file| begins_any(file, &[&generation]).unwrap_or(false)) {
-                        Some(file) => Ok(file),
-                        None => source_of(&repository.layout, &path, &generation)?.ok_or(other),
-                    }
-                }
+            let begins = |file: &DataFile| Ok(unless_unreadable(begins_any(file, &[&generation]))?.unwrap_or(false));
+            // Whoever names a copy has a reason: the database's own file may be damaged.
+            let named = base_from.map(DataFile::open).transpose()?;
+            let is_right = named.as_ref().map_or(Ok(false), begins)?;
+            let base = match named.filter(|_| is_right) {
+                Some(named) => Ok(named),
+                None => match database::patiently(open, monitor) {
+                    Ok(file) if begins(&file)? => Ok(file),
+                    other => source_of(&repository.layout, &path, &generation)?.ok_or(other),
+                },
             };
             let file = match (base, base_from) {
                 (Ok(file), _) => file,

@@ -17,7 +17,9 @@ use crate::monitor::Monitor;
 use crate::repository::catalog::{Catalog, Database, GenerationRow};
 use crate::repository::hash::Uid;
 use crate::repository::manifest::Generation;
-use crate::snapshot::anchor::{Recognition, base_check, is_of, is_packed, nearest, old_path, recognise, refusal};
+use crate::snapshot::anchor::{
+    Recognition, base_check, is_of, is_packed, nearest, old_path, recognise, refusal, unless_unreadable,
+};
 use crate::snapshot::database;
 use crate::snapshot::handle::Repository;
 
@@ -61,7 +63,8 @@ fn is_made_of_import(catalog: &Catalog, database: &Database, file: &DataFile, ol
         return Ok(false);
     }
     let Ok(old) = DataFile::open(old) else { return Ok(false) };
-    Ok(known_life_of(catalog, database, &old)?.is_some_and(|life| life.known.is_from_elsewhere()))
+    let life = unless_unreadable(known_life_of(catalog, database, &old))?.flatten();
+    Ok(life.is_some_and(|life| life.known.is_from_elsewhere()))
 }
 
 /// The generation of a file, if it is in one that has begun before.
@@ -101,7 +104,8 @@ fn is_packed_over(catalog: &Catalog, generation: &GenerationRow, file: &DataFile
         return Ok(false);
     }
     let Ok(old) = DataFile::open(old_path(file.path())) else { return Ok(false) };
-    Ok(is_of(&old, &generation.known)? && begins_saved(catalog, generation, &old)?)
+    let is_before = || Ok(is_of(&old, &generation.known)? && begins_saved(catalog, generation, &old)?);
+    Ok(unless_unreadable(is_before())?.unwrap_or(false))
 }
 
 /// Records for each database which life its file is in, if that isn't the one that is recorded: a restore went over a pack, or somebody

@@ -184,10 +184,13 @@ pub(crate) fn is_at_risk(repository: &Repository, database: &Database) -> Result
     let (layout, catalog) = (&repository.layout, &repository.catalog);
     for GenerationRow { known, row } in catalog.generations(database.row)? {
         let is_needed = needs_base(catalog, &known)? && catalog.is_used(row)?;
-        let source = if is_needed { source_of(layout, &repository.path_of(database), &known)? } else { None };
-        let link = DataFile::open(layout.base(&known.uid)).ok();
-        let is_safe = link.map(|link| begins_any(&link, &[&known])).transpose()?.unwrap_or(false);
-        if source.is_some() && !is_safe {
+        if !is_needed {
+            continue;
+        }
+        let is_there = matches!(source_of(layout, &repository.path_of(database), &known), Ok(Some(_)));
+        let link = DataFile::open(layout.base(&known.uid));
+        let is_safe = link.is_ok_and(|link| begins_any(&link, &[&known]).is_ok_and(|begins| begins));
+        if is_there && !is_safe {
             return Ok(true);
         }
     }
@@ -201,9 +204,9 @@ pub fn lost_snapshots(repository: &Repository) -> Result<Vec<String>> {
     for database in catalog.databases()? {
         for generation in catalog.generations(database.row)? {
             let may_be_lost = generation.row != database.generation.row && needs_base(catalog, &generation.known)?;
-            if may_be_lost
-                && source_of(&repository.layout, &repository.path_of(&database), &generation.known)?.is_none()
-            {
+            // What is there, and can't be read just now, isn't lost yet.
+            let source = || source_of(&repository.layout, &repository.path_of(&database), &generation.known);
+            if may_be_lost && matches!(source(), Ok(None)) {
                 lost.insert(generation.row);
             }
         }

@@ -389,14 +389,13 @@ fn take_bases(
         if stream.generation == database.generation.row || !needs_base(&repository.catalog, &generation.known)? {
             continue;
         }
-        let mut sources = sources_of(&repository.layout, file.path(), &generation.known)?;
-        if let Some(path) = &options.base_from {
-            let named = DataFile::open(path)?;
-            if begins_any(&named, &[&generation.known])? {
-                sources = vec![named];
-                is_taken = true;
-            }
-        }
+        let named = options.base_from.as_ref().map(DataFile::open).transpose()?;
+        let begins = named.as_ref().map_or(Ok(false), |named| begins_any(named, &[&generation.known]))?;
+        is_taken |= begins;
+        let sources = match named.filter(|_| begins) {
+            Some(named) => vec![named],
+            None => sources_of(&repository.layout, file.path(), &generation.known)?,
+        };
         needed = needed.or(sources.is_empty().then(|| file.path().to_path_buf()));
         store_from_any(repository, database, &generation, sources, monitor)?;
     }

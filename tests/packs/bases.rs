@@ -1,6 +1,7 @@
 //! Bases that are kept, so that snapshots need nothing but the repository; and what is said where they aren't.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 
 use znap::disk::Disk;
 use znap::monitor::Silent;
@@ -246,4 +247,47 @@ fn one_of_two_databases_is_kept() {
     assert!(list.contains("needs Data.fs") && !list.contains("other.fs"), "{list}");
     let names: Vec<_> = fs::read_dir(sandbox.file(".znap/bases")).unwrap().map(|name| name.unwrap().path()).collect();
     assert!(names.len() == 1 && inode(&names[0]) == inode(&sandbox.data_fs()), "{names:?}");
+}
+
+/// What can't be looked at may be what is needed: a loop of links stands for it.
+#[test]
+fn p5_a_file_from_before_a_pack_that_cannot_be_read_is_not_called_lost() {
+    let mut site = two_lives();
+    site.without_second_names();
+    let (old, kept) = (site.sandbox.file("Data.fs.old"), site.sandbox.file("kept"));
+    fs::rename(&old, &kept).unwrap();
+    let world = site.sandbox.copy();
+    for old in [&old, &world.file("Data.fs.old")] {
+        symlink(old, old).unwrap();
+    }
+    let saved = site.sandbox.znap(&["save", "packed"]);
+    site.held.insert("packed".into(), site.state());
+    assert!(saved.code == 6 && saved.stderr.contains("Data.fs.old"), "{saved:?}");
+    assert!(!saved.stderr.contains("nowhere to be found"), "{saved:?}");
+    assert_eq!(site.json(&["status", "--json"])["lost"], serde_json::json!([]));
+    // A copy helps whatever lies there.
+    site.sandbox.znap_ok(&["restore", "a", "--to", "elsewhere", "--base-from", "kept"]);
+    assert!(fs::read(site.sandbox.file("elsewhere/data/Data.fs")).unwrap() == site.held["a"].0, "P6");
+    world.znap_ok(&["restore", "a", "--base-from", "kept"]);
+    assert!(fs::read(world.data_fs()).unwrap() == site.held["a"].0, "P6");
+    fs::remove_file(&old).unwrap();
+    fs::rename(&kept, &old).unwrap();
+    site.save("later");
+    fs::remove_file(&old).unwrap();
+    site.all_come_back();
+    site.restores("b");
+}
+
+#[test]
+fn p6_a_copy_that_is_named_comes_before_the_file_itself() {
+    let mut site = Site::new(96);
+    site.save("a");
+    fs::copy(site.sandbox.data_fs(), site.sandbox.file("good.fs")).unwrap();
+    let mut bytes = site.held["a"].0.clone();
+    // In its middle, where nobody looks to recognise it.
+    let at = bytes.len() / 2;
+    bytes[at] ^= 1;
+    fs::write(site.sandbox.data_fs(), &bytes).unwrap();
+    site.sandbox.znap_ok(&["restore", "a", "--to", "copy", "--base-from", "good.fs"]);
+    assert!(fs::read(site.sandbox.file("copy/data/Data.fs")).unwrap() == site.held["a"].0, "P6");
 }

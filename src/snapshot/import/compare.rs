@@ -13,7 +13,7 @@ use crate::monitor::Monitor;
 use crate::repository::catalog::{Stream, StreamChunk};
 use crate::repository::hash::{Hash, Uid};
 use crate::repository::manifest::Generation;
-use crate::snapshot::anchor::unless_shorter;
+use crate::snapshot::anchor::unless_unreadable;
 use crate::snapshot::base::source_of;
 use crate::snapshot::handle::Repository;
 use crate::snapshot::plan::checked_chunks;
@@ -63,13 +63,14 @@ impl Incoming {
         if let Some(base) = repository.catalog.stored_base(life)? {
             return self.has(&checked_chunks(&repository.catalog, &base, None, FIRST_TRANSACTION)?, monitor);
         }
-        let path = repository.path_of(&self.database);
-        let Some(file) = source_of(&repository.layout, &path, life)? else { return Ok(false) };
         let is_life = |known: &&(Uid, u64, bool)| known.0 == life.uid;
         if let Some((.., same)) = self.compared.borrow().bases.iter().find(is_life) {
             return Ok(*same);
         }
-        let same = same_bytes(&self.file, &file, life.base_length, monitor)?;
+        // What can't be read isn't the same: this may be the good copy of it.
+        let path = repository.path_of(&self.database);
+        let file = unless_unreadable(source_of(&repository.layout, &path, life))?.flatten();
+        let same = file.map_or(Ok(false), |file| same_bytes(&self.file, &file, life.base_length, monitor))?;
         self.compared.borrow_mut().bases.push((life.uid, life.base_length, same));
         Ok(same)
     }
@@ -99,7 +100,7 @@ impl Incoming {
     }
 }
 
-/// Whether two files have the same bytes behind their magic, up to `length`.
+/// Whether two files have the same bytes behind their magic, up to `length`, as far as the other one can be read.
 fn same_bytes(one: &DataFile, other: &DataFile, length: u64, monitor: &dyn Monitor) -> Result<bool> {
     let (mut here, mut there) = (Vec::new(), Vec::new());
     monitor.begin("comparing", length);
@@ -110,7 +111,7 @@ fn same_bytes(one: &DataFile, other: &DataFile, length: u64, monitor: &dyn Monit
         here.resize(piece as usize, 0);
         there.resize(piece as usize, 0);
         one.read_exact_at(&mut here, at)?;
-        if unless_shorter(other.read_exact_at(&mut there, at))?.is_none() || here != there {
+        if unless_unreadable(other.read_exact_at(&mut there, at))?.is_none() || here != there {
             break;
         }
         at += piece;

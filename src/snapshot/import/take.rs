@@ -280,8 +280,8 @@ impl Work<'_> {
 /// Stores the base of the life that a file is of, if the tracked file isn't: nobody else may have it for long.
 fn keep_base(repository: &mut Repository, one: &Incoming, life: &GenerationRow, monitor: &dyn Monitor) -> Result<()> {
     let begins = |file: DataFile| begins_any(&file, &[&life.known]);
-    let is_there = DataFile::open(repository.path_of(&one.database)).ok().map(begins).transpose()?;
-    if is_there == Some(true) || !needs_base(&repository.catalog, &life.known)? {
+    let is_there = DataFile::open(repository.path_of(&one.database)).and_then(begins).unwrap_or(false);
+    if is_there || !needs_base(&repository.catalog, &life.known)? {
         return Ok(());
     }
     let path = one.file.path();
