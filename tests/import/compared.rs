@@ -1,6 +1,7 @@
 //! What comes back of an import is what it checked, whatever the repository and the database's file have in its place. (P6)
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -56,6 +57,25 @@ fn p6_a_backup_of_a_file_that_has_rotted_since_comes_back_as_it_was() {
         assert!(sources(&imported(&world, &["repozo", "backups"], 0), "imported").is_empty());
         world.znap_ok(&["check", "--data"]);
     }
+}
+
+/// A disk that gives nothing back: a loop of links stands for it.
+#[test]
+fn p5_a_backup_comes_back_whose_database_cannot_be_read_any_more() {
+    let mut site = Site::new(1320, 40, "large");
+    site.back_up(1, "F");
+    let world = &site.sandbox;
+    world.znap_ok(&["init", "Data.fs"]);
+    world.znap_ok(&["save", "own"]);
+    fs::remove_dir_all(world.file(".znap/bases")).unwrap();
+    fs::rename(world.data_fs(), world.file("aside")).unwrap();
+    symlink(world.data_fs(), world.data_fs()).unwrap();
+    let report = imported(world, &["repozo", "backups"], 0);
+    all_come_back(world, &report, &site.states);
+    fs::remove_file(world.data_fs()).unwrap();
+    fs::rename(world.file("aside"), world.data_fs()).unwrap();
+    comes_back(world, &id_of(&report, &site.states[0].0), &site.states[0].1);
+    world.znap_ok(&["check", "--data"]);
 }
 
 #[test]
