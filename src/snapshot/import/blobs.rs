@@ -1,6 +1,6 @@
 //! Blobs of an archive: unpacked into a blob directory in `.znap`, from which they are saved like those of a database.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, DirBuilder, Permissions};
 use std::io::Read;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
@@ -10,7 +10,7 @@ use super::{ImportedBlobs, Work};
 use crate::error::{IoContext, Result};
 use crate::filestorage::BlobLayout;
 use crate::filestorage::blobs::{LAYOUT_MARKER, revision_at};
-use crate::repository::blob_list::{BlobEntry, BlobMode};
+use crate::repository::blob_list::BlobMode;
 use crate::repository::catalog::{Database, Stream};
 use crate::repository::hash::Hash;
 use crate::snapshot::archive::BlobMembers;
@@ -49,17 +49,20 @@ impl IncomingBlobs {
         self.directory.clone().map(|directory| (directory, self.mode))
     }
 
-    /// Whether a snapshot's blobs may stand for these: they have the same bytes, and none of these is missing there.
+    /// Whether a snapshot's blobs may stand for these: it has each that its part of the file can name, with the same bytes. Where none
+    /// were saved, none stand for any.
     pub(super) fn agree(&self, repository: &Repository, stream: &Stream) -> Result<bool> {
-        let ours = |entry: &BlobEntry| self.hashes.get(&(entry.oid, entry.tid));
-        for blob in blobs_of(&repository.catalog, stream)?.unwrap_or_default() {
-            if ours(&blob.entry).is_some_and(|hash| *hash != blob.entry.hash)
-                || ours(&blob.entry).is_some() && !is_there(repository, &blob)?
-            {
+        let Some(blobs) = blobs_of(&repository.catalog, stream)? else { return Ok(true) };
+        let mut lacking: HashSet<_> = self.hashes.keys().filter(|(_, tid)| *tid <= stream.cut.tid).collect();
+        for blob in blobs {
+            let name = (blob.entry.oid, blob.entry.tid);
+            let Some(hash) = self.hashes.get(&name) else { continue };
+            if *hash != blob.entry.hash || !is_there(repository, &blob)? {
                 return Ok(false);
             }
+            lacking.remove(&name);
         }
-        Ok(repository.catalog.missing_blobs(stream)?.iter().all(|missing| ours(missing).is_none()))
+        Ok(lacking.is_empty())
     }
 
     pub(super) fn report(&self) -> ImportedBlobs {
