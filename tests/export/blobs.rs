@@ -1,6 +1,7 @@
 //! Archives with blobs.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -401,6 +402,37 @@ fn p6_an_old_revision_that_only_the_archive_has_comes_back() {
         assert!(copy.file == site.held["s1"].file && blobs(&copy) == blobs(&site.held["s1"]), "P6");
         let report = imported(&site.sandbox, &site.sandbox.file("s1.tar.zst"), &[], 0);
         assert_eq!(report["present"].as_array().unwrap().len(), 1, "{report}");
+        site.sandbox.znap_ok(&["check", "--data"]);
+    }
+}
+
+/// Whether a snapshot has it, or the import would go on from what is stored.
+#[test]
+fn p6_a_stored_blob_that_was_changed_does_not_stand_for_that_of_an_archive() {
+    for is_deleted in [true, false] {
+        let site = site("bushy", "link", 5);
+        if is_deleted {
+            site.sandbox.znap_ok(&["delete", "a"]);
+        }
+        let held = blobs(&site.held["a"]);
+        let mut bytes = held.values().map(|(_, bytes)| bytes.clone()).find(|bytes| !bytes.is_empty()).unwrap();
+        let name = blake3::hash(&bytes).to_hex().to_string();
+        let object = site.sandbox.file(format!(".znap/objects/blobs/{}/{name}", &name[..2]));
+        fs::set_permissions(&object, fs::Permissions::from_mode(0o600)).unwrap();
+        bytes[0] ^= 1;
+        fs::write(&object, &bytes).unwrap();
+        let list = site.sandbox.znap_ok(&["list", "--json"]);
+        let refused = site.sandbox.znap(&["import", "--from", "archive", "a.tar.zst"]);
+        assert!(refused.code == 3 && refused.stderr.contains(&name[..12]), "{refused:?}");
+        assert!(refused.stderr.contains("hint: ") && refused.stderr.contains("znap repair"), "{refused:?}");
+        assert_eq!(site.sandbox.znap_ok(&["list", "--json"]), list);
+        assert!(fs::read(&object).unwrap() == bytes && !site.sandbox.file(".znap/import").exists());
+        // Where the blob file was linked, not cloned, nobody has it any more.
+        let repaired = site.sandbox.znap(&["repair"]);
+        assert!([0, 6].contains(&repaired.code), "{repaired:?}");
+        imported(&site.sandbox, &site.sandbox.file("a.tar.zst"), &[], 0);
+        site.sandbox.znap_ok(&["restore", "a", "--to", "copy"]);
+        assert!(blobs(&state(&site.sandbox.file("copy/data"))) == held, "P6");
         site.sandbox.znap_ok(&["check", "--data"]);
     }
 }

@@ -32,7 +32,7 @@ pub(crate) fn is_there(repository: &Repository, blob: &StoredBlob) -> Result<boo
 }
 
 /// How long a file is; `None` if there is none, or something else.
-fn size_of(path: &Path) -> Result<Option<u64>> {
+pub(crate) fn size_of(path: &Path) -> Result<Option<u64>> {
     match fs::symlink_metadata(path) {
         Ok(metadata) => Ok(metadata.is_file().then_some(metadata.len())),
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),

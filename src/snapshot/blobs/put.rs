@@ -395,10 +395,12 @@ pub(crate) fn check(stored: &Path, blob: &StoredBlob, hash: Hash, size: u64) -> 
     if hash == blob.entry.hash && size == blob.entry.size {
         return Ok(());
     }
-    Err(damaged(
-        stored,
-        "its content does not match its name: the blob file that it is linked to may have been changed",
-    ))
+    Err(changed(stored))
+}
+
+/// The error for a plain object file that has other bytes than it should have.
+pub(crate) fn changed(stored: &Path) -> Error {
+    damaged(stored, "its content does not match its name: the blob file that it is linked to may have been changed")
 }
 
 /// Whether a file has the owner, group and mode that the blob's had.
