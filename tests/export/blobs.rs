@@ -480,6 +480,11 @@ fn p6_no_member_comes_twice() {
     assert_eq!(early[1].0, "data/Data.fs.index");
     archive_of(&bad, &early);
     refused("an index before its database", "before its database");
+    let mut early = good.clone();
+    let marker = early.iter().position(|(name, _)| name == "data/blobstorage/.layout").unwrap();
+    early[1..=marker].rotate_right(1);
+    archive_of(&bad, &early);
+    refused("a blob directory before its database", "before its database");
     let more = described(&good, |about| about["databases"][0]["blobs"]["count"] = (1_u64 << 40).into());
     archive_of(&bad, &more);
     refused("more than there can be", "more blobs than its database can name");
