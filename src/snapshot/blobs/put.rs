@@ -26,6 +26,7 @@ use crate::repository::frames::Location;
 use crate::repository::hash::Hash;
 use crate::repository::object::damaged;
 use crate::repository::plain::{cannot_link, clone_into, open_plain, read_through};
+use crate::snapshot::blobs::look_at;
 use crate::snapshot::blobs::plan::BlobPlan;
 use crate::snapshot::handle::Repository;
 use crate::snapshot::writing::{TemporaryFile, folder_of};
@@ -233,7 +234,7 @@ impl PreparedBlobs {
             let place = self.directory.join(place);
             let folder = folder_of(&place);
             self.make_folders(folder, &mut changed)?;
-            if fs::symlink_metadata(&place).is_ok() {
+            if look_at(&place)?.is_some() {
                 self.disk.rename(&place, &free_name(&place)?)?;
             }
             self.disk.rename(&path, &place)?;
@@ -357,7 +358,7 @@ fn free_name(place: &Path) -> Result<PathBuf> {
     for number in 1.. {
         let name = if number == 1 { "blob.replaced".into() } else { format!("blob.replaced-{number}") };
         let free = place.with_extension(name);
-        if fs::symlink_metadata(&free).is_err() {
+        if look_at(&free)?.is_none() {
             return Ok(free);
         }
     }
