@@ -56,7 +56,8 @@ pub(super) fn run(context: &Context, args: &Export) -> Result<Outcome> {
         lines.extend(report.databases.iter().map(|database| {
             let member = words::database(&database.name, &database.path);
             let blobs = database.blobs.as_ref().map_or(String::new(), |blobs| {
-                format!(" and {} ({})", words::count(blobs.count, "blob", "blobs"), words::size(blobs.add_bytes))
+                let (count, size) = (words::count(blobs.count, "blob", "blobs"), words::size(blobs.add_bytes));
+                format!(" and {count} ({size}){}", words::missing(blobs))
             });
             format!("  {member}: {}, with its index{blobs}", words::size(database.bytes))
         }));

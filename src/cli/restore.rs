@@ -168,20 +168,12 @@ fn blobs_done(blobs: &BlobPlan) -> String {
     if !blobs.saved {
         return "its blobs weren't saved, and stay as they are".into();
     }
-    let (count, missing) = (words::count(blobs.count, "blob", "blobs"), missing(blobs));
+    let (count, missing) = (words::count(blobs.count, "blob", "blobs"), words::missing(blobs));
     match (blobs.add, blobs.remove) {
         (0, 0) => format!("{count}, all there{missing}"),
         (add, remove) => {
             format!("{count}: put {add} there ({}), removed {remove}{missing}", words::size(blobs.add_bytes))
         }
-    }
-}
-
-/// Those that nobody has.
-fn missing(blobs: &BlobPlan) -> String {
-    match blobs.missing {
-        0 => String::new(),
-        missing => format!("; {missing} more that the database names were missing when it was saved, or are lost"),
     }
 }
 
@@ -360,7 +352,7 @@ fn tell_copy(context: &Context, report: &CopyReport, json: bool) -> Result<Outco
                         " and {} ({}){}",
                         words::count(blobs.count, "blob", "blobs"),
                         words::size(blobs.add_bytes),
-                        missing(blobs)
+                        words::missing(blobs)
                     ),
                     None => String::new(),
                 }

@@ -6,6 +6,7 @@ use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
 use znap::repository::counters::Counts;
+use znap::snapshot::BlobPlan;
 
 /// So many of something: `1 transaction`, `1,234 transactions`.
 pub fn count(number: u64, one: &str, several: &str) -> String {
@@ -163,6 +164,14 @@ pub fn counts(counts: &Counts) -> String {
         count(counts.commits, "commit", "commits"),
         count(counts.fsyncs, "sync", "syncs"),
     )
+}
+
+/// What follows the number of a snapshot's blobs: how many more nobody has.
+pub(super) fn missing(blobs: &BlobPlan) -> String {
+    match blobs.missing {
+        0 => String::new(),
+        missing => format!("; {missing} more that the database names were missing when it was saved, or are lost"),
+    }
 }
 
 /// What is to be said of snapshots that need a file of which nothing is to be found, if there are any.

@@ -206,6 +206,29 @@ fn p9_a_blob_may_hold_anything_also_what_is_in_the_repository() {
     site.restores("b");
 }
 
+/// A blob of tomorrow is compared when it is listed anew: what has its name has to be a file, as where it is read.
+#[test]
+fn p6_a_link_in_the_place_of_a_blob_that_is_compared_is_refused() {
+    let mut site = Site::small("bushy", "link");
+    site.grow(10);
+    let folder = site.sandbox.file("blobstorage");
+    let before = tree(&folder);
+    zodb(&["blobs-put", &site.data(), "--from", site.data().as_str(), "--tomorrow"]);
+    let blob = folder.join(tree(&folder).into_keys().find(|name| !before.contains_key(name)).unwrap());
+    site.save("a");
+    site.pack();
+    let aside = site.sandbox.file("aside");
+    fs::rename(&blob, &aside).unwrap();
+    symlink(site.data(), &blob).unwrap();
+    let refused = site.sandbox.znap(&["save", "b"]);
+    assert!(refused.code == 1 && refused.stderr.contains("is no regular file"), "{refused:?}");
+    fs::remove_file(&blob).unwrap();
+    fs::rename(&aside, &blob).unwrap();
+    site.save("b");
+    site.restores("a");
+    site.restores("b");
+}
+
 /// A server whose clock is behind gives the same transaction id again after a restore.
 #[test]
 fn p6_another_blob_of_the_same_name_is_refused() {

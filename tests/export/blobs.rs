@@ -1,6 +1,7 @@
 //! Archives with blobs.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -10,7 +11,7 @@ use znap::monitor::Silent;
 use znap::snapshot::{ImportOptions, Origin, Place, Repository, import};
 
 use crate::common::{Kill, Sandbox, output, zodb};
-use crate::site::{Site, state};
+use crate::site::{Site, State, Tree, state, tree};
 use crate::{archive_of, members, with_edited};
 
 /// Snapshots `a` and `b`, each in an archive.
@@ -50,7 +51,7 @@ fn p4_blobs_are_in_the_archive_where_zodb_looks_for_them() {
             unpack(&site.sandbox.file(format!("{id}.tar.zst")), &folder);
             let unpacked = state(&folder.join("data"));
             assert!(unpacked.file == site.held[id].file && unpacked.index == site.held[id].index, "P6: {id}");
-            let names = |tree: &crate::site::Tree| tree.keys().cloned().collect::<Vec<_>>();
+            let names = |tree: &Tree| tree.keys().cloned().collect::<Vec<_>>();
             assert_eq!(names(&unpacked.blobs), names(&site.held[id].blobs), "{id}");
             let marker = Path::new(".layout");
             let same = unpacked.blobs.iter().filter(|(name, _)| *name != marker);
@@ -142,9 +143,9 @@ fn p6_blobs_come_back_in_another_repository() {
     }
 }
 
-fn state_of(site: &Site, id: &str) -> crate::site::State {
+fn state_of(site: &Site, id: &str) -> State {
     let held = &site.held[id];
-    crate::site::State { file: held.file.clone(), index: held.index.clone(), blobs: held.blobs.clone() }
+    State { file: held.file.clone(), index: held.index.clone(), blobs: held.blobs.clone() }
 }
 
 #[test]
@@ -156,12 +157,18 @@ fn a_database_without_a_blob_directory_gets_them_elsewhere() {
     other.znap_ok(&["restore", "b", "--to", "copy"]);
     let copy = state(&other.file("copy/data"));
     assert!(copy.file == site.held["b"].file);
-    let blobs = |state: &crate::site::State| {
-        let mut blobs = state.blobs.clone();
-        blobs.retain(|name, _| name.extension().is_some_and(|end| end == "blob"));
-        blobs
-    };
     assert!(blobs(&copy) == blobs(&site.held["b"]));
+}
+
+/// Without the marker.
+fn blobs(state: &State) -> Tree {
+    let mut blobs = state.blobs.clone();
+    blobs.retain(|name, _| is_blob(name));
+    blobs
+}
+
+fn is_blob(name: &Path) -> bool {
+    name.extension().is_some_and(|end| end == "blob")
 }
 
 #[test]
@@ -264,7 +271,7 @@ fn described(members: &[(String, Vec<u8>)], change: impl Fn(&mut serde_json::Val
 
 /// How many blobs there are in a folder.
 fn blobs_in(folder: &Path) -> usize {
-    state(folder).blobs.keys().filter(|name| name.extension().is_some_and(|end| end == "blob")).count()
+    blobs(&state(folder)).len()
 }
 
 fn imported(sandbox: &Sandbox, archive: &Path, more: &[&str], code: i32) -> serde_json::Value {
@@ -365,6 +372,71 @@ fn p5_a_blob_that_was_lost_comes_back_with_an_archive() {
     }
 }
 
+/// What a save doesn't find, and isn't current, it doesn't list as missing either.
+#[test]
+fn p6_an_old_revision_that_only_the_archive_has_comes_back() {
+    for mode in ["link", "copy"] {
+        let mut site = Site::small("bushy", mode);
+        site.grow(10);
+        site.save("s1");
+        site.sandbox.znap_ok(&["export", "s1", "s1.tar.zst"]);
+        site.sandbox.znap_ok(&["delete", "s1"]);
+        site.sandbox.znap_ok(&["gc"]);
+        // The first of two of one object.
+        let folder = site.sandbox.file("blobstorage");
+        let names: Vec<_> = tree(&folder).into_keys().filter(|name| is_blob(name)).collect();
+        let old = &names.windows(2).find(|pair| pair[0].parent() == pair[1].parent()).unwrap()[0];
+        fs::remove_file(folder.join(old)).unwrap();
+        site.save("s2");
+        site.sandbox.znap_ok(&["export", "s2", "s2.tar.zst"]);
+        // Nor does a snapshot of the same time stand for it.
+        let of_s2: serde_json::Value = serde_json::from_slice(&members(&site.sandbox.file("s2.tar.zst"))[0].1).unwrap();
+        let good = members(&site.sandbox.file("s1.tar.zst"));
+        let same_time = site.sandbox.file("same-time.tar.zst");
+        archive_of(&same_time, &described(&good, |about| about["created"] = of_s2["created"].clone()));
+        let report = imported(&site.sandbox, &same_time, &["--dry-run"], 0);
+        assert_eq!(report["imported"].as_array().unwrap().len(), 1, "{report}");
+        imported(&site.sandbox, &site.sandbox.file("s1.tar.zst"), &[], 0);
+        site.sandbox.znap_ok(&["restore", "s1", "--to", "copy"]);
+        let copy = state(&site.sandbox.file("copy/data"));
+        assert!(copy.file == site.held["s1"].file && blobs(&copy) == blobs(&site.held["s1"]), "P6");
+        let report = imported(&site.sandbox, &site.sandbox.file("s1.tar.zst"), &[], 0);
+        assert_eq!(report["present"].as_array().unwrap().len(), 1, "{report}");
+        site.sandbox.znap_ok(&["check", "--data"]);
+    }
+}
+
+/// Whether a snapshot has it, or the import would go on from what is stored.
+#[test]
+fn p6_a_stored_blob_that_was_changed_does_not_stand_for_that_of_an_archive() {
+    for is_deleted in [true, false] {
+        let site = site("bushy", "link", 5);
+        if is_deleted {
+            site.sandbox.znap_ok(&["delete", "a"]);
+        }
+        let held = blobs(&site.held["a"]);
+        let mut bytes = held.values().map(|(_, bytes)| bytes.clone()).find(|bytes| !bytes.is_empty()).unwrap();
+        let name = blake3::hash(&bytes).to_hex().to_string();
+        let object = site.sandbox.file(format!(".znap/objects/blobs/{}/{name}", &name[..2]));
+        fs::set_permissions(&object, fs::Permissions::from_mode(0o600)).unwrap();
+        bytes[0] ^= 1;
+        fs::write(&object, &bytes).unwrap();
+        let list = site.sandbox.znap_ok(&["list", "--json"]);
+        let refused = site.sandbox.znap(&["import", "--from", "archive", "a.tar.zst"]);
+        assert!(refused.code == 3 && refused.stderr.contains(&name[..12]), "{refused:?}");
+        assert!(refused.stderr.contains("hint: ") && refused.stderr.contains("znap repair"), "{refused:?}");
+        assert_eq!(site.sandbox.znap_ok(&["list", "--json"]), list);
+        assert!(fs::read(&object).unwrap() == bytes && !site.sandbox.file(".znap/import").exists());
+        // Where the blob file was linked, not cloned, nobody has it any more.
+        let repaired = site.sandbox.znap(&["repair"]);
+        assert!([0, 6].contains(&repaired.code), "{repaired:?}");
+        imported(&site.sandbox, &site.sandbox.file("a.tar.zst"), &[], 0);
+        site.sandbox.znap_ok(&["restore", "a", "--to", "copy"]);
+        assert!(blobs(&state(&site.sandbox.file("copy/data"))) == held, "P6");
+        site.sandbox.znap_ok(&["check", "--data"]);
+    }
+}
+
 /// A blob that an old site lacks is lacking in each of its archives; they are stored as cheaply as others.
 #[test]
 fn p8_archives_that_lack_a_blob_go_on_from_each_other() {
@@ -378,7 +450,11 @@ fn p8_archives_that_lack_a_blob_go_on_from_each_other() {
         site.grow_with(1, &[]);
         site.sandbox.znap_ok(&["save", id, "--allow-missing-blobs"]);
         let name = format!("{id}.tar.zst");
-        site.sandbox.znap_ok(&["export", id, &name]);
+        let said = site.sandbox.znap_ok(&["export", id, &name]);
+        assert!(
+            said.contains("; 1 more that the database names were missing when it was saved, or are lost"),
+            "{said}"
+        );
         imported(&other, &site.sandbox.file(&name), &[], 6);
     }
     let shown: serde_json::Value = serde_json::from_str(&other.znap_ok(&["show", "y", "--json"])).unwrap();
@@ -408,6 +484,11 @@ fn p6_no_member_comes_twice() {
     assert_eq!(early[1].0, "data/Data.fs.index");
     archive_of(&bad, &early);
     refused("an index before its database", "before its database");
+    let mut early = good.clone();
+    let marker = early.iter().position(|(name, _)| name == "data/blobstorage/.layout").unwrap();
+    early[1..=marker].rotate_right(1);
+    archive_of(&bad, &early);
+    refused("a blob directory before its database", "before its database");
     let more = described(&good, |about| about["databases"][0]["blobs"]["count"] = (1_u64 << 40).into());
     archive_of(&bad, &more);
     refused("more than there can be", "more blobs than its database can name");

@@ -32,9 +32,14 @@ pub(crate) fn is_there(repository: &Repository, blob: &StoredBlob) -> Result<boo
 }
 
 /// How long a file is; `None` if there is none, or something else.
-fn size_of(path: &Path) -> Result<Option<u64>> {
+pub(crate) fn size_of(path: &Path) -> Result<Option<u64>> {
+    Ok(look_at(path)?.filter(fs::Metadata::is_file).map(|metadata| metadata.len()))
+}
+
+/// What is at a path, links not followed; `None` if nothing is.
+fn look_at(path: &Path) -> Result<Option<fs::Metadata>> {
     match fs::symlink_metadata(path) {
-        Ok(metadata) => Ok(metadata.is_file().then_some(metadata.len())),
+        Ok(metadata) => Ok(Some(metadata)),
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
         Err(error) => Err(Error::io("look at", path, error)),
     }

@@ -26,6 +26,7 @@ use crate::repository::frames::Location;
 use crate::repository::hash::Hash;
 use crate::repository::object::damaged;
 use crate::repository::plain::{cannot_link, clone_into, open_plain, read_through};
+use crate::snapshot::blobs::look_at;
 use crate::snapshot::blobs::plan::BlobPlan;
 use crate::snapshot::handle::Repository;
 use crate::snapshot::writing::{TemporaryFile, folder_of};
@@ -233,7 +234,7 @@ impl PreparedBlobs {
             let place = self.directory.join(place);
             let folder = folder_of(&place);
             self.make_folders(folder, &mut changed)?;
-            if fs::symlink_metadata(&place).is_ok() {
+            if look_at(&place)?.is_some() {
                 self.disk.rename(&place, &free_name(&place)?)?;
             }
             self.disk.rename(&path, &place)?;
@@ -357,7 +358,7 @@ fn free_name(place: &Path) -> Result<PathBuf> {
     for number in 1.. {
         let name = if number == 1 { "blob.replaced".into() } else { format!("blob.replaced-{number}") };
         let free = place.with_extension(name);
-        if fs::symlink_metadata(&free).is_err() {
+        if look_at(&free)?.is_none() {
             return Ok(free);
         }
     }
@@ -395,10 +396,12 @@ pub(crate) fn check(stored: &Path, blob: &StoredBlob, hash: Hash, size: u64) -> 
     if hash == blob.entry.hash && size == blob.entry.size {
         return Ok(());
     }
-    Err(damaged(
-        stored,
-        "its content does not match its name: the blob file that it is linked to may have been changed",
-    ))
+    Err(changed(stored))
+}
+
+/// The error for a plain object file that has other bytes than it should have.
+pub(crate) fn changed(stored: &Path) -> Error {
+    damaged(stored, "its content does not match its name: the blob file that it is linked to may have been changed")
 }
 
 /// Whether a file has the owner, group and mode that the blob's had.

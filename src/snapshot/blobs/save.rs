@@ -190,7 +190,7 @@ impl<'a> BlobSaving<'a> {
         }
         if self.is_from_elsewhere || Tid(record.tid).time() > Timestamp::now() {
             let path = self.path_of(record);
-            if let Ok(Some(file)) = open_regular(&path)
+            if let Some(file) = open_blob(&path)?
                 && read_through(&file, &path, monitor, |_| Ok(()))?.0 != known.entry.hash
             {
                 return Err(another(&path, record, self.is_from_elsewhere));
@@ -301,13 +301,7 @@ impl<'a> BlobSaving<'a> {
         monitor: &dyn Monitor,
     ) -> Result<Option<(BlobEntry, Vec<ChunkName>)>> {
         let path = self.path_of(record);
-        let mut file = match open_regular(&path) {
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(None),
-            result => result.at("open", &path)?.ok_or_else(|| {
-                Error::failed(format!("{} is no regular file, and should be a blob", path.display()))
-                    .hint("put the file itself there; or leave blobs alone with znap track --blobs-mode skip")
-            })?,
-        };
+        let Some(mut file) = open_blob(&path)? else { return Ok(None) };
         let metadata = file.metadata().at("look at", &path)?;
         let mut linked = None;
         if self.mode == BlobMode::Link {
@@ -363,6 +357,17 @@ impl<'a> BlobSaving<'a> {
         let missing = repository.catalog.missing_blobs(parent)?;
         self.own.extend(missing.into_iter().filter(|blob| blob.offset >= kept_length).map(|blob| (blob, Vec::new())));
         Ok(())
+    }
+}
+
+/// Opens a blob's file; `None` if there is none.
+fn open_blob(path: &Path) -> Result<Option<File>> {
+    match open_regular(path) {
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
+        result => result.at("open", path)?.map(Some).ok_or_else(|| {
+            Error::failed(format!("{} is no regular file, and should be a blob", path.display()))
+                .hint("put the file itself there; or leave blobs alone with znap track --blobs-mode skip")
+        }),
     }
 }
 

@@ -3,9 +3,9 @@
 //! same time into the same frames: the stored bases, and the tails of those generations that are over, which the next base
 //! has, too. What each chunk holds is told by the transactions, whose ids a pack keeps.
 //!
-//! That is done once after each pack: as soon as more than a quarter of a stored base has nothing older of its time in its frames. To
-//! tell takes decompressing all of it, so what was decided is [`remembered`](super::remembered), for the frames it was decided of. Whatever
-//! is written anew later keeps its order.
+//! That is done once after each pack: as soon as more than a quarter of what of a stored base has something older of its time has none
+//! of that in its frames. To tell takes decompressing all of it, so what was decided is [`remembered`](super::remembered), for the
+//! frames it was decided of. Whatever is written anew later keeps its order.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 

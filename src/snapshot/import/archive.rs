@@ -118,6 +118,10 @@ fn read(work: &Work<'_>, path: &Path, file: File) -> Result<(About, Vec<Incoming
                 };
             }
         } else if let Some((number, members, place)) = blob_place(about, &name) {
+            // Only then is it known how many it can name.
+            if !files.contains_key(&about.databases[number].file) {
+                return Err(refuse(path, format!("{name:.100?} comes before its database")));
+            }
             let unpacking = match blobs.entry(number) {
                 Entry::Occupied(known) => known.into_mut(),
                 Entry::Vacant(place) => {

@@ -1,6 +1,6 @@
 //! Blobs of an archive: unpacked into a blob directory in `.znap`, from which they are saved like those of a database.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, DirBuilder, Permissions};
 use std::io::Read;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
@@ -10,12 +10,15 @@ use super::{ImportedBlobs, Work};
 use crate::error::{IoContext, Result};
 use crate::filestorage::BlobLayout;
 use crate::filestorage::blobs::{LAYOUT_MARKER, revision_at};
-use crate::repository::blob_list::{BlobEntry, BlobMode};
+use crate::monitor::Monitor;
+use crate::repository::blob_list::BlobMode;
 use crate::repository::catalog::{Database, Stream};
 use crate::repository::hash::Hash;
+use crate::repository::plain::{open_plain, read_through};
 use crate::snapshot::archive::BlobMembers;
-use crate::snapshot::blobs::is_there;
 use crate::snapshot::blobs::lists::blobs_of;
+use crate::snapshot::blobs::put::changed;
+use crate::snapshot::blobs::{is_there, size_of};
 use crate::snapshot::handle::Repository;
 use crate::snapshot::writing::require_room;
 
@@ -34,8 +37,8 @@ pub(super) struct IncomingBlobs {
     mode: BlobMode,
     /// The directory that has them, unless nothing is written.
     directory: Option<PathBuf>,
-    /// Their hashes, by object and transaction.
-    hashes: HashMap<(u64, u64), Hash>,
+    /// Their hashes and lengths, by object and transaction.
+    hashes: HashMap<(u64, u64), (Hash, u64)>,
 }
 
 impl IncomingBlobs {
@@ -49,17 +52,44 @@ impl IncomingBlobs {
         self.directory.clone().map(|directory| (directory, self.mode))
     }
 
-    /// Whether a snapshot's blobs may stand for these: they have the same bytes, and none of these is missing there.
-    pub(super) fn agree(&self, repository: &Repository, stream: &Stream) -> Result<bool> {
-        let ours = |entry: &BlobEntry| self.hashes.get(&(entry.oid, entry.tid));
-        for blob in blobs_of(&repository.catalog, stream)?.unwrap_or_default() {
-            if ours(&blob.entry).is_some_and(|hash| *hash != blob.entry.hash)
-                || ours(&blob.entry).is_some() && !is_there(repository, &blob)?
-            {
-                return Ok(false);
+    /// Refuses if the repository has one of these, but what it is linked to was changed at the same length: that would stand for it.
+    pub(super) fn check_stored(&self, repository: &Repository, monitor: &dyn Monitor) -> Result<()> {
+        let mut stored = HashMap::new();
+        for (hash, size) in self.hashes.values() {
+            let is_known = repository.catalog.object_kind(hash)?.is_some();
+            if is_known && size_of(&repository.layout.plain(hash))? == Some(*size) {
+                stored.insert(*hash, *size);
             }
         }
-        Ok(repository.catalog.missing_blobs(stream)?.iter().all(|missing| ours(missing).is_none()))
+        monitor.begin("comparing", stored.values().sum());
+        for (hash, size) in stored {
+            let path = repository.layout.plain(&hash);
+            let file = open_plain(&repository.layout, &hash)?;
+            if read_through(&file, &path, monitor, |_| Ok(()))? != (hash, size) {
+                return Err(changed(&path).hint(
+                    "nothing was changed; run znap repair (--from PATH, if a copy has it), which sets it aside, and import again: \
+                     that brings it back",
+                ));
+            }
+        }
+        monitor.end();
+        Ok(())
+    }
+
+    /// Whether a snapshot's blobs may stand for these: it has each that its part of the file can name, with the same bytes. Where none
+    /// were saved, none stand for any.
+    pub(super) fn agree(&self, repository: &Repository, stream: &Stream) -> Result<bool> {
+        let Some(blobs) = blobs_of(&repository.catalog, stream)? else { return Ok(true) };
+        let mut lacking: HashSet<_> = self.hashes.keys().filter(|(_, tid)| *tid <= stream.cut.tid).collect();
+        for blob in blobs {
+            let name = (blob.entry.oid, blob.entry.tid);
+            let Some((hash, _)) = self.hashes.get(&name) else { continue };
+            if *hash != blob.entry.hash || !is_there(repository, &blob)? {
+                return Ok(false);
+            }
+            lacking.remove(&name);
+        }
+        Ok(lacking.is_empty())
     }
 
     pub(super) fn report(&self) -> ImportedBlobs {
@@ -92,7 +122,7 @@ pub(super) struct Unpacking {
     owner: Option<(u32, u32)>,
     /// Whether none is written.
     dry: bool,
-    hashes: HashMap<(u64, u64), Hash>,
+    hashes: HashMap<(u64, u64), (Hash, u64)>,
 }
 
 impl Unpacking {
@@ -192,7 +222,7 @@ impl Unpacking {
             // Nothing that anybody could execute.
             file.set_permissions(Permissions::from_mode(mode & 0o666)).at("set the mode of", &place)?;
         }
-        self.hashes.insert((oid, tid), Hash(*hasher.finalize().as_bytes()));
+        self.hashes.insert((oid, tid), (Hash(*hasher.finalize().as_bytes()), at));
         Ok(if at == size { Ok(()) } else { Err("a blob is cut short".into()) })
     }
 

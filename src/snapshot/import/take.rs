@@ -171,6 +171,9 @@ impl Work<'_> {
                 warnings: one.blobs.iter().filter_map(IncomingBlobs::skipped).collect(),
             })
             .collect();
+        for blobs in incoming.iter().filter_map(Incoming::taken_blobs) {
+            blobs.check_stored(self.repository, self.monitor)?;
+        }
         if let Some(id) = self.already(about.created, &incoming)? {
             self.report.present.push(Present { source: about.source, id });
             return Ok(());
