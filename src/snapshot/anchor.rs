@@ -6,7 +6,7 @@
 
 use std::path::PathBuf;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::filestorage::{
     DataFile, FIRST_TRANSACTION, Magic, Position, Record, Sink, Source, Tid, find_cut, header_at, scan,
     transaction_ending_at,
@@ -72,17 +72,24 @@ pub fn recognise(file: &DataFile, generation: &Generation, second: Option<PathBu
         return Ok(other);
     }
     let older = last_tid(file)?.filter(|last| *last < Tid(generation.base_tid));
+    let mut unreadable = None;
     for path in [Some(old_path(file.path())), second].into_iter().flatten() {
-        let is_before = |before: &DataFile| -> Result<bool> {
-            Ok(is_of(before, generation)? && older.map_or(Ok(true), |last| only_deletes_behind(before, last, size))?)
+        let is_before = |before: DataFile| -> Result<bool> {
+            Ok(is_of(&before, generation)?
+                && older.map_or(Ok(true), |last| only_deletes_behind(&before, last, size))?)
         };
-        if let Ok(before) = DataFile::open(&path)
-            && unless_unreadable(is_before(&before))?.unwrap_or(false)
-        {
-            return Ok(Recognition::Packed { old: Some(path) });
+        match DataFile::open(&path).and_then(is_before) {
+            Ok(true) => return Ok(Recognition::Packed { old: Some(path) }),
+            Err(error) if is_unreadable(&error) => unreadable = unreadable.or(Some(error)),
+            _ => {}
         }
     }
-    Ok(if older.is_none() { Recognition::Packed { old: None } } else { other })
+    match (older, unreadable) {
+        (None, _) => Ok(Recognition::Packed { old: None }),
+        // That might have told.
+        (Some(_), Some(error)) => Err(error),
+        (Some(_), None) => Ok(other),
+    }
 }
 
 /// Whether a file has one of its last transactions with this id, and only deletions behind it; not if that ends at `part`, as it does
@@ -195,10 +202,15 @@ pub(crate) fn unless_shorter<T>(result: Result<T>) -> Result<Option<T>> {
     }
 }
 
-/// `None` if a file that lies beside the one in question can't be read: that is no reason to refuse that one.
+/// Whether a file is there, for all that is known, and can't be read.
+pub(crate) fn is_unreadable(error: &Error) -> bool {
+    error.kind() != Kind::NotFound && error.io_error().is_some()
+}
+
+/// `None` if a file can't be read, where another one may do, or the answer is known without it.
 pub(crate) fn unless_unreadable<T>(result: Result<T>) -> Result<Option<T>> {
     match result {
-        Err(error) if error.io_error().is_some() => Ok(None),
+        Err(error) if is_unreadable(&error) => Ok(None),
         result => result.map(Some),
     }
 }

@@ -16,7 +16,7 @@ use crate::monitor::Monitor;
 use crate::repository::catalog::{Catalog, Database, GenerationRow, Stream, StreamChunk};
 use crate::repository::layout::Layout;
 use crate::repository::manifest::{Generation, STORED_BASE};
-use crate::snapshot::anchor::{begins_any, old_path};
+use crate::snapshot::anchor::{begins_any, is_unreadable, old_path};
 use crate::snapshot::delete::bury;
 use crate::snapshot::generations::{Life, life_of};
 use crate::snapshot::handle::Repository;
@@ -85,9 +85,12 @@ fn sources<'a>(
     generation: &'a Generation,
 ) -> impl Iterator<Item = Result<DataFile>> + use<'a> {
     let paths = [path.to_path_buf(), layout.base(&generation.uid), old_path(path)];
-    paths.into_iter().filter_map(|path| match DataFile::open(path) {
-        Ok(file) => begins_any(&file, &[generation]).map(|begins| begins.then_some(file)).transpose(),
-        Err(error) => (error.kind() != Kind::NotFound && error.io_error().is_some()).then_some(Err(error)),
+    let hint = "if snapshots need it as it was before a pack: znap restore ID --base-from FILE takes any copy of it";
+    let with_hint = move |error: Error| if error.hint_text().is_none() { error.hint(hint) } else { error };
+    let begins = |file: DataFile| Ok(begins_any(&file, &[generation])?.then_some(file));
+    paths.into_iter().filter_map(move |path| match DataFile::open(path) {
+        Err(error) if !is_unreadable(&error) => None,
+        found => found.and_then(begins).map_err(with_hint).transpose(),
     })
 }
 

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::disk::Disk;
 use crate::error::{Error, IoContext, Kind, Result};
-use crate::filestorage::{DataFile, FIRST_TRANSACTION, Magic, Position, index_path, scan};
+use crate::filestorage::{DataFile, FIRST_TRANSACTION, Magic, Position, Source, index_path, scan};
 use crate::monitor::Monitor;
 use crate::repository::catalog::{Database, Snapshot, Stream, StreamChunk};
 use crate::repository::chunk_reader::ChunkReader;
@@ -104,8 +104,18 @@ pub(super) fn prepare(
         let snapshot = repository.resolve(word)?;
         let chosen = of_snapshot(repository, &snapshot, only)?;
         let mut jobs = Vec::new();
+        let (mut needed, mut is_taken) = (None, false);
         for (database, stream) in chosen.parts {
-            jobs.push(Job::prepare(repository, &database, stream, base_from, to, monitor)?);
+            let job = Job::prepare(repository, &database, stream, base_from, to, monitor)?;
+            if job.base_length > FIRST_TRANSACTION {
+                needed = needed.or_else(|| Some(repository.path_of(&database)));
+                is_taken |= job.base.as_ref().is_some_and(|base| Some(base.path()) == base_from);
+            }
+            jobs.push(job);
+        }
+        // Another file isn't taken without a word.
+        if let (Some(named), Some(path), false) = (base_from, needed, is_taken) {
+            return Err(is_not_the_base(named, &path, &snapshot.name));
         }
         Ok((snapshot, jobs, chosen.untouched))
     })
@@ -115,6 +125,8 @@ pub(super) fn prepare(
 pub(super) struct Job {
     pub(super) name: String,
     pub(super) stream: Stream,
+    /// What new files take after.
+    pub(super) model: fs::Metadata,
     /// The file, of which the first `base_length` bytes are read if that is more than the magic.
     pub(super) base: Option<DataFile>,
     pub(super) base_length: u64,
@@ -152,14 +164,14 @@ impl Job {
             // What is stored is checked; of the file's beginning only the end could be.
             (open().ok(), FIRST_TRANSACTION, chunks)
         } else if generation.base_length > FIRST_TRANSACTION {
-            let begins = |file: &DataFile| Ok(unless_unreadable(begins_any(file, &[&generation]))?.unwrap_or(false));
+            let begins = |file: &DataFile| begins_any(file, &[&generation]);
             // Whoever names a copy has a reason: the database's own file may be damaged.
             let named = base_from.map(DataFile::open).transpose()?;
             let is_right = named.as_ref().map_or(Ok(false), begins)?;
             let base = match named.filter(|_| is_right) {
                 Some(named) => Ok(named),
                 None => match database::patiently(open, monitor) {
-                    Ok(file) if begins(&file)? => Ok(file),
+                    Ok(file) if unless_unreadable(begins(&file))? == Some(true) => Ok(file),
                     other => source_of(&repository.layout, &path, &generation)?.ok_or(other),
                 },
             };
@@ -193,9 +205,16 @@ impl Job {
             }
             None => None,
         };
+        // The database's own file; or what has its beginning; or as the repository's own.
+        let model = match (fs::metadata(&path), &base) {
+            (Ok(metadata), _) => metadata,
+            (Err(_), Some(base)) => base.metadata()?,
+            (Err(_), None) => fs::metadata(repository.layout.catalog()).at("look at", repository.layout.catalog())?,
+        };
         Ok(Job {
             name: database.name.clone(),
             stream,
+            model,
             base,
             base_length,
             magic,
@@ -208,17 +227,8 @@ impl Job {
         })
     }
 
-    /// What new files take after.
-    pub(super) fn model(&self, repository: &Repository) -> Result<fs::Metadata> {
-        match &self.base {
-            Some(file) => file.metadata(),
-            // No file to take after: as the repository's own.
-            None => fs::metadata(repository.layout.catalog()).at("look at", repository.layout.catalog()),
-        }
-    }
-
     fn run(mut self, repository: &Repository, monitor: &dyn Monitor) -> Result<CopiedDatabase> {
-        let model = self.model(repository)?;
+        let model = self.model.clone();
         create_folders(repository.disk(), &self.folder, &model)?;
         let path = self.folder.join(&self.file_name);
         let index_path = index_path(&path);

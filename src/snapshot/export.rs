@@ -105,8 +105,7 @@ pub fn export(
     packer.text(ABOUT, &about, owned)?;
     let mut read = 0;
     for (job, member) in jobs.iter_mut().zip(&members) {
-        let model = job.model(repository)?;
-        owned = Owned { owner: model.uid(), group: model.gid(), ..owned };
+        owned = Owned { owner: job.model.uid(), group: job.model.gid(), ..owned };
         packer.member(&member.file, member.bytes, owned, |write| each_byte(job, write, monitor))?;
         read += if job.base_length > FIRST_TRANSACTION { job.base_length } else { 0 };
         if !job.index.is_empty() {

@@ -18,7 +18,7 @@ use crate::repository::catalog::{Catalog, Database, GenerationRow};
 use crate::repository::hash::Uid;
 use crate::repository::manifest::Generation;
 use crate::snapshot::anchor::{
-    Recognition, base_check, is_of, is_packed, nearest, old_path, recognise, refusal, unless_unreadable,
+    Recognition, base_check, is_of, is_packed, is_unreadable, nearest, old_path, recognise, refusal, unless_unreadable,
 };
 use crate::snapshot::database;
 use crate::snapshot::handle::Repository;
@@ -63,8 +63,7 @@ fn is_made_of_import(catalog: &Catalog, database: &Database, file: &DataFile, ol
         return Ok(false);
     }
     let Ok(old) = DataFile::open(old) else { return Ok(false) };
-    let life = unless_unreadable(known_life_of(catalog, database, &old))?.flatten();
-    Ok(life.is_some_and(|life| life.known.is_from_elsewhere()))
+    Ok(known_life_of(catalog, database, &old)?.is_some_and(|life| life.known.is_from_elsewhere()))
 }
 
 /// The generation of a file, if it is in one that has begun before.
@@ -103,9 +102,12 @@ fn is_packed_over(catalog: &Catalog, generation: &GenerationRow, file: &DataFile
     if !is_packed(file)? || begins_saved(catalog, generation, file)? {
         return Ok(false);
     }
-    let Ok(old) = DataFile::open(old_path(file.path())) else { return Ok(false) };
-    let is_before = || Ok(is_of(&old, &generation.known)? && begins_saved(catalog, generation, &old)?);
-    Ok(unless_unreadable(is_before())?.unwrap_or(false))
+    let is_before = |old: DataFile| Ok(is_of(&old, &generation.known)? && begins_saved(catalog, generation, &old)?);
+    match DataFile::open(old_path(file.path())) {
+        // What can't be read may be it, and a life more costs little.
+        Ok(old) => Ok(unless_unreadable(is_before(old))?.unwrap_or(true)),
+        Err(error) => Ok(is_unreadable(&error)),
+    }
 }
 
 /// Records for each database which life its file is in, if that isn't the one that is recorded: a restore went over a pack, or somebody

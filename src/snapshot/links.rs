@@ -167,7 +167,7 @@ pub(crate) fn held_bytes(repository: &Repository, database: &Database) -> Result
     let file = DataFile::open(repository.path_of(database)).ok();
     let mut bytes = 0;
     for GenerationRow { known, .. } in repository.catalog.generations(database.row)? {
-        let link = link_at(repository.layout.base(&known.uid))?.filter(|link| link.is_last);
+        let link = link_at(repository.layout.base(&known.uid)).ok().flatten().filter(|link| link.is_last);
         let is_now = |file: &DataFile| begins_any(file, &[&known]);
         if let Some(link) = link
             && !file.as_ref().map(is_now).transpose()?.unwrap_or(false)
@@ -188,9 +188,8 @@ pub(crate) fn is_at_risk(repository: &Repository, database: &Database) -> Result
             continue;
         }
         let is_there = matches!(source_of(layout, &repository.path_of(database), &known), Ok(Some(_)));
-        let link = DataFile::open(layout.base(&known.uid));
-        let is_safe = link.is_ok_and(|link| begins_any(&link, &[&known]).is_ok_and(|begins| begins));
-        if is_there && !is_safe {
+        let is_safe = DataFile::open(layout.base(&known.uid)).and_then(|link| begins_any(&link, &[&known]));
+        if is_there && !is_safe.unwrap_or(false) {
             return Ok(true);
         }
     }

@@ -396,7 +396,7 @@ fn take_bases(
             Some(named) => vec![named],
             None => sources_of(&repository.layout, file.path(), &generation.known)?,
         };
-        needed = needed.or(sources.is_empty().then(|| file.path().to_path_buf()));
+        needed = needed.or_else(|| Some(file.path().to_path_buf()));
         store_from_any(repository, database, &generation, sources, monitor)?;
     }
     match (&options.base_from, needed) {

@@ -1,7 +1,7 @@
 //! Bases that are kept, so that snapshots need nothing but the repository; and what is said where they aren't.
 
-use std::fs;
-use std::os::unix::fs::symlink;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt, symlink};
 
 use znap::disk::Disk;
 use znap::monitor::Silent;
@@ -265,6 +265,14 @@ fn p5_a_file_from_before_a_pack_that_cannot_be_read_is_not_called_lost() {
     assert!(saved.code == 6 && saved.stderr.contains("Data.fs.old"), "{saved:?}");
     assert!(!saved.stderr.contains("nowhere to be found"), "{saved:?}");
     assert_eq!(site.json(&["status", "--json"])["lost"], serde_json::json!([]));
+    let check = site.sandbox.znap(&["check", "--databases", "--json"]);
+    let found: serde_json::Value = serde_json::from_str(&check.stdout).unwrap();
+    let finding = &found["findings"][0];
+    assert!(check.code == 3 && finding["what"].as_str().unwrap().contains("Data.fs.old"), "P6: {check:?}");
+    assert_eq!((&finding["subject"], &finding["snapshots"]), (&"database".into(), &["a", "b"][..].into()), "{check:?}");
+    let refused = site.sandbox.znap(&["restore", "a"]);
+    assert!(refused.code == 1 && refused.stderr.contains("Data.fs.old"), "{refused:?}");
+    assert!(refused.stderr.contains("--base-from FILE"), "{refused:?}");
     // A copy helps whatever lies there.
     site.sandbox.znap_ok(&["restore", "a", "--to", "elsewhere", "--base-from", "kept"]);
     assert!(fs::read(site.sandbox.file("elsewhere/data/Data.fs")).unwrap() == site.held["a"].0, "P6");
@@ -288,6 +296,17 @@ fn p6_a_copy_that_is_named_comes_before_the_file_itself() {
     let at = bytes.len() / 2;
     bytes[at] ^= 1;
     fs::write(site.sandbox.data_fs(), &bytes).unwrap();
+    let mode = |name: &str, mode| fs::set_permissions(site.sandbox.file(name), Permissions::from_mode(mode)).unwrap();
+    mode("good.fs", 0o400);
+    mode("Data.fs", 0o664);
     site.sandbox.znap_ok(&["restore", "a", "--to", "copy", "--base-from", "good.fs"]);
-    assert!(fs::read(site.sandbox.file("copy/data/Data.fs")).unwrap() == site.held["a"].0, "P6");
+    let copy = site.sandbox.file("copy/data/Data.fs");
+    assert!(fs::read(&copy).unwrap() == site.held["a"].0, "P6");
+    assert_eq!(fs::metadata(&copy).unwrap().permissions().mode() & 0o777, 0o664, "P12");
+    // Where it isn't one, nothing else is taken for it.
+    mode("good.fs", 0o600);
+    fs::write(site.sandbox.file("good.fs"), &bytes[..bytes.len() / 2]).unwrap();
+    let refused = site.sandbox.znap(&["restore", "a", "--to", "other", "--base-from", "good.fs"]);
+    assert!(refused.code == 1 && refused.stderr.contains("good.fs isn't Data.fs as it was"), "{refused:?}");
+    assert!(!site.sandbox.file("other").exists());
 }

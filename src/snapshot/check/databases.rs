@@ -46,10 +46,13 @@ fn one(check: &mut Check<'_>, database: &Database) -> Result<DatabaseCheck> {
         Err(error) if error.io_error().is_some() => Err(error),
         last => Ok(last.ok()),
     };
-    let is_unfinished = || !matches!(Journal::unfinished(layout, uid), Ok(None));
-    let before = (last_restore()?, is_unfinished());
+    let is_unfinished = || match Journal::unfinished(layout, uid) {
+        Err(error) if error.io_error().is_some() => Err(error),
+        found => Ok(!matches!(found, Ok(None))),
+    };
+    let before = (last_restore()?, is_unfinished()?);
     let (mut report, findings) = look(check, database)?;
-    if before != (last_restore()?, false) || is_unfinished() {
+    if before != (last_restore()?, false) || is_unfinished()? {
         report.problem.get_or_insert_with(|| "a restore is changing it, or has just changed it: check again".into());
         (report.damage, report.damaged_at) = (None, None);
         (report.differs_at, report.differs_from) = (None, None);
@@ -153,26 +156,29 @@ fn look(check: &mut Check<'_>, database: &Database) -> Result<(DatabaseCheck, Ve
 /// What snapshots from before a pack need, and nobody has.
 fn other_lives(check: &mut Check<'_>, now: &Database, path: &Path) -> Result<Vec<Finding>> {
     let layout = check.layout().clone();
-    let lacking = |catalog: &Catalog| -> Result<Vec<GenerationRow>> {
+    let lacking = |catalog: &Catalog| -> Result<Vec<(GenerationRow, Option<Error>)>> {
         let mut lacking = Vec::new();
         for generation in catalog.generations(now.row)? {
-            if generation.row != now.generation.row
-                && needs_base(catalog, &generation.known)?
-                && source_of(&layout, path, &generation.known)?.is_none()
-            {
-                lacking.push(generation);
+            if generation.row != now.generation.row && needs_base(catalog, &generation.known)? {
+                match source_of(&layout, path, &generation.known) {
+                    Ok(Some(_)) => {}
+                    Ok(None) => lacking.push((generation, None)),
+                    Err(error) => lacking.push((generation, Some(error))),
+                }
             }
         }
         Ok(lacking)
     };
     let mut findings = Vec::new();
-    for generation in
+    for (generation, unreadable) in
         lacking(check.catalog()).or_else(|error| check.note(error, about_catalog(Vec::new())).map(|()| Vec::new()))?
     {
+        let why =
+            unreadable.map_or(Ok(", and it is gone".into()), |error| damage(error).map(|why| format!(": {why}")))?;
         let snapshots = Lists::read(check, &Database { generation, ..now.clone() })?.ids();
         if !snapshots.is_empty() {
             findings.push(Finding {
-                what: format!("{}: snapshots need the file as it was before it was packed, and it is gone", now.name),
+                what: format!("{}: snapshots need the file as it was before it was packed{why}", now.name),
                 hint: Some("if there is a copy of that file: znap restore ID --base-from FILE".into()),
                 prevents_restore: true,
                 snapshots,
