@@ -302,19 +302,22 @@ pub(crate) fn take_out(disk: &Disk, plan: &BlobPlan) -> Result<()> {
 fn remove(disk: &Disk, directory: &Path, places: &[PathBuf]) -> Result<()> {
     let mut changed = BTreeSet::new();
     for place in places {
-        disk.remove_if_there(&directory.join(place))?;
-        let mut folder = folder_of(place);
-        changed.insert(folder.to_path_buf());
-        while folder != Path::new(".") {
-            match disk.remove_directory(&directory.join(folder)) {
+        let path = directory.join(place);
+        disk.remove_if_there(&path)?;
+        let mut folder = folder_of(&path);
+        while folder != directory && folder.starts_with(directory) {
+            match disk.remove_directory(folder) {
                 Err(error) if error.kind() != ErrorKind::NotFound => break, // Others are in there.
-                _ => folder = folder_of(folder),
-            }
-            changed.insert(folder.to_path_buf());
+                _ => changed.remove(folder),
+            };
+            folder = folder_of(folder);
         }
+        changed.insert(folder.to_path_buf());
     }
-    let left = changed.iter().map(|folder| directory.join(folder)).filter(|folder| folder.is_dir());
-    left.into_iter().try_for_each(|folder| disk.sync_directory(&folder))
+    let is_gone = |error: &Error| error.io_error().is_some_and(|error| error.kind() == ErrorKind::NotFound);
+    changed.iter().try_for_each(|folder| {
+        disk.sync_directory(folder).or_else(|error| if is_gone(&error) { Ok(()) } else { Err(error) })
+    })
 }
 
 /// Removes what a killed restore left in a blob directory.
